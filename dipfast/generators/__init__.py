@@ -1,0 +1,46 @@
+"""Network families behind one face: a config in, a module and its latent out. A generator never sees the task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dipfast.generators.latent import latent_channels, make_latent
+from dipfast.generators.skip import SkipNet
+from dipfast.generators.store import Card, from_bytes, from_file, to_bytes
+
+__all__ = [
+    "Card",
+    "SkipNet",
+    "build",
+    "from_bytes",
+    "from_file",
+    "latent_channels",
+    "make_latent",
+    "multiple",
+    "smallest_side",
+    "to_bytes",
+]
+
+
+def multiple(config: Mapping[str, Any]) -> int:
+    """Height and width must be multiples of this: two to the number of scales."""
+    return 2 ** len(config["channels"])
+
+
+def smallest_side(config: Mapping[str, Any]) -> int:
+    """The least height and width: the coarsest scale must be larger than its padding, and have two pixels a side."""
+    kernels: list[int] = []
+    for name in ("kernel_down", "kernel_up", "kernel_skip"):
+        value = config[name]
+        kernels += value if isinstance(value, list | tuple) else [value]
+    return multiple(config) * max(2, (max(kernels) - 1) // 2 + 1)
+
+
+def build(config: Mapping[str, Any], image_channels: int, seed: int) -> SkipNet:
+    """The generator that ``config`` (the manifest's `generator` section, every default filled in) describes.
+
+    Weights are drawn on the CPU from ``seed`` alone, by PyTorch's default initialisation: the same seed gives the
+    same weights on every device.
+    """
+    return SkipNet(config, latent_channels(config["input"], image_channels), image_channels, seed)

@@ -1,0 +1,60 @@
+"""The fixed input z of a generator: noise, a mesh grid, an image, or Fourier features. Drawn on the CPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def latent_channels(config: Mapping[str, Any], image_channels: int) -> int:
+    """How many channels the latent of ``config`` (the manifest's `generator.input`) has."""
+    kind = config["type"]
+    if kind == "noise":
+        return int(config["depth"])
+    return {"meshgrid": 2, "image": image_channels, "fourier": 4 * int(config.get("frequencies", 0))}[kind]
+
+
+def make_latent(
+    config: Mapping[str, Any],
+    height: int,
+    width: int,
+    seed: int,
+    guide: Tensor,  # [1, C, H, W], what a latent of type `image` shows
+) -> Tensor:  # [1, D, H, W] float32
+    """The latent that ``config`` and ``seed`` determine, the same on every machine."""
+    kind = config["type"]
+    if kind == "noise":
+        return _noise(config, height, width, seed)
+    if kind == "image":
+        return guide.detach().float().cpu().clone()
+    grid = _meshgrid(height, width)
+    return grid if kind == "meshgrid" else _fourier(grid, int(config["frequencies"]))
+
+
+def _noise(config: Mapping[str, Any], height: int, width: int, seed: int) -> Tensor:
+    """U(0, 1) or N(0, 1), times `scale` (0.1 in Ulyanov et al.)."""
+    rng = torch.Generator().manual_seed(seed)
+    shape = (1, int(config["depth"]), height, width)
+    draw = torch.rand if config["distribution"] == "uniform" else torch.randn
+    return draw(shape, generator=rng) * config["scale"]
+
+
+def _meshgrid(height: int, width: int) -> Tensor:
+    """x and y, each from 0 to 1. [1, 2, H, W]"""
+    y, x = torch.meshgrid(_ramp(height), _ramp(width), indexing="ij")
+    return torch.stack((x, y))[None]
+
+
+def _ramp(length: int) -> Tensor:
+    return torch.arange(length, dtype=torch.float32) / max(length - 1, 1)
+
+
+def _fourier(grid: Tensor, frequencies: int) -> Tensor:
+    """sin and cos of 2^k pi x and 2^k pi y for k < frequencies, after Shabtay et al. (2022). [1, 4 frequencies, H, W]"""
+    octaves = 2.0 ** torch.arange(frequencies, dtype=torch.float32) * math.pi
+    angles = (octaves.view(1, -1, 1, 1, 1) * grid[:, None]).flatten(1, 2)
+    return torch.cat((angles.sin(), angles.cos()), dim=1)

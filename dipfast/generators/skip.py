@@ -1,0 +1,128 @@
+"""The hourglass with skip connections of Deep Image Prior (Ulyanov et al., CVPR 2018).
+
+Batch statistics are always those of the image at hand: there are no running averages, in the fit and after it.
+Convolutions run in the dtype that `forward` is asked for; normalisation statistics, the head and the sigmoid stay
+in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dipfast.kernels import ops
+
+
+class Conv(nn.Module):
+    """Padding, convolution and, where stride 2 is asked for with another filter than striding, that filter."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, config: Mapping[str, Any], *, halve: bool, bias: bool):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, size, stride=2 if halve and config["downsample"] == "stride" else 1)
+        if not bias:
+            self.conv.register_parameter("bias", None)
+        self.margin, self.pad = (size - 1) // 2, config["pad"]
+        self.pool = config["downsample"] if halve and config["downsample"] != "stride" else None
+        self.register_buffer("taps", ops.resampling_taps("lanczos2", 2).float(), persistent=False)
+
+    def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:  # [1, I, H, W] -> [1, O, H or H / 2, W or W / 2]
+        weight, bias = self.conv.weight.to(dtype), self.conv.bias
+        x = ops.pad(x.to(dtype), self.margin, self.pad)
+        x = F.conv2d(x, weight, None if bias is None else bias.to(dtype), stride=self.conv.stride)
+        if self.pool == "avg":
+            return F.avg_pool2d(x, 2)
+        if self.pool == "max":
+            return F.max_pool2d(x, 2)
+        return ops.downsample(x, self.taps, 2) if self.pool == "lanczos2" else x
+
+
+class Norm(nn.Module):
+    """Normalisation by the image's own statistics, with a learned scale and shift."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:  # [1, C, H, W] -> the same
+        return ops.batch_norm(x, self.weight, self.bias)
+
+
+class Block(nn.Module):
+    """Convolution, normalisation, activation."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, config: Mapping[str, Any], *, halve: bool = False):
+        super().__init__()
+        self.conv = Conv(inputs, outputs, size, config, halve=halve, bias=config["bias"])
+        self.norm = Norm(outputs)
+        self.activation = config["activation"]
+
+    def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:  # [1, I, H, W] -> [1, O, H or H / 2, W or W / 2]
+        return ops.activate(self.norm(self.conv(x, dtype)), self.activation)
+
+
+class Scale(nn.Module):
+    """One level of the hourglass: the way down to half the size, the skip branch, and the way back up."""
+
+    def __init__(self, index: int, inputs: int, config: Mapping[str, Any]):
+        super().__init__()
+        down, up, skip, size_down, size_up, mode = (entry[index] for entry in _per_scale(config))
+        deeper = down if index + 1 == len(config["channels"]) else _per_scale(config)[1][index + 1]
+        self.mode = mode
+        self.skip = Block(inputs, skip, config["kernel_skip"], config) if skip else None
+        self.down1 = Block(inputs, down, size_down, config, halve=True)
+        self.down2 = Block(down, down, size_down, config)
+        self.norm = Norm(deeper + skip)
+        self.up = Block(deeper + skip, up, size_up, config)
+        self.pointwise = Block(up, up, 1, config) if config["pointwise_up"] else None
+
+    def descend(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor | None, Tensor]:
+        kept = None if self.skip is None else self.skip(x, dtype)  # [1, S, H, W]
+        return kept, self.down2(self.down1(x, dtype), dtype)  # [1, D, H / 2, W / 2]
+
+    def ascend(self, x: Tensor, kept: Tensor | None, dtype: torch.dtype) -> Tensor:
+        x = ops.upsample2x(x, self.mode)
+        x = self.up(self.norm(x if kept is None else torch.cat((kept, x), dim=1)), dtype)
+        return x if self.pointwise is None else self.pointwise(x, dtype)  # [1, U, H, W]
+
+
+class SkipNet(nn.Module):
+    """z [1, D, H, W] to image [1, C, H, W]; H and W are multiples of 2 to the number of scales.
+
+    Parameter names are stable: `scales.<i>.<skip|down1|down2|up|pointwise>.conv.conv.weight`, `….norm.weight`,
+    `scales.<i>.norm.weight` (over the concatenation), `head.weight`, `head.bias`; scale 0 is the finest.
+    """
+
+    def __init__(self, config: Mapping[str, Any], latent_channels: int, image_channels: int, seed: int):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            inputs = (latent_channels, *config["channels"][:-1])
+            self.scales = nn.ModuleList(Scale(i, inputs[i], config) for i in range(len(inputs)))
+            self.head = nn.Conv2d(_per_scale(config)[1][0], image_channels, 1)
+        self.sigmoid = config["sigmoid"]
+
+    def _levels(self) -> list[Scale]:
+        return list(self.scales)  # type: ignore[arg-type]
+
+    def forward(self, z: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        x, kept = z, []
+        for scale in self._levels():
+            skip, x = scale.descend(x, dtype)
+            kept.append(skip)
+        for scale, skip in zip(reversed(self._levels()), reversed(kept), strict=True):
+            x = scale.ascend(x, skip, dtype)
+        x = self.head(x.float())
+        return x.sigmoid() if self.sigmoid else x
+
+
+def _per_scale(config: Mapping[str, Any]) -> tuple[tuple, ...]:
+    """channels, up_channels, skip_channels, kernel_down, kernel_up and upsample, one entry for each scale."""
+    channels = tuple(config["channels"])
+    names = ("up_channels", "skip_channels", "kernel_down", "kernel_up", "upsample")
+    values = (config[name] if config[name] is not None else channels for name in names)
+    return channels, *(tuple(v) if isinstance(v, list | tuple) else (v,) * len(channels) for v in values)

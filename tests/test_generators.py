@@ -1,0 +1,156 @@
+"""The hourglass: parameter counts of the first paper, options, names, latents, and the way to bytes and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import generator_config
+
+from dipfast import generators
+from dipfast.errors import UsageError
+
+PAPER = {"channels": (128,) * 5, "bias": True, "input": {"type": "noise", "depth": 32}}
+COUNTS: list[tuple[int, int, dict[str, Any]]] = [
+    (2_217_831, 3, {}),
+    (
+        572_827,
+        3,
+        {"channels": (8, 16, 32, 64, 128), "skip_channels": (0, 0, 0, 4, 4), "input": {"type": "noise", "depth": 3}},
+    ),
+    (2_217_573, 1, {}),
+    (1_027_379, 3, {"channels": (16, 32, 64, 128, 128), "skip_channels": 0, "downsample": "avg"}),
+    (2_157_955, 3, {"skip_channels": 0, "upsample": "nearest", "input": {"type": "meshgrid"}}),
+    (3_002_627, 3, {"skip_channels": 128, "upsample": "nearest"}),
+    (
+        2_996_467,
+        3,
+        {
+            "channels": (16, 32, 64, 128, 128, 128),
+            "skip_channels": 0,
+            "kernel_down": 5,
+            "pointwise_up": False,
+            "input": {"type": "noise", "depth": 1},
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("count", "channels", "changes"), COUNTS)
+def test_parameter_counts_are_those_of_the_first_paper(count: int, channels: int, changes: dict[str, Any]) -> None:
+    module = generators.build(generator_config(**PAPER | changes), channels, seed=0)
+    assert sum(p.numel() for p in module.parameters()) == count
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"upsample": "nearest"},
+        {"upsample": ("nearest", "bilinear")},
+        {"downsample": "avg"},
+        {"downsample": "max"},
+        {"downsample": "lanczos2"},
+        {"pad": "zero"},
+        {"pad": "replication"},
+        {"activation": "swish"},
+        {"activation": "none"},
+        {"kernel_down": (5, 3), "kernel_up": 5, "kernel_skip": 3},
+        {"skip_channels": 0},
+        {"up_channels": (6, 10)},
+        {"pointwise_up": False},
+        {"bias": True},
+        {"input": {"type": "meshgrid"}},
+        {"input": {"type": "image"}},
+        {"input": {"type": "fourier", "frequencies": 3}},
+    ],
+)
+def test_every_option_gives_an_image_and_gradients(changes: dict[str, Any]) -> None:
+    config = generator_config(**changes)
+    module = generators.build(config, 3, seed=0)
+    latent = generators.make_latent(config["input"], 16, 24, 0, torch.rand(1, 3, 16, 24))
+    image = module(latent)
+    image.square().mean().backward()
+    assert image.shape == (1, 3, 16, 24)
+    assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in module.parameters())
+
+
+def test_without_the_sigmoid_the_output_is_free() -> None:
+    config = generator_config(sigmoid=False)
+    latent = generators.make_latent(config["input"], 16, 16, 0, torch.empty(0))
+    assert bool((generators.build(config, 3, seed=0)(latent) < 0).any())
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_gives_others() -> None:
+    a, b, c = (generators.build(generator_config(), 3, seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not torch.equal(a["head.weight"], c["head.weight"])
+
+
+def test_building_leaves_the_global_random_state_alone() -> None:
+    before = torch.get_rng_state()
+    generators.build(generator_config(), 3, seed=5)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_parameter_names_are_stable() -> None:
+    names = set(generators.build(generator_config(channels=(8,)), 3, 0).state_dict())
+    blocks = [f"scales.0.{b}.{leaf}" for b in ("skip", "down1", "down2", "up", "pointwise") for leaf in LEAVES]
+    assert names == {*blocks, "scales.0.norm.weight", "scales.0.norm.bias", "head.weight", "head.bias"}
+
+
+LEAVES = ("conv.conv.weight", "norm.weight", "norm.bias")
+
+
+def test_bf16_is_near_fp32() -> None:
+    config = generator_config()
+    module, latent = generators.build(config, 3, 0), generators.make_latent(config["input"], 32, 32, 0, torch.empty(0))
+    torch.testing.assert_close(module(latent, torch.bfloat16), module(latent), rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_the_smallest_side_can_be_fitted(kernel: int) -> None:
+    config = generator_config(kernel_down=kernel, kernel_up=kernel)
+    side = generators.smallest_side(config)
+    latent = generators.make_latent(config["input"], side, side, 0, torch.empty(0))
+    assert generators.build(config, 1, 0)(latent).shape == (1, 1, side, side)
+
+
+def test_a_meshgrid_runs_from_zero_to_one() -> None:
+    grid = generators.make_latent({"type": "meshgrid"}, 3, 5, 0, torch.empty(0))
+    assert grid[0, 0, 0].tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert grid[0, 1, :, 0].tolist() == [0, 0.5, 1]
+
+
+def test_noise_is_uniform_up_to_its_scale() -> None:
+    noise = generators.make_latent(
+        {"type": "noise", "depth": 4, "distribution": "uniform", "scale": 0.1}, 64, 64, 3, torch.empty(0)
+    )
+    assert float(noise.min()) >= 0 and 0.099 < float(noise.max()) <= 0.1
+
+
+def card(config: dict[str, Any]) -> generators.Card:
+    return generators.Card("abc", config, {"type": "denoise"}, 0, 7, 3, (16, 16), (15, 13), "fp32")
+
+
+@pytest.mark.parametrize("latent", [{"type": "noise", "depth": 8}, {"type": "image"}])
+def test_a_generator_survives_its_bytes(latent: dict[str, Any]) -> None:
+    config = generator_config(input=latent)
+    guide = torch.rand(1, 3, 16, 16)
+    module, z = generators.build(config, 3, 9), generators.make_latent(config["input"], 16, 16, 7, guide)
+    again, z_again, card_again = generators.from_bytes(generators.to_bytes(module, guide, card(config)))
+    assert torch.equal(module(z), again(z_again))
+    assert card_again.size == (15, 13)
+
+
+def test_bytes_that_are_no_generator_are_refused_with_the_name() -> None:
+    data = generators.to_bytes(generators.build(generator_config(), 3, 0), torch.empty(0), card(generator_config()))
+    for bad in (b"", b"junk" * 9, data[: len(data) // 2], data.replace(b"dipfast-generator/1", b"dipfast-generator/9")):
+        with pytest.raises(UsageError, match=r"^here: "):
+            generators.from_bytes(bad, "here")
+
+
+def test_weights_that_do_not_fit_the_description_are_refused() -> None:
+    module = generators.build(generator_config(channels=(8,)), 3, 0)
+    with pytest.raises(UsageError, match="do not fit its own description"):
+        generators.from_bytes(generators.to_bytes(module, torch.empty(0), card(generator_config())))
