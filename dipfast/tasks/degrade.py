@@ -1,0 +1,101 @@
+"""Seeded damage for experiments: a clean picture in, what a camera or a codec would have left of it out.
+
+NumPy's PCG64 draws the noise, so the same seed damages the same picture alike on every machine.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from dipfast.errors import ItemError
+from dipfast.tasks.operators import Downsampling
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """``clean`` and ``observed`` [C, H, W] float32 in [0, 1]; ``known`` [1, H, W] bool where pixels were dropped."""
+
+    clean: np.ndarray
+    observed: np.ndarray
+    known: np.ndarray | None = None
+
+
+def degrade(config: Mapping[str, Any], clean: np.ndarray) -> Damaged:
+    """Damage ``clean`` [C, H, W] as ``config`` (the manifest's `degrade` section) says. Values stay in [0, 1]."""
+    rng = np.random.default_rng(config["seed"])
+    clean = _crop(clean, config["crop"])
+    kind = config["type"]
+    if kind == "downsample":
+        return _shrink(clean, config)
+    if kind in ("missing", "scratches"):
+        known = _missing(rng, clean, config) if kind == "missing" else _scratches(rng, clean, config)
+        return Damaged(clean, clean * known, known)
+    return Damaged(clean, _spoil(rng, clean, config))
+
+
+def _crop(clean: np.ndarray, side: int | None) -> np.ndarray:
+    height, width = clean.shape[1:]
+    if side is None:
+        return clean
+    if side > min(height, width):
+        raise ItemError("degrade", f"degrade.crop is {side}, but the image has only {width}×{height} pixels")
+    top, left = (height - side) // 2, (width - side) // 2
+    return np.ascontiguousarray(clean[:, top : top + side, left : left + side])
+
+
+def _spoil(rng: np.random.Generator, clean: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    if config["type"] == "gaussian":
+        noisy = clean + rng.normal(scale=config["sigma"] / 255, size=clean.shape)
+    elif config["type"] == "poisson":
+        noisy = rng.poisson(clean * config["peak"]) / config["peak"]
+    elif config["type"] == "salt-pepper":
+        hit, white = rng.random((2, 1, *clean.shape[1:]))
+        noisy = np.where(hit < config["amount"], white < 0.5, clean)
+    else:
+        return _compress(clean, config["quality"])
+    return noisy.clip(0, 1).astype(np.float32)
+
+
+def _compress(clean: np.ndarray, quality: int) -> np.ndarray:
+    from PIL import Image
+
+    pixels = np.rint(clean * 255).astype(np.uint8).transpose(1, 2, 0)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.squeeze(-1) if len(clean) == 1 else pixels).save(buffer, "JPEG", quality=quality)
+    decoded = np.asarray(Image.open(buffer), np.float32) / 255
+    return np.ascontiguousarray(decoded.reshape(pixels.shape).transpose(2, 0, 1))
+
+
+def _missing(rng: np.random.Generator, clean: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    return rng.random((1, *clean.shape[1:])) >= config["fraction"]
+
+
+def _scratches(rng: np.random.Generator, clean: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    """Straight strokes from border to border, until `fraction` of the pixels is gone."""
+    from skimage.draw import line
+    from skimage.morphology import dilation, disk
+
+    height, width = clean.shape[1:]
+    lost = np.zeros((height, width), bool)
+    while lost.mean() < config["fraction"]:
+        rows, columns = rng.integers(0, height, 2), rng.integers(0, width, 2)
+        stroke = np.zeros_like(lost)
+        stroke[line(rows[0], columns[0], rows[1], columns[1])] = True
+        lost |= dilation(stroke, disk(int(rng.integers(1, 4))))
+    return ~lost[None]
+
+
+def _shrink(clean: np.ndarray, config: Mapping[str, Any]) -> Damaged:
+    scale = config["scale"]
+    height, width = (side // scale * scale for side in clean.shape[1:])
+    if not height or not width:
+        raise ItemError("degrade", f"degrade.scale is {scale}, more than the image has pixels")
+    clean = np.ascontiguousarray(clean[:, :height, :width])
+    small = Downsampling.of(scale, config["kernel"])(torch.from_numpy(clean)[None])[0].clamp(0, 1)
+    return Damaged(clean, small.numpy())

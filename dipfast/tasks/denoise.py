@@ -1,0 +1,40 @@
+"""Denoising: A is the identity, and the data term is the noise's. Gaussian, Poisson, salt and pepper."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from dipfast.tasks.operators import Identity
+from dipfast.tasks.problem import PoissonDeviance, Problem, mean_absolute, mean_square
+
+
+def denoise(task: Mapping[str, Any], observed: np.ndarray) -> Problem:
+    """``observed``: [C, H, W] float32 in [0, 1]. ``task``: the manifest's section."""
+    noise = task["noise"]
+    y = torch.from_numpy(observed)[None]
+    if noise["type"] == "gaussian":
+        sigma = estimate_sigma(observed) if noise["sigma"] == "auto" else float(noise["sigma"])
+        facts = {"sigma": sigma, "sigma_source": "estimated" if noise["sigma"] == "auto" else "given"}
+        return Problem(Identity(), mean_square, y, y, noise_std=sigma / 255, facts=facts)
+    if noise["type"] == "poisson":
+        return Problem(Identity(), PoissonDeviance(0.1 / noise["peak"]), y, y, facts={"peak": noise["peak"]})
+    return Problem(Identity(), mean_absolute, y, y)
+
+
+def estimate_sigma(observed: np.ndarray) -> float:
+    """Standard deviation of white noise in 8-bit units, from the wavelet details of ``observed`` [C, H, W].
+
+    Median absolute deviation of the finest diagonal band (Donoho and Johnstone 1994), by scikit-image. A picture
+    too small or too flat to tell has 0. Noise that was clipped to [0, 1] is underestimated in dark and light parts.
+    """
+    from skimage.restoration import estimate_sigma as estimate
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sigma = float(estimate(observed, average_sigmas=True, channel_axis=0))
+    return round(255 * sigma, 3) if np.isfinite(sigma) else 0.0

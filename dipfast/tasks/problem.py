@@ -1,0 +1,72 @@
+"""What every task hands to the fit: an operator, a data term, a target, and the way back to a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from dipfast.tasks.operators import Operator
+
+DataTerm = Callable[[Tensor, Tensor], Tensor]  # prediction, target -> 0-D
+
+
+def mean_square(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean over all pixels of (A x - y)^2: Gaussian noise."""
+    return (prediction - target).square().mean()
+
+
+def mean_absolute(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean of |A x - y|: robust to pixels that say nothing, as salt and pepper leaves them."""
+    return (prediction - target).abs().mean()
+
+
+@dataclass(frozen=True)
+class PoissonDeviance:
+    """Mean Poisson deviance, 2 (y log(y / x) - y + x), in units where it is about (x - y)^2 / x; y in [0, 1].
+
+    Twice the negative log-likelihood ratio over the photons at white. ``floor`` keeps the logarithm finite where the
+    picture is black: a tenth of one photon.
+    """
+
+    floor: float
+
+    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
+        x, y = prediction.clamp_min(self.floor), target.clamp_min(self.floor)
+        return 2 * (y * (y / x).log() - y + x).mean()
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One inverse problem, y = A x + noise, on tensors. All images are [1, C, H, W] float32 in [0, 1]."""
+
+    operator: Operator
+    data_term: DataTerm
+    target: Tensor  # [1, C, h, w], y
+    guide: Tensor  # [1, C, H, W], the best picture known before the fit
+    noise_std: float | None = None  # in [0, 1], where the task knows it
+    keep: Tensor | None = None  # [1, 1, H, W], 1 where `guide` is returned as it is
+    facts: dict[str, float | str] = field(default_factory=dict)  # for the record
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the picture sought."""
+        _, channels, height, width = self.guide.shape
+        return channels, height, width
+
+    def finish(self, image: Tensor) -> Tensor:
+        """The picture to return, [1, C, H, W]: in range, and with what was known put back."""
+        image = image.clamp(0, 1)
+        return image if self.keep is None else torch.where(self.keep > 0.5, self.guide, image)
+
+    def to(self, device: torch.device | str) -> Problem:
+        """The same problem with its tensors on ``device``."""
+        return replace(
+            self,
+            operator=self.operator.to(device),
+            target=self.target.to(device),
+            guide=self.guide.to(device),
+            keep=None if self.keep is None else self.keep.to(device),
+        )

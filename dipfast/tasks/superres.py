@@ -1,0 +1,20 @@
+"""Super-resolution: the picture sought, reduced by a known low-pass, is the picture given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from dipfast.tasks.operators import Downsampling
+from dipfast.tasks.problem import Problem, mean_square
+
+
+def superres(task: Mapping[str, Any], observed: np.ndarray) -> Problem:
+    """``observed``: [C, h, w] float32 in [0, 1]; the picture sought is `scale` times as high and wide."""
+    y = torch.from_numpy(observed)[None]
+    guide = F.interpolate(y, scale_factor=task["scale"], mode="bicubic", align_corners=False).clamp(0, 1)
+    return Problem(Downsampling.of(task["scale"], task["kernel"]), mean_square, y, guide)

@@ -1,0 +1,189 @@
+"""The forward operators alone, the data terms, the masks, and the seeded damage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dipfast import tasks
+from dipfast.errors import ItemError
+from dipfast.tasks.operators import Downsampling, Identity, Masking, Operator
+from dipfast.tasks.problem import PoissonDeviance, mean_absolute, mean_square
+
+MASK = (torch.rand(1, 1, 24, 36, generator=torch.Generator().manual_seed(0)) > 0.4).double()
+OPERATORS: list[tuple[str, Operator]] = [
+    ("identity", Identity()),
+    ("mask", Masking(MASK)),
+    *(
+        (f"{kernel} x{s}", Downsampling.of(s, kernel))
+        for kernel in ("lanczos2", "lanczos3", "bicubic")
+        for s in (2, 3, 4)
+    ),
+]
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("name", "operator"), OPERATORS, ids=[name for name, _ in OPERATORS])
+def test_the_adjoint_is_the_adjoint(name: str, operator: Operator) -> None:
+    x = images(1, 3, 24, 36)
+    y = images(*operator(x).shape)
+    torch.testing.assert_close((operator(x) * y).sum(), (x * operator.adjoint(y)).sum())
+
+
+@pytest.mark.parametrize(("name", "operator"), OPERATORS[2:], ids=[name for name, _ in OPERATORS[2:]])
+def test_downsampling_keeps_a_constant(name: str, operator: Downsampling) -> None:
+    small = operator(torch.full((1, 1, 24, 36), 0.3, dtype=torch.float64))
+    torch.testing.assert_close(small, torch.full((1, 1, 24 // operator.scale, 36 // operator.scale), 0.3).double())
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_downsampling_keeps_a_ramp_where_no_border_is_near(scale: int) -> None:
+    ramp = torch.arange(24.0 * scale, dtype=torch.float64).expand(1, 1, 24 * scale, -1)
+    small = Downsampling.of(scale, "bicubic")(ramp)[0, 0, 0]
+    centres = torch.arange(24, dtype=torch.float64) * scale + (scale - 1) / 2
+    torch.testing.assert_close(small[3:-3], centres[3:-3], rtol=1e-6, atol=1e-6)
+
+
+def test_lanczos3_downsampling_agrees_with_pillow() -> None:
+    from PIL import Image
+
+    x = images(1, 1, 64, 64).float()
+    pillow = np.asarray(Image.fromarray(x[0, 0].numpy()).resize((16, 16), Image.Resampling.LANCZOS))
+    ours = Downsampling.of(4, "lanczos3")(x)[0, 0].numpy()
+    np.testing.assert_allclose(ours[3:-3, 3:-3], pillow[3:-3, 3:-3], atol=1e-5)
+
+
+def test_a_mask_hides_unknown_pixels_from_the_loss() -> None:
+    observed = np.full((3, 8, 8), 0.5, np.float32)
+    known = np.zeros((1, 8, 8), bool)
+    known[:, :4] = True
+    problem = tasks.pose({"type": "inpaint", "known": "white", "keep_known": True}, observed, known)
+    guess = torch.full((1, 3, 8, 8), 0.5)
+    guess[..., 4:, :] = 0.9
+    assert float(problem.data_term(problem.operator(guess), problem.target)) == 0
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_known_pixels_come_back_exactly_unless_asked_otherwise(keep: bool) -> None:
+    observed = images(3, 8, 8).float().numpy()
+    known = np.zeros((1, 8, 8), bool)
+    known[:, :4] = True
+    problem = tasks.pose({"type": "inpaint", "known": "white", "keep_known": keep}, observed, known)
+    finished = problem.finish(torch.full((1, 3, 8, 8), 0.25))[0].numpy()
+    assert np.array_equal(finished[:, :4], observed[:, :4]) is keep
+    assert (finished[:, 4:] == 0.25).all()
+
+
+def test_the_poisson_deviance_is_least_at_the_observation() -> None:
+    y = images(1, 1, 8, 8).float() + 0.1
+    term = PoissonDeviance(0.01)
+    assert float(term(y, y)) == pytest.approx(0, abs=1e-6)
+    assert float(term(y * 1.1, y)) > 0
+    assert float(term(y * 0.9, y)) > 0
+
+
+def test_the_poisson_deviance_is_finite_at_black() -> None:
+    black, white = torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
+    term = PoissonDeviance(0.01)
+    assert all(bool(torch.isfinite(term(a, b))) for a in (black, white) for b in (black, white))
+
+
+@pytest.mark.parametrize(
+    ("noise", "term"),
+    [({"type": "gaussian", "sigma": 25.0}, mean_square), ({"type": "salt-pepper"}, mean_absolute)],
+)
+def test_the_data_term_is_the_noises(noise: dict[str, Any], term: Any, picture: np.ndarray) -> None:
+    assert tasks.pose({"type": "denoise", "noise": noise}, picture).data_term is term
+
+
+@pytest.mark.parametrize("sigma", [5.0, 15.0, 50.0])
+def test_sigma_is_estimated_from_the_picture(sigma: float) -> None:
+    noisy = 0.5 + np.random.default_rng(0).normal(scale=sigma / 255, size=(3, 96, 96))
+    assert tasks.estimate_sigma(noisy.astype(np.float32)) == pytest.approx(sigma, rel=0.1)
+
+
+def test_a_picture_too_small_for_an_estimate_has_sigma_zero() -> None:
+    assert tasks.estimate_sigma(np.full((3, 1, 1), 0.5, np.float32)) == 0
+
+
+def mask_of(known: np.ndarray) -> np.ndarray:
+    return known[None].astype(np.float32)
+
+
+def half() -> np.ndarray:
+    known = np.zeros((16, 16), bool)
+    known[:8] = True
+    return known
+
+
+def test_the_colour_says_which_pixels_are_known(picture: np.ndarray) -> None:
+    observed = picture[:, :16, :16]
+    white = tasks.known_pixels(mask_of(half()), "white", observed)
+    black = tasks.known_pixels(mask_of(half()), "black", observed)
+    assert np.array_equal(white[0], half())
+    assert np.array_equal(black, ~white)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.ones((1, 16, 16), np.float32), "nothing is to be filled in"),
+        (np.zeros((1, 16, 16), np.float32), "nothing is known"),
+        (np.full((1, 16, 16), 0.5, np.float32), "black and white"),
+        (np.ones((1, 15, 16), np.float32), "size 16×16, has 16×15"),
+    ],
+)
+def test_a_mask_that_cannot_be_right_is_refused(mask: np.ndarray, message: str, picture: np.ndarray) -> None:
+    with pytest.raises(ItemError, match=message):
+        tasks.known_pixels(mask, "white", picture[:, :16, :16])
+
+
+def test_a_mask_that_is_upside_down_is_refused(picture: np.ndarray) -> None:
+    painted = np.where(half(), picture[:, :16, :16], 1.0).astype(np.float32)
+    tasks.known_pixels(mask_of(half()), "white", painted)
+    with pytest.raises(ItemError, match="should it be white"):
+        tasks.known_pixels(mask_of(half()), "black", painted)
+
+
+DAMAGES: list[dict[str, Any]] = [
+    {"type": "gaussian", "sigma": 25.0},
+    {"type": "poisson", "peak": 30.0},
+    {"type": "salt-pepper", "amount": 0.2},
+    {"type": "jpeg", "quality": 10},
+    {"type": "missing", "fraction": 0.5},
+    {"type": "scratches", "fraction": 0.15},
+    {"type": "downsample", "scale": 4, "kernel": "lanczos2"},
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage["type"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_damage_is_seeded_and_in_range(damage: dict[str, Any], channels: int, picture: np.ndarray) -> None:
+    first, again = (tasks.degrade({"seed": 3, "crop": None, **damage}, picture[:channels]) for _ in range(2))
+    assert np.array_equal(first.observed, again.observed)
+    assert first.observed.dtype == np.float32
+    assert first.observed.min() >= 0 and first.observed.max() <= 1
+    assert first.observed.shape[0] == channels
+
+
+def test_another_seed_damages_otherwise(picture: np.ndarray) -> None:
+    one, two = (tasks.degrade({"seed": s, "crop": None, **DAMAGES[0]}, picture).observed for s in (1, 2))
+    assert not np.array_equal(one, two)
+
+
+@pytest.mark.parametrize("kind", ["missing", "scratches"])
+def test_the_lost_fraction_is_about_what_was_asked(kind: str, picture: np.ndarray) -> None:
+    known = tasks.degrade({"type": kind, "seed": 0, "crop": None, "fraction": 0.3}, picture).known
+    assert known is not None
+    assert 1 - known.mean() == pytest.approx(0.3, abs=0.12)
+
+
+def test_a_crop_larger_than_the_image_is_refused(picture: np.ndarray) -> None:
+    with pytest.raises(ItemError, match="degrade.crop is 64, but the image has only 32×32"):
+        tasks.degrade({"seed": 0, "crop": 64, **DAMAGES[0]}, picture)
