@@ -1,0 +1,7 @@
+"""One optimisation of one generator: a function of tensors that knows no file, no manifest and no ground truth."""
+
+from dipfast.fit.engine import Machine, choose_machine
+from dipfast.fit.loop import Cancelled, FitResult, fit
+from dipfast.fit.plan import FitPlan, stream
+
+__all__ = ["Cancelled", "FitPlan", "FitResult", "Machine", "choose_machine", "fit", "stream"]

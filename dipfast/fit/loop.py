@@ -1,0 +1,149 @@
+"""The fit: steps, with a look at the device every few of them to see whether it diverged, stopped, or is done.
+
+The ground truth is not here and cannot be: this room may not import `dipfast.metrics`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dipfast.errors import DipfastError, ItemError
+from dipfast.fit.engine import Machine, choose_machine
+from dipfast.fit.plan import FitPlan
+from dipfast.fit.step import FitState, fit_step
+from dipfast.tasks import Problem
+
+LOOK_EVERY = 25  # steps between two looks of the host at the device
+MAX_NON_FINITE = 3  # rollbacks from a non-finite loss before the item is given up
+CURVE_POINTS = 200
+
+Progress = Callable[[int, float], None]  # steps done, loss
+
+
+class Cancelled(DipfastError):
+    """The fit was asked to end before it was done."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fit leaves. Images are [1, C, H, W] float32 in [0, 1] on the CPU."""
+
+    image: Tensor  # the answer: averaged and chosen as the plan says, known pixels put back
+    last: Tensor  # the last raw output
+    generator: nn.Module  # with the weights of the last step, on the fit's device
+    machine: Machine
+    steps: int
+    chosen_step: int  # steps behind the answer, from 1
+    why: str
+    rollbacks: int
+    losses: list[tuple[int, float]]  # thinned: step, loss
+    seconds: dict[str, float]  # setup, fit
+
+
+def fit(
+    problem: Problem,
+    config: dict[str, Any],
+    plan: FitPlan,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> FitResult:
+    """Fit the generator that ``config`` describes to ``problem``.
+
+    The same arguments give the same bits on the same device and number of threads. ``progress`` is called now and
+    then with the steps done and the loss; ``cancelled`` is asked before each step.
+
+    Raises MachineError for a device, engine or precision that is not there; ItemError `non-finite` where the loss
+    stays infinite or NaN after rollbacks; Cancelled.
+    """
+    start = time.perf_counter()
+    machine = choose_machine(plan)
+    problem = problem.to(machine.device)
+    state = FitState(problem, config, plan, machine)
+    ready = time.perf_counter()
+    watch = Watch(plan, state)
+    steps = 0
+    while steps < plan.steps and not watch.stopped:
+        if cancelled is not None and cancelled():
+            raise Cancelled(f"cancelled after {steps} steps")
+        fit_step(state, problem, plan, machine.dtype)
+        steps += 1
+        looking = steps % LOOK_EVERY == 0 or steps == plan.steps
+        if progress is not None and (looking or machine.device.type == "cpu"):
+            progress(steps, float(state.losses[steps - 1]))
+        if looking:
+            watch.look()
+    return _result(problem, plan, machine, state, watch, steps, start, ready)
+
+
+class Watch:
+    """Looks at a fit from the host: keeps its last good state, rolls back a divergence, sees that it has stopped.
+
+    A divergence is a drop of the fit's own PSNR, -10 log10 mean (A x - y)^2, by `rollback_db` since the last look
+    (the rule that the first paper's code meant), or a loss that is not finite.
+    """
+
+    def __init__(self, plan: FitPlan, state: FitState) -> None:
+        self.plan, self.state = plan, state
+        self.rollbacks = self.non_finite = 0
+        self.good, self.good_residual = state.snapshot(), float("inf")
+        self.stopped = False
+
+    def look(self) -> None:
+        residual = float(self.state.residual)
+        finite = residual < float("inf") and bool(torch.isfinite(self.state.parameters.values).all())
+        if not finite:
+            self.non_finite += 1
+            if self.non_finite > MAX_NON_FINITE:
+                raise ItemError(
+                    "non-finite", f"the fit gave non-finite values at step {int(self.state.step)} and after rollbacks"
+                )
+        if not finite or self._dropped(residual):
+            self.state.restore(self.good)
+            self.rollbacks += 1
+            return
+        self.good, self.good_residual = self.state.snapshot(), residual
+        self.stopped = bool(self.state.stop.done)
+
+    def _dropped(self, residual: float) -> bool:
+        if self.plan.rollback_db is None:
+            return False
+        return residual > self.good_residual * 10 ** (self.plan.rollback_db / 10)
+
+
+def _result(
+    problem: Problem,
+    plan: FitPlan,
+    machine: Machine,
+    state: FitState,
+    watch: Watch,
+    steps: int,
+    start: float,
+    ready: float,
+) -> FitResult:
+    with torch.no_grad():
+        if not plan.steps:
+            state.output.copy_(state.generator(state.latent, machine.dtype))
+            state.stop.best.copy_(state.output)
+        image, last = (problem.finish(x).cpu() for x in (state.stop.best, state.output))
+    if not bool(torch.isfinite(image).all()):
+        raise ItemError("non-finite", "the fit's picture has non-finite values")
+    curve = state.losses[:steps].tolist()
+    stride = max(1, steps // CURVE_POINTS)
+    return FitResult(
+        image=image,
+        last=last,
+        generator=state.generator,
+        machine=machine,
+        steps=steps,
+        chosen_step=int(state.stop.best_step) + 1 if steps else 0,
+        why=state.stop.why() if steps else "no steps asked for",
+        rollbacks=watch.rollbacks,
+        losses=[(i + 1, curve[i]) for i in range(stride - 1, steps, stride)],
+        seconds={"setup": ready - start, "fit": time.perf_counter() - ready},
+    )

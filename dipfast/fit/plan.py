@@ -1,0 +1,30 @@
+"""What a fit is told: the manifest's `fit` section as a frozen value, and the random streams of one seed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """The manifest's `fit` section, every default filled in: `FitPlan(**section)`."""
+
+    steps: int
+    optimizer: Mapping[str, Any]  # type: adam | muon, and its settings
+    reg_noise_std: float  # of the jitter added to the latent at each step
+    average: float | None  # constant of the EMA of the outputs
+    stop: Mapping[str, Any]  # type: fixed | ema-variance | discrepancy, and its settings
+    rollback_db: float | None
+    seed: int
+    engine: str
+    precision: str
+    device: str
+
+
+def stream(seed: int, name: str) -> int:
+    """A seed for one use (`weights`, `latent`, `jitter`) of an item's seed, so that no two uses share numbers."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

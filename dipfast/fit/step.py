@@ -1,0 +1,80 @@
+"""The step: jitter, forward, loss, backward, update, average, stop statistics. Nothing in it waits for the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dipfast.fit.average import ema_
+from dipfast.fit.engine import Machine
+from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
+from dipfast.fit.plan import FitPlan, stream
+from dipfast.fit.stop import make_stop
+from dipfast.generators import build, make_latent
+from dipfast.tasks import Problem
+from dipfast.tasks.problem import mean_square
+
+
+class FitState:
+    """The buffers of one fit, all on one device. `fit_step` changes them in place."""
+
+    def __init__(self, problem: Problem, config: dict[str, Any], plan: FitPlan, machine: Machine) -> None:
+        channels, height, width = problem.shape
+        device, layout = machine.device, torch.channels_last
+        self.generator: nn.Module = build(config, channels, stream(plan.seed, "weights")).to(device)
+        self.parameters = FlatParameters(self.generator, device)
+        self.optimizer = OptimizerState.zeros_like(self.parameters.values)
+        latent = make_latent(config["input"], height, width, stream(plan.seed, "latent"), problem.guide)
+        self.latent = latent.to(device).contiguous(memory_format=layout)
+        self.noise = torch.zeros_like(self.latent)
+        self.random = torch.Generator(device).manual_seed(stream(plan.seed, "jitter"))
+        self.step = torch.zeros((), dtype=torch.int64, device=device)
+        self.output = torch.zeros(1, channels, height, width, device=device).contiguous(memory_format=layout)
+        self.average = torch.zeros_like(self.output)
+        self.stop = make_stop(plan.stop, self.output, problem.noise_std)
+        self.losses = torch.full((plan.steps,), torch.nan, device=device)
+        self.residual = torch.zeros((), device=device)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a rollback must restore: weights, moments, averages and the criterion's statistics."""
+        own = {"values": self.parameters.values, "average": self.average}
+        return own | vars(self.optimizer) | {f"stop.{k}": v for k, v in self.stop.tensors().items()}
+
+    def snapshot(self) -> dict[str, Tensor]:
+        return {name: tensor.clone() for name, tensor in self.tensors().items()}
+
+    def restore(self, snapshot: dict[str, Tensor]) -> None:
+        for name, tensor in self.tensors().items():
+            tensor.copy_(snapshot[name])
+
+
+def fit_step(state: FitState, problem: Problem, plan: FitPlan, dtype: torch.dtype) -> None:
+    """One step of the fit, in place."""
+    latent = state.latent
+    if plan.reg_noise_std:
+        state.noise.normal_(generator=state.random)
+        latent = latent.add(state.noise, alpha=plan.reg_noise_std)
+    output = state.generator(latent, dtype)
+    prediction = problem.operator(output)
+    loss = problem.data_term(prediction, problem.target)
+    state.parameters.grads.zero_()
+    loss.backward()
+    with torch.no_grad():
+        optimizer_step(plan.optimizer, state.parameters, state.optimizer, dtype)
+        _observe(state, problem, plan, output.detach(), prediction.detach(), loss.detach())
+
+
+def _observe(
+    state: FitState, problem: Problem, plan: FitPlan, output: Tensor, prediction: Tensor, loss: Tensor
+) -> None:
+    """Average, residual, stop statistics and the loss curve."""
+    state.output.copy_(output)
+    if plan.average is not None:
+        ema_(state.average, output, plan.average, state.step)
+    squares = problem.data_term is mean_square
+    state.residual.copy_(loss if squares else mean_square(prediction, problem.target))
+    state.losses.index_copy_(0, state.step.view(1), loss.view(1))
+    state.stop.update(state.step, output, state.output if plan.average is None else state.average, state.residual)
+    state.step.add_(1)

@@ -1,0 +1,279 @@
+"""The fit: it fits, it repeats itself, it averages, it stops, it rolls back, it refuses what is not there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import fit_plan, generator_config
+
+from dipfast import tasks
+from dipfast.errors import ItemError, MachineError, UsageError
+from dipfast.fit import Cancelled, FitResult, fit
+from dipfast.fit.average import ema_
+from dipfast.fit.engine import choose_machine
+from dipfast.fit.loop import LOOK_EVERY, Watch
+from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
+from dipfast.fit.step import FitState, fit_step
+from dipfast.fit.stop import make_stop
+from dipfast.metrics import psnr
+
+GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
+ADAM = {"type": "adam", "lr": 0.01}
+MUON = {"type": "muon", "lr": 0.01}
+
+
+def problem_of(clean: np.ndarray, damage: dict[str, Any], task: dict[str, Any]) -> tasks.Problem:
+    damaged = tasks.degrade({"seed": 0, "crop": None, **damage}, clean)
+    return tasks.pose(task, damaged.observed, damaged.known)
+
+
+@pytest.fixture
+def noisy(picture: np.ndarray) -> tasks.Problem:
+    return problem_of(picture, {"type": "gaussian", "sigma": 25.0}, GAUSSIAN)
+
+
+def fitted(problem: tasks.Problem, config: dict[str, Any] | None = None, **changes: Any) -> FitResult:
+    return fit(problem, config or generator_config(), fit_plan(**changes))
+
+
+@pytest.mark.parametrize(
+    ("damage", "task"),
+    [
+        ({"type": "gaussian", "sigma": 25.0}, GAUSSIAN),
+        ({"type": "poisson", "peak": 20.0}, {"type": "denoise", "noise": {"type": "poisson", "peak": 20.0}}),
+        ({"type": "salt-pepper", "amount": 0.2}, {"type": "denoise", "noise": {"type": "salt-pepper"}}),
+        ({"type": "missing", "fraction": 0.5}, {"type": "inpaint", "known": "white", "keep_known": True}),
+        (
+            {"type": "downsample", "scale": 2, "kernel": "lanczos2"},
+            {"type": "superres", "scale": 2, "kernel": "lanczos2"},
+        ),
+    ],
+    ids=["gaussian", "poisson", "salt-pepper", "inpaint", "superres"],
+)
+def test_a_fit_restores(damage: dict[str, Any], task: dict[str, Any]) -> None:
+    y, x = np.mgrid[0:32, 0:32] / 31
+    clean = np.stack((0.2 + 0.6 * x, 0.3 + 0.4 * y, 0.5 + 0.3 * np.sin(5 * x + 3 * y))).astype(np.float32)
+    problem = problem_of(clean, damage, task)
+    result = fitted(problem, steps=120, optimizer=MUON, average=0.9)
+    after = psnr(result.image[0].numpy(), clean)
+    if task["type"] == "superres":  # a picture as smooth as this one, bicubic interpolation enlarges almost exactly
+        assert after > 23
+    else:
+        assert after > psnr(problem.guide[0].numpy(), clean) + 2
+
+
+@pytest.mark.parametrize("optimizer", [ADAM, MUON], ids=["adam", "muon"])
+def test_the_same_seed_gives_the_same_bits(noisy: tasks.Problem, optimizer: dict[str, Any]) -> None:
+    first, again = (fitted(noisy, optimizer=optimizer) for _ in range(2))
+    assert torch.equal(first.image, again.image)
+    assert first.losses == again.losses
+
+
+def test_another_seed_gives_another_picture(noisy: tasks.Problem) -> None:
+    assert not torch.equal(fitted(noisy, seed=1).image, fitted(noisy, seed=2).image)
+
+
+def test_looking_and_reporting_change_nothing(noisy: tasks.Problem) -> None:
+    seen: list[int] = []
+    watched = fit(noisy, generator_config(), fit_plan(), lambda step, loss: seen.append(step), lambda: False)
+    assert torch.equal(watched.image, fitted(noisy).image)
+    assert seen == list(range(1, 31))
+
+
+def test_adam_on_the_flat_buffer_is_pytorchs_adam() -> None:
+    settings = {"lr": 0.02, "betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.1}
+    module, twin = (torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), torch.nn.Conv2d(16, 2, 1)).double() for _ in "ab")
+    twin.load_state_dict(module.state_dict())
+    torch.set_default_dtype(torch.float64)
+    try:
+        flat = FlatParameters(module, torch.device("cpu"))
+        state = OptimizerState.zeros_like(flat.values)
+        theirs = torch.optim.Adam(twin.parameters(), **settings)
+        for seed in range(5):
+            x = torch.randn(1, 3, 6, 6, generator=torch.Generator().manual_seed(seed))
+            flat.grads.zero_()
+            theirs.zero_grad()
+            for net in (module, twin):
+                net(x).square().mean().backward()
+            optimizer_step({"type": "adam", **settings}, flat, state, torch.float64)
+            theirs.step()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for ours, reference in zip(module.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-10, atol=1e-12)
+
+
+def test_muon_moves_large_convolutions_orthogonally_and_leaves_the_rest_to_adam() -> None:
+    module = torch.nn.Sequential(torch.nn.Conv2d(4, 16, 3, bias=False), torch.nn.Conv2d(16, 2, 1, bias=False))
+    before = [p.detach().clone() for p in module.parameters()]
+    flat = FlatParameters(module, torch.device("cpu"))
+    assert [group[1:] for group in flat.groups] == [(1, 16, 36)]
+    flat.grads.normal_(generator=torch.Generator().manual_seed(0))
+    config = {"type": "muon", "lr": 0.01, "momentum": 0.9, "newton_schulz_steps": 5}
+    optimizer_step(config, flat, OptimizerState.zeros_like(flat.values), torch.float32)
+    large, small = (p.detach() - b for p, b in zip(module.parameters(), before, strict=True))
+    singular = torch.linalg.svdvals(large.flatten(1)) / (2 * 0.01)
+    assert float(singular.min()) > 0.5 and float(singular.max()) < 1.4
+    torch.testing.assert_close(small.abs(), torch.full_like(small, 0.01), rtol=1e-3, atol=1e-5)
+
+
+def test_parameters_and_gradients_are_views_of_one_buffer_in_channels_last_order() -> None:
+    module = torch.nn.Conv2d(4, 16, 3)
+    values = [p.detach().clone() for p in module.parameters()]
+    flat = FlatParameters(module, torch.device("cpu"))
+    assert all(torch.equal(p, v) for p, v in zip(module.parameters(), values, strict=True))
+    assert module.weight.is_contiguous(memory_format=torch.channels_last)
+    flat.values.zero_()
+    assert not module.weight.any()
+
+
+def test_the_first_value_of_an_average_is_itself() -> None:
+    average, step = torch.zeros(1, 1, 2, 2), torch.zeros((), dtype=torch.int64)
+    ema_(average, torch.full_like(average, 4.0), 0.9, step)
+    assert bool((average == 4).all())
+    ema_(average, torch.zeros_like(average), 0.9, step + 1)
+    torch.testing.assert_close(average, torch.full_like(average, 3.6))
+
+
+def test_without_an_average_the_answer_is_the_last_output(noisy: tasks.Problem) -> None:
+    result = fitted(noisy, average=None)
+    assert torch.equal(result.image, result.last)
+
+
+def test_no_steps_give_the_untouched_generator(noisy: tasks.Problem) -> None:
+    result = fitted(noisy, steps=0)
+    assert (result.steps, result.chosen_step, result.losses) == (0, 0, [])
+    assert torch.equal(result.image, result.last)
+
+
+def test_no_jitter_is_no_jitter(noisy: tasks.Problem) -> None:
+    still = FitState(noisy, generator_config(), fit_plan(reg_noise_std=0.0), choose_machine(fit_plan()))
+    fit_step(still, noisy, fit_plan(reg_noise_std=0.0), torch.float32)
+    assert not still.noise.any()
+
+
+def test_discrepancy_stops_when_the_residual_is_the_noise(noisy: tasks.Problem) -> None:
+    result = fitted(noisy, steps=400, optimizer=MUON, stop={"type": "discrepancy", "factor": 1.5})
+    assert result.steps < 400
+    assert 1 <= result.chosen_step <= result.steps <= result.chosen_step + LOOK_EVERY
+    assert "came down to" in result.why
+
+
+def test_discrepancy_without_a_noise_level_is_refused(picture: np.ndarray) -> None:
+    problem = problem_of(picture, {"type": "jpeg", "quality": 10}, {"type": "jpeg"})
+    with pytest.raises(UsageError, match="the task knows no noise level"):
+        fitted(problem, stop={"type": "discrepancy"})
+
+
+def drive(stop: Any, outputs: list[float]) -> None:
+    for step, value in enumerate(outputs):
+        picture = torch.full((1, 1, 2, 2), value)
+        stop.update(torch.tensor(step), picture, picture, torch.tensor(0.0))
+
+
+def test_ema_variance_keeps_the_picture_at_the_valley() -> None:
+    stop = make_stop(
+        {"type": "ema-variance", "alpha": 0.3, "patience": 8, "min_steps": 2}, torch.zeros(1, 1, 2, 2), None
+    )
+    approach = [1 - 0.5**k for k in range(1, 15)]
+    drive(stop, [*approach, *(1 + 0.1 * k * (-1) ** k for k in range(12))])
+    assert bool(stop.done)
+    assert 10 <= int(stop.best_step) <= 16
+    assert float(stop.best.mean()) == pytest.approx(1, abs=0.01)
+
+
+def test_ema_variance_stays_at_the_first_valley_that_patience_confirmed() -> None:
+    stop = make_stop(
+        {"type": "ema-variance", "alpha": 0.3, "patience": 5, "min_steps": 2}, torch.zeros(1, 1, 2, 2), None
+    )
+    drive(stop, [*(1 - 0.5**k for k in range(1, 9)), *((-1.0) ** k for k in range(10))])
+    first = int(stop.best_step)
+    for step in range(18, 80):
+        picture = torch.full((1, 1, 2, 2), 0.5)
+        stop.update(torch.tensor(step), picture, picture, torch.tensor(0.0))
+    assert bool(stop.done)
+    assert int(stop.best_step) == first
+
+
+def state_and_watch(problem: tasks.Problem, **changes: Any) -> tuple[FitState, Watch]:
+    plan = fit_plan(**changes)
+    state = FitState(problem, generator_config(), plan, choose_machine(plan))
+    for _ in range(5):
+        fit_step(state, problem, plan, torch.float32)
+    watch = Watch(plan, state)
+    watch.look()
+    return state, watch
+
+
+def test_a_drop_of_the_fits_own_psnr_restores_weights_moments_and_averages(noisy: tasks.Problem) -> None:
+    state, watch = state_and_watch(noisy, rollback_db=5.0)
+    good = state.snapshot()
+    for tensor in state.tensors().values():
+        tensor.zero_()
+    state.residual.mul_(10)
+    watch.look()
+    assert watch.rollbacks == 1
+    assert all(torch.equal(tensor, good[name]) for name, tensor in state.tensors().items())
+
+
+def test_a_smaller_drop_is_left_alone(noisy: tasks.Problem) -> None:
+    state, watch = state_and_watch(noisy, rollback_db=5.0)
+    state.residual.mul_(2)
+    watch.look()
+    assert watch.rollbacks == 0
+
+
+def test_a_fit_that_goes_on_after_a_rollback_still_fits(noisy: tasks.Problem) -> None:
+    state, watch = state_and_watch(noisy)
+    before = float(state.residual)
+    state.parameters.values.fill_(torch.nan)
+    state.residual.fill_(torch.nan)
+    watch.look()
+    plan = fit_plan(steps=30)
+    for _ in range(20):
+        fit_step(state, noisy, plan, torch.float32)
+    assert float(state.residual) < before
+
+
+def test_values_that_stay_non_finite_fail_the_item(picture: np.ndarray) -> None:
+    problem = problem_of(picture, {"type": "gaussian", "sigma": 25.0}, GAUSSIAN)
+    problem.target[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ItemError, match="non-finite") as error:
+        fitted(problem, steps=200)
+    assert error.value.kind == "non-finite"
+
+
+def test_a_cancelled_fit_says_after_how_many_steps(noisy: tasks.Problem) -> None:
+    asked: list[int] = []
+    with pytest.raises(Cancelled, match="after 3 steps"):
+        fit(noisy, generator_config(), fit_plan(), cancelled=lambda: asked.append(1) or len(asked) > 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"engine": "cudagraph"}, "fit.engine is cudagraph"),
+        ({"precision": "tf32"}, "fit.precision is tf32"),
+        ({"precision": "fp16"}, "fit.precision is fp16"),
+        ({"device": "cuda:63"}, "fit.device is cuda:63"),
+    ],
+)
+def test_what_the_machine_cannot_do_is_an_error(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(MachineError, match=message):
+        choose_machine(fit_plan(**changes))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_precision_is_what_runs(noisy: tasks.Problem, precision: str) -> None:
+    assert fitted(noisy, steps=2, precision=precision).machine.precision == precision
+
+
+def test_weights_and_moments_stay_in_fp32_when_convolutions_are_bf16(noisy: tasks.Problem) -> None:
+    plan = fit_plan(precision="bf16")
+    state = FitState(noisy, generator_config(), plan, choose_machine(plan))
+    fit_step(state, noisy, plan, torch.bfloat16)
+    kept = [*state.generator.parameters(), state.average, state.optimizer.first, state.optimizer.second, state.losses]
+    assert {tensor.dtype for tensor in kept} == {torch.float32}
