@@ -1,0 +1,194 @@
+"""EXIF as bytes: read the orientation, reset it in place, take the block out of a TIFF and put it into one.
+
+An EXIF block is a small TIFF whose offsets count from its own start. Everything here edits it in place or
+moves whole entries, because re-encoding it, as Pillow does, loses maker notes and warns about what it does
+not know. Does not know: BigTIFF (no EXIF is taken from one), and offsets inside a maker note taken out of a
+TIFF.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+PREFIX = b"Exif\0\0"
+_KIND_SIZE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+_ORIENTATION, _STRIP_OFFSETS, _DESCRIPTION = 0x0112, 0x0111, 0x010E
+_THUMBNAIL_OFFSET, _THUMBNAIL_BYTES = 0x0201, 0x0202
+_POINTERS = (0x8769, 0x8825, 0xA005)  # Exif, GPS, interoperability
+# What IFD0 says of the picture, not of the layout of its samples: description, make, model, software, date,
+# artist, host, copyright, rating; the Exif and GPS directories; the XP* strings.
+_DESCRIPTIVE = {270, 271, 272, 305, 306, 315, 316, 33432, 18246, 18249, 34665, 34853, *range(40091, 40096)}
+_LAYOUTS = (b'{"shape"', b"ImageJ", b"<?xml")  # descriptions that name pages and channels to a reader
+
+
+class Entry(NamedTuple):
+    tag: int
+    kind: int
+    number: int
+    value: bytes
+    at: int = 0  # where the value stands
+
+
+def byte_order(block: bytes | bytearray) -> str:
+    """'<' or '>'. Raises ValueError where this is no classic TIFF structure."""
+    orders = {b"II*\0": "<", b"MM\0*": ">"}
+    try:
+        return orders[bytes(block[:4])]
+    except KeyError:
+        raise ValueError("no TIFF header") from None
+
+
+def orientation(block: bytes | None) -> int:
+    """1 to 8; 1 where the block has none, or is broken."""
+    data = (block or b"").removeprefix(PREFIX)
+    try:
+        entry = {e.tag: e for e in _first(data)[0]}[_ORIENTATION]
+        value = _number(data, entry)
+    except (ValueError, KeyError, struct.error):
+        return 1
+    return value if 1 <= value <= 8 else 1
+
+
+def upright(block: bytes | None) -> bytes | None:
+    """The block without `Exif` marker, with orientation 1, and without its thumbnail: that is not restored.
+
+    None where the block is no TIFF structure.
+    """
+    data = bytearray((block or b"").removeprefix(PREFIX))
+    try:
+        order = byte_order(data)
+        entries, next_at = _first(data)
+        for entry in entries:
+            if entry.tag == _ORIENTATION:
+                struct.pack_into(order + ("I" if entry.kind == 4 else "H"), data, entry.at, 1)
+        _erase_thumbnail(data, order, next_at)
+    except (ValueError, struct.error):
+        return None
+    return bytes(data)
+
+
+def turned(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """[H, W, S] as stored -> as displayed, for an EXIF orientation of 1 to 8."""
+    if orientation >= 5:
+        samples = samples.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        samples = samples[::-1]
+    if orientation in (2, 3, 6, 7):
+        samples = samples[:, ::-1]
+    return samples
+
+
+def take(tiff: bytes) -> bytes | None:
+    """The descriptive part of a TIFF as an EXIF block; None where there is none, or it cannot be read."""
+    try:
+        order = byte_order(tiff)
+        entries = [e for e in _first(tiff)[0] if _is_carried(e)]
+        if not entries:
+            return None
+        body, first = _packed(tiff, order, entries, at=8)
+    except (ValueError, struct.error):
+        return None
+    return tiff[:4] + struct.pack(order + "I", first) + body
+
+
+def graft(tiff: bytes, block: bytes) -> bytes:
+    """A one-page TIFF with the block in it. Both are in the same byte order.
+
+    The block stands first and whole, so that every offset in it, those in maker notes too, stays true; the
+    TIFF follows with its directory written anew behind it. Raises ValueError for a byte order that differs.
+    """
+    order = byte_order(tiff)
+    if byte_order(block) != order:
+        raise ValueError("EXIF and TIFF differ in byte order")
+    shift = len(block) + len(block) % 2
+    image = {e.tag: _shifted(e, shift, order) for e in _first(tiff)[0]}
+    described = {e.tag: e for e in _first(block)[0] if _is_carried(e)}
+    at = shift + len(tiff) + len(tiff) % 2
+    directory = _directory(order, list((described | image).values()), at)
+    head = block[:4] + struct.pack(order + "I", at) + block[8:]
+    return head + bytes(len(block) % 2) + tiff + bytes(len(tiff) % 2) + directory
+
+
+def _first(block: bytes | bytearray) -> tuple[list[Entry], int]:
+    order = byte_order(block)
+    return _entries(block, order, struct.unpack_from(order + "I", block, 4)[0])
+
+
+def _entries(block: bytes | bytearray, order: str, at: int) -> tuple[list[Entry], int]:
+    """The entries at `at` whose values lie inside the block, and where the next-directory pointer stands.
+
+    One entry a tag, and all values together no longer than the block: a few lying bytes must not become
+    gigabytes.
+    """
+    (count,) = struct.unpack_from(order + "H", block, at)
+    found: dict[int, Entry] = {}
+    room = len(block)
+    for start in range(at + 2, at + 2 + 12 * count, 12):
+        tag, kind, n = struct.unpack_from(order + "HHI", block, start)
+        size = _KIND_SIZE.get(kind, 0) * n
+        where = start + 8 if size <= 4 else struct.unpack_from(order + "I", block, start + 8)[0]
+        if 0 < size <= min(room, len(block) - where) and tag not in found:
+            found[tag] = Entry(tag, kind, n, bytes(block[where : where + size]), where)
+            room -= size
+    return list(found.values()), at + 2 + 12 * count
+
+
+def _number(block: bytes | bytearray, entry: Entry) -> int:
+    codes = {1: "B", 3: "H", 4: "I", 13: "I"}
+    if entry.kind not in codes:
+        raise ValueError(f"tag {entry.tag} is no integer")
+    return int(struct.unpack_from(byte_order(block) + codes[entry.kind], entry.value)[0])
+
+
+def _erase_thumbnail(data: bytearray, order: str, next_at: int) -> None:
+    if len(data) < next_at + 4:
+        return
+    (second,) = struct.unpack_from(order + "I", data, next_at)
+    struct.pack_into(order + "I", data, next_at, 0)
+    if not 0 < second < len(data) - 2:
+        return
+    place = {e.tag: _number(data, e) for e in _entries(data, order, second)[0] if e.kind in (3, 4)}
+    start = place.get(_THUMBNAIL_OFFSET, 0)
+    stop = min(len(data), start + place.get(_THUMBNAIL_BYTES, 0))
+    if start >= 8:
+        data[start:stop] = bytes(max(0, stop - start))
+
+
+def _is_carried(entry: Entry) -> bool:
+    return entry.tag in _DESCRIPTIVE and not (entry.tag == _DESCRIPTION and entry.value.startswith(_LAYOUTS))
+
+
+def _packed(block: bytes, order: str, entries: Sequence[Entry], at: int, above: int = 0) -> tuple[bytes, int]:
+    """Bytes to stand at `at`: a directory behind its sub-directories, and where the directory begins."""
+    body, kept = b"", []
+    for entry in entries:
+        if entry.tag in _POINTERS and above < len(_POINTERS):
+            below = _entries(block, order, _number(block, entry))[0]
+            packed, where = _packed(block, order, below, at + len(body), above + 1)
+            body += packed
+            entry = Entry(entry.tag, 4, 1, struct.pack(order + "I", where))
+        kept.append(entry)
+    return body + _directory(order, kept, at + len(body)), at + len(body)
+
+
+def _directory(order: str, entries: Sequence[Entry], at: int) -> bytes:
+    """One directory to stand at `at`, its longer values behind it, the last of its chain."""
+    head, tail = struct.pack(order + "H", len(entries)), b""
+    values_at = at + 2 + 12 * len(entries) + 4
+    for tag, kind, count, value, _ in sorted(entries):
+        field = value.ljust(4, b"\0")
+        if len(value) > 4:
+            field = struct.pack(order + "I", values_at + len(tail))
+            tail += value + bytes(len(value) % 2)
+        head += struct.pack(order + "HHI", tag, kind, count) + field
+    return head + bytes(4) + tail
+
+
+def _shifted(entry: Entry, shift: int, order: str) -> Entry:
+    if entry.tag != _STRIP_OFFSETS:
+        return entry
+    code = "H" if entry.kind == 3 else "I"
+    offsets = [n + shift for n in struct.unpack(f"{order}{entry.number}{code}", entry.value)]
+    return Entry(entry.tag, 4, entry.number, struct.pack(f"{order}{entry.number}I", *offsets))

@@ -1,0 +1,154 @@
+"""A file to an image: first bytes say what it is, its header whether it may be decoded; then its pixels."""
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from dipfast.errors import ItemError
+from dipfast.image import avif, colour, exif, jpeg, png, samples, tiff, webp
+from dipfast.image.guard import failing_as
+from dipfast.image.source import COLOURS, Header, Image, Limits, Source, Stored, bit_depth_of
+
+_HEADERS: dict[str, Callable[[BinaryIO], Header]] = {
+    "png": png.header,
+    "jpeg": jpeg.header,
+    "tiff": tiff.header,
+    "webp": webp.header,
+    "avif": avif.header,
+}
+_DECODERS: dict[str, Callable[[bytes], Stored]] = {
+    "png": png.decode,
+    "jpeg": jpeg.decode,
+    "tiff": tiff.decode,
+    "webp": webp.decode,
+    "avif": avif.decode,
+}
+_MAGIC = {
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"\xff\xd8\xff": "jpeg",
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+    b"II+\0": "tiff",
+    b"MM\0+": "tiff",
+    b"GIF8": "gif",
+    b"BM": "bmp",
+    b"8BPS": "psd",
+    b"%PDF": "pdf",
+    b"\0\0\0\x0cjP": "jpeg 2000",
+    b"\0\0\0\x0cJXL ": "jpeg xl",
+    b"\xff\x0a": "jpeg xl",
+}
+_HEIF = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
+
+
+def probe(path: str | os.PathLike[str], limits: Limits | None = None) -> Header:
+    """What the file's header says, without decoding it. `limits` default to `Limits()`.
+
+    Raises ItemError: `unreadable` (missing, empty, truncated, no image), `unsupported` (another format,
+    several pages, odd samples), `too-large` (bytes, pixels, aspect).
+    """
+    limits = limits or Limits()
+    with _opened(path, limits) as file:
+        return _header(file, limits)
+
+
+def read(path: str | os.PathLike[str], limits: Limits | None = None) -> Image:
+    """The file as float32 [C, H, W] in [0, 1], upright. Every limit is checked before decoding.
+
+    CMYK becomes sRGB, through its profile where it has one, which is dropped then. Palettes and 1-bit become
+    RGB and gray of 8 bits, a palette's transparency alpha. Float samples outside [0, 1] are scaled by their
+    extremes. Raises ItemError as `probe` does, and `non-finite` for floats with NaN or infinity.
+    """
+    limits = limits or Limits()
+    with _opened(path, limits) as file:
+        data = file.read()
+        header = _header(BytesIO(data), limits)
+        stored = _DECODERS[header.format](data)
+        _check_honest(stored, header)
+        return _assembled(stored, header.format)
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str], limits: Limits) -> Iterator[BinaryIO]:
+    with failing_as("unreadable", os.fspath(path), "the decoder gives up: "):
+        status = Path(path).stat()  # before open, which would wait for ever on a pipe
+        if not stat.S_ISREG(status.st_mode):
+            raise ItemError("unreadable", "not a regular file")
+        if status.st_size == 0:
+            raise ItemError("unreadable", "the file is empty")
+        if status.st_size > limits.max_bytes:
+            raise ItemError("too-large", f"{status.st_size} bytes, max_bytes is {limits.max_bytes}")
+        with Path(path).open("rb") as file:
+            yield file
+
+
+def _header(file: BinaryIO, limits: Limits) -> Header:
+    format = _sniffed(file.read(64))
+    if format not in limits.formats:
+        raise ItemError("unsupported", f"a {format} image, formats are {', '.join(limits.formats)}")
+    header = _HEADERS[format](file)
+    width, height = header.width, header.height
+    if min(width, height) < 1:
+        raise ItemError("unreadable", f"its header claims {width}x{height} pixels")
+    if width * height > limits.max_pixels:
+        raise ItemError("too-large", f"{width}x{height} pixels, max_pixels is {limits.max_pixels}")
+    if max(width, height) > limits.max_aspect * min(width, height):
+        raise ItemError("too-large", f"{width}x{height} pixels, max_aspect is {limits.max_aspect:g}")
+    return header
+
+
+def _sniffed(head: bytes) -> str:
+    """The format by magic bytes; the file's name means nothing."""
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "webp"
+    if head[4:8] == b"ftyp":
+        brands = head[8 : max(12, min(len(head), int.from_bytes(head[:4], "big")))]
+        if b"avif" in brands or b"avis" in brands:
+            return "avif"
+        if brands[:4] in _HEIF:
+            return "heif"
+    for magic, format in _MAGIC.items():
+        if head.startswith(magic):
+            return format
+    raise ItemError("unreadable", "no image that dipfast knows, by its first bytes")
+
+
+def _check_honest(stored: Stored, header: Header) -> None:
+    height, width = stored.samples.shape[:2]
+    if stored.orientation >= 5:
+        height, width = width, height
+    if (width, height) != (header.width, header.height):
+        raise ItemError("unreadable", f"it claims {header.width}x{header.height} pixels, holds {width}x{height}")
+
+
+def _assembled(stored: Stored, format: str) -> Image:
+    upright = exif.turned(stored.samples, stored.orientation)
+    colours = COLOURS[stored.mode]
+    planes, icc = upright[..., :colours], stored.icc
+    if stored.mode == "cmyk":
+        planes, icc = colour.to_rgb(planes, "cmyk", icc), None
+    elif not colour.fits(icc, "gray" if colours == 1 else "rgb"):
+        icc = None
+    low, high = samples.float_range(planes) if planes.dtype.kind == "f" else (0.0, 1.0)
+    has_alpha = upright.shape[2] > colours
+    source = Source(
+        format=format,
+        mode=stored.mode,
+        bit_depth=bit_depth_of(planes.dtype),
+        icc=icc,
+        exif=exif.upright(stored.exif),
+        alpha=np.ascontiguousarray(upright[..., -1]) if has_alpha else None,
+        alpha_kind=stored.alpha_kind,
+        low=low,
+        high=high,
+        dpi=stored.dpi if stored.dpi and all(0 < n < 1e6 for n in stored.dpi) else None,
+        png_colour=stored.png_colour,
+        lossless=stored.lossless,
+    )
+    return Image(samples.to_unit(planes, low, high), source)

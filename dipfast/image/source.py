@@ -1,0 +1,107 @@
+"""What the image room passes around: limits, a header, an image, and what must be put back on writing."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dipfast.errors import UsageError
+
+FORMATS = ("png", "jpeg", "tiff", "webp", "avif")
+COLOURS = {"gray": 1, "bilevel": 1, "rgb": 3, "palette": 3, "cmyk": 4}  # mode -> colour samples as decoded
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What may be decoded, checked on the file's size and header alone.
+
+    max_pixels: width times height; max_bytes: of the file; max_aspect: longer side over shorter side;
+    formats: those accepted, of png, jpeg, tiff, webp, avif. Raises UsageError for an impossible limit.
+    """
+
+    max_pixels: int = 64_000_000
+    max_bytes: int = 1 << 30
+    max_aspect: float = 1000.0
+    formats: tuple[str, ...] = FORMATS
+
+    def __post_init__(self) -> None:
+        for name in ("max_pixels", "max_bytes", "max_aspect"):
+            if not getattr(self, name) >= 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in self.formats:
+            if name not in FORMATS:
+                raise UsageError(f"formats may hold {', '.join(FORMATS)}, not {name!r}")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself before it is decoded.
+
+    width and height are those displayed, EXIF orientation applied. channels are the colours that are fitted:
+    1 or 3. bit_depth is that of an output with `bit_depth: source`: 8, 16, or 32 for floats.
+    """
+
+    format: str
+    width: int
+    height: int
+    channels: int
+    alpha: bool
+    bit_depth: int
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What must be put back when the restored pixels are written.
+
+    mode: the colours as they were stored: gray, bilevel, rgb, palette, cmyk. Palette and CMYK are fitted as
+    RGB. icc: the profile of the fitted pixels (so never a CMYK profile). exif: a TIFF structure without the
+    `Exif` prefix, its orientation 1 and its thumbnail gone. alpha: [H, W] upright, in its own integers
+    (floats for float sources). alpha_kind: straight, premultiplied or unspecified (TIFF). low, high: what 0
+    and 1 stand for in a float source. dpi: horizontal, vertical. png_colour: gAMA, cHRM, sRGB and cICP
+    chunks, put
+    back into a PNG only. lossless: of a WebP, which is written so again.
+    """
+
+    format: str
+    mode: str
+    bit_depth: int
+    icc: bytes | None = None
+    exif: bytes | None = None
+    alpha: NDArray[Any] | None = None
+    alpha_kind: str = "straight"
+    low: float = 0.0
+    high: float = 1.0
+    dpi: tuple[float, float] | None = None
+    png_colour: bytes = b""
+    lossless: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """pixels: [C, H, W] float32 in [0, 1], C = 1 or 3, upright; source: what must be put back."""
+
+    pixels: NDArray[np.float32]
+    source: Source
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """What a decoder hands over, as the file holds it: not yet upright, alpha last.
+
+    samples: [H, W, S] uint8, uint16 or float32, over their whole range; CMYK with 0 for no ink.
+    """
+
+    samples: NDArray[Any]
+    mode: str
+    alpha_kind: str = "straight"
+    orientation: int = 1
+    icc: bytes | None = None
+    exif: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    png_colour: bytes = b""
+    lossless: bool = False
+
+
+def bit_depth_of(dtype: np.dtype[Any]) -> int:
+    return 32 if dtype.kind == "f" else 8 * dtype.itemsize

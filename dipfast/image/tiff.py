@@ -1,0 +1,193 @@
+"""TIFF through tifffile: gray, RGB, palette, CMYK; strips or tiles; 1 to 16 bits and floats; one page.
+
+Strict where tifffile is lenient: it fills absent strips with zeros. Does not know Lab, raw (CFA) and YCbCr
+that is not JPEG-compressed, which are refused; BigTIFF is read, its EXIF is not.
+"""
+
+import math
+from io import BytesIO
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from tifffile import TiffFile, TiffPage
+
+from dipfast.errors import ItemError
+from dipfast.image import exif
+from dipfast.image.guard import without_logs
+from dipfast.image.source import COLOURS, Header, Source, Stored
+
+_ORIENTATION, _X_RESOLUTION, _RESOLUTION_UNIT, _INK_SET = 274, 282, 296, 332
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
+_JPEG = (6, 7)
+_ALPHA_KINDS = {0: "unspecified", 1: "premultiplied", 2: "straight"}
+_UNSIGNED, _FLOAT = 1, 3
+_TILE_SLACK = 1 << 22  # pixels: a tile may be larger than a small image, but not by memory's worth
+
+
+class _Layout(NamedTuple):
+    mode: str
+    alpha_kind: str | None
+    bit_depth: int
+
+
+def header(file: BinaryIO) -> Header:
+    """Raises ItemError for several pages, and for samples that cannot be restored."""
+    file.seek(0)
+    with without_logs("tifffile"), TiffFile(file) as tiff:
+        page = _page(tiff)
+        layout = _layout(page)
+        width, height = page.imagewidth, page.imagelength
+        if _orientation(page) >= 5:
+            width, height = height, width
+    channels = min(3, COLOURS[layout.mode])
+    return Header("tiff", width, height, channels, layout.alpha_kind is not None, layout.bit_depth)
+
+
+def decode(data: bytes) -> Stored:
+    """Integers spread over 8 or 16 bits, floats as float32; white-is-zero turned round, palettes resolved."""
+    with without_logs("tifffile"), TiffFile(BytesIO(data)) as tiff:
+        page = _page(tiff)
+        layout = _layout(page)
+        _check_segments(page, len(data))
+        samples = _interleaved(page)
+        if page.photometric == _PALETTE:
+            samples = _looked_up(samples[..., 0], page.colormap)
+        elif layout.bit_depth != 32:
+            samples = _spread(samples, page.bitspersample, layout.bit_depth)
+        if page.photometric == _WHITE_IS_ZERO:
+            samples[..., 0] = np.iinfo(samples.dtype).max - samples[..., 0]
+        return Stored(
+            samples=samples,
+            mode=layout.mode,
+            alpha_kind=layout.alpha_kind or "straight",
+            orientation=_orientation(page),
+            icc=page.iccprofile,
+            exif=exif.take(data),
+            dpi=_dpi(page),
+        )
+
+
+def encode(samples: NDArray[Any], source: Source) -> bytes:
+    """[H, W, S] uint8, uint16 or float32 -> deflate strips, with profile, density and EXIF."""
+    colours = 1 if samples.shape[2] < 3 else 3
+    options: dict[str, Any] = {}
+    if samples.shape[2] > colours:
+        kind = {name: number for number, name in _ALPHA_KINDS.items()}[source.alpha_kind]
+        options["extrasamples"] = [kind]
+    if source.dpi:
+        options |= {"resolution": source.dpi, "resolutionunit": "INCH"}
+    if source.exif:
+        options["byteorder"] = exif.byte_order(source.exif)
+    out = BytesIO()
+    with without_logs("tifffile"):
+        tifffile.imwrite(
+            out,
+            samples[..., 0] if samples.shape[2] == 1 else samples,
+            photometric="minisblack" if colours == 1 else "rgb",
+            planarconfig="contig" if samples.shape[2] > 1 else None,
+            compression="zlib",
+            predictor=samples.dtype.kind == "u",
+            iccprofile=source.icc,
+            metadata=None,
+            software=False,
+            **options,
+        )
+    return exif.graft(out.getvalue(), source.exif) if source.exif else out.getvalue()
+
+
+def _page(tiff: TiffFile) -> TiffPage:
+    page = tiff.pages[0]
+    images = (tiff.imagej_metadata or {}).get("images", 1)
+    if len(tiff.pages) > 1 or images > 1:
+        raise ItemError("unsupported", f"{max(len(tiff.pages), images)} pages: only a single one is restored")
+    if not isinstance(page, TiffPage) or page.is_reduced:
+        raise ItemError("unsupported", "its first page is only a preview, as in raw camera files")
+    if page.imagedepth != 1 or min(page.imagewidth, page.imagelength) < 1:
+        raise ItemError("unreadable", f"no image of {page.imagewidth}x{page.imagelength}x{page.imagedepth}")
+    return page
+
+
+def _layout(page: TiffPage) -> _Layout:
+    mode = _mode(page)
+    extra = page.samplesperpixel - (1 if mode == "palette" else COLOURS[mode])
+    if not 0 <= extra <= 1 or (extra and mode == "palette"):
+        raise ItemError("unsupported", f"{mode} with {page.samplesperpixel} samples a pixel")
+    kinds = [int(kind) for kind in page.extrasamples] or [0]
+    alpha_kind = _ALPHA_KINDS.get(kinds[0], "unspecified") if extra else None
+    return _Layout(mode, alpha_kind, _bit_depth(page, mode))
+
+
+def _mode(page: TiffPage) -> str:
+    photometric = page.photometric
+    if photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
+        return "bilevel" if page.bitspersample == 1 else "gray"
+    if photometric == _RGB or (photometric == _YCBCR and page.compression in _JPEG):
+        return "rgb"
+    if photometric == _PALETTE and page.colormap is not None:
+        return "palette"
+    if photometric == _SEPARATED and page.tags.valueof(_INK_SET, 1) == 1:
+        return "cmyk"
+    raise ItemError("unsupported", f"TIFF photometric {getattr(photometric, 'name', photometric)}")
+
+
+def _bit_depth(page: TiffPage, mode: str) -> int:
+    bits, kind = page.bitspersample, int(page.sampleformat)
+    floats = kind == _FLOAT and mode in ("gray", "rgb") and page.photometric != _WHITE_IS_ZERO
+    if floats and bits in (16, 32, 64):
+        return 32
+    if kind == _UNSIGNED and 1 <= bits <= 16:
+        return 8 if bits <= 8 or mode == "palette" else 16
+    names = {1: "unsigned", 2: "signed", 3: "float"}
+    raise ItemError("unsupported", f"{mode} in {bits}-bit {names.get(kind, 'odd')} samples")
+
+
+def _check_segments(page: TiffPage, size: int) -> None:
+    """Refuse strips and tiles that are absent, lie beyond the file, or are far larger than the image."""
+    segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    if len(segments) < math.prod(page.chunked):
+        raise ItemError("unreadable", f"corrupt TIFF: {len(segments)} strips or tiles of {math.prod(page.chunked)}")
+    if any(at <= 0 or count <= 0 or at + count > size for at, count in segments):
+        raise ItemError("unreadable", "truncated TIFF: a strip or tile lies outside the file")
+    tile = page.tilewidth * page.tilelength * max(1, page.tiledepth) if page.is_tiled else 0
+    if tile > 16 * page.imagewidth * page.imagelength + _TILE_SLACK:
+        raise ItemError("unreadable", "corrupt TIFF: a tile is far larger than the image")
+
+
+def _interleaved(page: TiffPage) -> NDArray[Any]:
+    """[H, W, S], whichever way the planes are stored."""
+    planes = page.asarray(maxworkers=1).reshape(page.shaped)[:, 0]  # [S or 1, H, W, 1 or S]
+    samples = np.moveaxis(planes, 0, 2).reshape(page.imagelength, page.imagewidth, -1)
+    if samples.dtype.kind != "f":
+        return np.array(samples)
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused as such
+        return samples.astype(np.float32)
+
+
+def _looked_up(indices: NDArray[Any], colormap: NDArray[Any] | None) -> NDArray[np.uint8]:
+    table = np.asarray(colormap).T  # [entries, 3] over 16 bits
+    if indices.max() >= len(table):
+        raise ItemError("unreadable", f"corrupt TIFF: palette index {indices.max()} of {len(table)}")
+    colours: NDArray[np.uint8] = (table >> 8).astype(np.uint8)[indices.astype(np.intp)]
+    return colours
+
+
+def _spread(samples: NDArray[Any], bits: int, depth: int) -> NDArray[Any]:
+    full, range_ = (1 << depth) - 1, (1 << bits) - 1
+    dtype = np.uint8 if depth == 8 else np.uint16
+    if bits == depth:
+        return samples.astype(dtype, copy=False)
+    return ((samples.astype(np.uint32) * full + range_ // 2) // range_).astype(dtype)
+
+
+def _orientation(page: TiffPage) -> int:
+    value = page.tags.valueof(_ORIENTATION, 1)
+    return int(value) if value in range(1, 9) else 1
+
+
+def _dpi(page: TiffPage) -> tuple[float, float] | None:
+    if _X_RESOLUTION not in page.tags or page.tags.valueof(_RESOLUTION_UNIT, 2) not in (2, 3):
+        return None
+    x, y = page.get_resolution("INCH")
+    return float(x), float(y)

@@ -1,0 +1,101 @@
+"""WebP: header and metadata by hand, for Pillow allocates the canvas to tell its size; pixels by libwebp.
+
+It has no gray: a gray image is written as RGB with three equal channels.
+"""
+
+import struct
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any, BinaryIO
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
+from dipfast.errors import ItemError
+from dipfast.image import colour, exif
+from dipfast.image.source import Header, Source, Stored
+
+_ANIMATED, _ALPHA = 0x02, 0x10
+
+
+def header(file: BinaryIO) -> Header:
+    """Raises ItemError for a truncated or animated WebP."""
+    width, height, alpha = _canvas(file)
+    if exif.orientation(_body(file, b"EXIF")) >= 5:
+        width, height = height, width
+    return Header("webp", width, height, channels=3, alpha=alpha, bit_depth=8)
+
+
+def decode(data: bytes) -> Stored:
+    """Lossy or lossless: 8-bit RGB or RGBA, colours under full transparency as they are stored."""
+    file = BytesIO(data)
+    block = _body(file, b"EXIF")
+    return Stored(
+        samples=np.asarray(imagecodecs.webp_decode(data, hasalpha=_canvas(file)[2])),
+        mode="rgb",
+        orientation=exif.orientation(block),
+        icc=_body(file, b"ICCP"),
+        exif=block,
+        lossless=_body(file, b"VP8L") is not None,
+    )
+
+
+def encode(samples: NDArray[Any], source: Source) -> bytes:
+    """[H, W, S] uint8 -> lossless if the source was, else quality 95 with lossless alpha; profile and EXIF.
+
+    Gray becomes RGB, through its profile where it has one, which is dropped then.
+    """
+    icc = source.icc
+    if samples.shape[2] < 3:
+        samples = np.concatenate([colour.to_rgb(samples[..., :1], "gray", icc), samples[..., 1:]], axis=2)
+        icc = None
+    out = BytesIO()
+    options: dict[str, Any] = {"lossless": True} if source.lossless else {"quality": 95}
+    picture = PillowImage.fromarray(samples)
+    picture.save(out, "WEBP", exact=True, icc_profile=icc or b"", exif=source.exif or b"", **options)
+    return out.getvalue()
+
+
+def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Each chunk's name, where its body begins, and how long that is."""
+    end = file.seek(0, 2)
+    file.seek(4)
+    stop = 8 + int.from_bytes(file.read(4), "little")
+    if end < stop:
+        raise ItemError("unreadable", f"truncated WebP: {end} bytes of {stop}")
+    at = 12
+    while at + 8 <= stop:
+        file.seek(at)
+        kind, length = struct.unpack("<4sI", file.read(8))
+        yield kind, at + 8, length
+        at += 8 + length + length % 2
+
+
+def _body(file: BinaryIO, wanted: bytes) -> bytes | None:
+    for kind, at, length in _chunks(file):
+        if kind == wanted:
+            file.seek(at)
+            return file.read(length)
+    return None
+
+
+def _canvas(file: BinaryIO) -> tuple[int, int, bool]:
+    """Width, height and alpha, from the first chunk."""
+    for kind, at, _ in _chunks(file):
+        file.seek(at)
+        head = file.read(10).ljust(10, b"\0")
+        if kind == b"VP8X":
+            if head[0] & _ANIMATED:
+                raise ItemError("unsupported", "an animated WebP: only a single frame is restored")
+            sides = int.from_bytes(head[4:7], "little") + 1, int.from_bytes(head[7:10], "little") + 1
+            return *sides, bool(head[0] & _ALPHA)
+        if kind == b"VP8L" and head[0] == 0x2F:
+            bits = int.from_bytes(head[1:5], "little")
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, bool(bits >> 28 & 1)
+        if kind == b"VP8 " and head[3:6] == b"\x9d\x01\x2a":
+            width, height = struct.unpack("<HH", head[6:10])
+            return width & 0x3FFF, height & 0x3FFF, False
+        break
+    raise ItemError("unreadable", "corrupt WebP: no picture in its first chunk")

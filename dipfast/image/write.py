@@ -1,0 +1,137 @@
+"""Restored pixels to a file, with all that the source had; what the format cannot hold is an error.
+
+Never reduced without a word: depth, alpha and a float range that the format cannot hold are refused, and the
+message names the setting. `check_output` asks the same question before an hour is spent on the fit.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dipfast.errors import ItemError, UsageError
+from dipfast.files import write_atomic
+from dipfast.image import avif, colour, jpeg, png, samples, tiff, webp
+from dipfast.image.guard import failing_as
+from dipfast.image.source import FORMATS, Source
+
+_EXTENSIONS = {
+    ".png": "png",
+    ".jpg": "jpeg",
+    ".jpeg": "jpeg",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".webp": "webp",
+    ".avif": "avif",
+}
+_DEPTHS = {"png": (8, 16), "tiff": (8, 16, 32), "jpeg": (8,), "webp": (8,), "avif": (8,)}
+_JPEG_EXIF = 65533 - 6  # bytes: a segment, less the marker that begins it
+_ENCODERS: dict[str, Callable[[NDArray[Any], Source], bytes]] = {
+    "png": png.encode,
+    "jpeg": jpeg.encode,
+    "tiff": tiff.encode,
+    "webp": webp.encode,
+    "avif": avif.encode,
+}
+
+
+def write(
+    path: str | os.PathLike[str],
+    pixels: NDArray[Any],  # [C, H, W] in [0, 1]
+    source: Source,
+    *,
+    bit_depth: int | str = "source",
+) -> None:
+    """Encode by the path's extension and put the file there in one step, making its folders.
+
+    A reader sees the old file or the new one, never a part. bit_depth: 8, 16 or "source". Raises UsageError
+    for an extension that names no format, and otherwise as `encode`; `unwritable` for the disk.
+    """
+    with failing_as("unwritable", os.fspath(path)):
+        write_atomic(path, encode(pixels, source, format_of(path), bit_depth=bit_depth))
+
+
+def encode(
+    pixels: NDArray[Any],  # [C, H, W] in [0, 1]
+    source: Source,
+    format: str,
+    *,
+    bit_depth: int | str = "source",
+) -> bytes:
+    """The bytes of a file of that format: png, jpeg, tiff, webp or avif. The same input gives the same bytes.
+
+    PNG and TIFF are lossless; JPEG, WebP and AVIF are written at quality 95, alpha always losslessly. Alpha
+    follows the pixels in size and depth, and is untouched where those are its own. A CMYK source is written
+    as RGB. A float source goes into a TIFF as float32 in its own range, into a PNG as 16 bits. Raises
+    UsageError for wrong arguments; ItemError `unsupported` where the format cannot hold the source,
+    `non-finite` for NaN, `unwritable` where the encoder gives up (a WebP side over 16383).
+    """
+    depth = _depth(source, format, bit_depth)
+    if source.alpha_kind == "premultiplied" and format != "tiff":
+        pixels = _divided_by_alpha(pixels, source)
+    stored = samples.to_stored(pixels, source, depth)
+    space = "gray" if pixels.shape[0] == 1 else "rgb"
+    kept = replace(
+        source,
+        icc=source.icc if colour.fits(source.icc, space) else None,
+        png_colour=source.png_colour if format == "png" else b"",
+    )
+    with failing_as("unwritable", f"cannot be encoded as {format}"):
+        return _ENCODERS[format](stored, kept)
+
+
+def check_output(source: Source, path: str | os.PathLike[str], *, bit_depth: int | str = "source") -> None:
+    """Raise what `write` would raise for this source, path and depth, before there are pixels to write."""
+    with failing_as("unsupported", os.fspath(path)):
+        _depth(source, format_of(path), bit_depth)
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """png, jpeg, tiff, webp or avif, by extension. Raises UsageError for another."""
+    extension = Path(path).suffix.lower()
+    if extension not in _EXTENSIONS:
+        raise UsageError(f"{os.fspath(path)}: the extension must be one of {', '.join(_EXTENSIONS)}")
+    return _EXTENSIONS[extension]
+
+
+def _depth(source: Source, format: str, bit_depth: int | str) -> int:
+    """8, 16 or 32 (float) for this source in this format, or the error that says why not."""
+    if format not in FORMATS:
+        raise UsageError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+    if bit_depth not in ("source", 8, 16):
+        raise UsageError(f"bit_depth must be source, 8 or 16, not {bit_depth!r}")
+    depth = source.bit_depth if bit_depth == "source" else int(bit_depth)
+    if depth == 32 and format == "png":
+        depth = 16
+    if depth not in _DEPTHS[format]:
+        named = "float" if depth == 32 else f"{depth}-bit"
+        raise ItemError(
+            "unsupported",
+            f"{format} holds 8 bits, not {named} samples: "
+            "set output.bit_depth: 8, or a template ending in .png or .tif",
+        )
+    if depth != 32 and (source.low, source.high) != (0.0, 1.0):
+        raise ItemError(
+            "unsupported",
+            f"integers cannot hold floats from {source.low:g} to {source.high:g}: "
+            "set output.bit_depth: source and a template ending in .tif",
+        )
+    if source.alpha is not None and format == "jpeg":
+        raise ItemError("unsupported", "jpeg holds no alpha: set a template ending in .png, .tif, .webp or .avif")
+    size = len(source.exif or b"")
+    if format == "jpeg" and size > _JPEG_EXIF:
+        raise ItemError("unsupported", f"jpeg holds {_JPEG_EXIF} bytes of EXIF, not {size}")
+    return depth
+
+
+def _divided_by_alpha(pixels: NDArray[Any], source: Source) -> NDArray[Any]:
+    """Straight colours out of premultiplied ones, for formats that know no other."""
+    if source.alpha is None:
+        return pixels
+    alpha = samples.alpha_plane(source.alpha, 32, *pixels.shape[1:])
+    straight: NDArray[Any] = np.divide(pixels, alpha, out=np.zeros_like(pixels), where=alpha > 0)
+    return straight.clip(0, 1)
