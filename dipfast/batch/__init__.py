@@ -1,0 +1,1 @@
+"""Items onto devices: the plan, the ledger, the worker, and the executors that run workers."""

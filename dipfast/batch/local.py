@@ -1,0 +1,229 @@
+"""The default executor: spawned processes on this machine, one for each device, and a driver that feeds them.
+
+A worker that dies costs its item one attempt and is replaced; an item that took three workers with it is
+quarantined. The first signal cancels the fits in flight and leaves; the second kills.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing as mp
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from dipfast.batch.ledger import RunFolder
+from dipfast.batch.plan import Job
+
+ATTEMPTS = 3
+GRACE_SECONDS = 30.0  # for workers to leave after a cancellation
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker lives: a name for its ledger, its device, and its number of CPU threads."""
+
+    name: str
+    device: str
+    threads: int
+
+
+@dataclass
+class Outcome:
+    """How a run ended: records of what was done, events of what failed, and the signal that cut it short."""
+
+    done: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[Event] = field(default_factory=list)
+    signal: int | None = None
+    gave_up: str | None = None
+
+
+class Worker:
+    """The driver's side of one worker process."""
+
+    def __init__(self, place: Place, root: str) -> None:
+        context = mp.get_context("spawn")
+        self.place, self.ready = place, False
+        self.job: Job | None = None
+        self.connection, child = context.Pipe()
+        self.process = context.Process(target=_start, args=(child, root, place), name=place.name, daemon=True)
+        self.process.start()
+        child.close()
+
+    def give(self, job: Job) -> None:
+        self.job = job
+        self.connection.send(job)
+
+    def dismiss(self) -> None:
+        """Ask it to leave; a fit in flight is cancelled."""
+        with contextlib.suppress(OSError):
+            self.connection.send(None)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+
+def _start(connection: Connection, root: str, place: Place) -> None:
+    from dipfast.batch.worker import work
+
+    work(connection, root, place.name, place.device, place.threads)
+
+
+class Driver:
+    """Feeds the queue to the workers and gathers what comes back."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        places: Sequence[Place],
+        folder: RunFolder,
+        on_event: Callable[[Event], None],
+        max_failures: int | None,
+    ) -> None:
+        self.queue, self.folder, self.on_event = deque(jobs), folder, on_event
+        self.max_failures = max_failures
+        self.attempts: dict[str, int] = {}
+        self.outcome = Outcome()
+        self.workers = [Worker(place, str(folder.root)) for place in places]
+
+    def run(self) -> Outcome:
+        with _signals() as caught:
+            while self._busy() and not caught and self.outcome.gave_up is None:
+                self._listen(0.2)
+            self.outcome.signal = caught[0] if caught else None
+            self._leave(caught)
+        return self.outcome
+
+    def _busy(self) -> bool:
+        return bool(self.queue) or any(worker.job is not None for worker in self.workers)
+
+    def _listen(self, seconds: float) -> None:
+        """Hear every worker that has something to say, and replace those that died."""
+        by_handle: dict[Any, Worker] = {worker.connection: worker for worker in self.workers}
+        by_handle |= {worker.process.sentinel: worker for worker in self.workers}
+        for worker in dict.fromkeys(by_handle[handle] for handle in wait(list(by_handle), seconds)):
+            self._hear(worker)
+
+    def _hear(self, worker: Worker) -> None:
+        try:
+            while worker.connection.poll():
+                self._take(worker, worker.connection.recv())
+        except (EOFError, OSError):
+            self._bury(worker)
+            return
+        if not worker.process.is_alive() and not worker.connection.poll():
+            self._bury(worker)
+
+    def _take(self, worker: Worker, event: Event) -> None:
+        if event["event"] == "progress":
+            self.on_event(event)
+            return
+        if event["event"] == "done":
+            self.outcome.done.append(event["record"])
+        elif event["event"] == "failed":
+            self._fail(event)
+        if event["event"] == "ready":
+            worker.ready = True
+        else:
+            self.on_event(event)
+        worker.job = None
+        self._feed(worker)
+
+    def _feed(self, worker: Worker) -> None:
+        if self.queue and self.outcome.gave_up is None:
+            job = self.queue.popleft()
+            self.on_event({"event": "claimed", "id": job.id, "path": job.path, "worker": worker.place.name})
+            worker.give(job)
+
+    def _fail(self, event: Event) -> None:
+        self.outcome.failed.append(event)
+        if self.max_failures is not None and len(self.outcome.failed) > self.max_failures:
+            self.outcome.gave_up = f"more than {self.max_failures} items failed"
+
+    def _bury(self, worker: Worker) -> None:
+        """A worker died: its item loses an attempt, and another worker takes its place."""
+        worker.process.join()
+        self.workers.remove(worker)
+        code, job = worker.process.exitcode, worker.job
+        if not worker.ready:
+            self.outcome.gave_up = f"a worker died before it was ready ({_exit_text(code)})"
+        if job is not None:
+            self._lose(job, code)
+        if self._busy() or job is not None:
+            self.workers.append(Worker(worker.place, str(self.folder.root)))
+
+    def _lose(self, job: Job, code: int | None) -> None:
+        self.attempts[job.id] = self.attempts.get(job.id, 0) + 1
+        reason = f"its worker died ({_exit_text(code)}), attempt {self.attempts[job.id]} of {ATTEMPTS}"
+        event = {"event": "lost", "id": job.id, "path": job.path, "reason": reason}
+        if self.attempts[job.id] >= ATTEMPTS:
+            event |= {"event": "quarantined", "kind": "worker-died"}
+            self._fail(event)
+        else:
+            self.queue.appendleft(job)
+        self.folder.log("driver", **event)
+        self.on_event(event)
+
+    def _leave(self, caught: list[int]) -> None:
+        """Let the workers end what they do; kill those that do not, at a second signal or after a while."""
+        for worker in self.workers:
+            worker.dismiss()
+        deadline = time.monotonic() + GRACE_SECONDS
+        while any(worker.process.is_alive() for worker in self.workers):
+            if len(caught) > 1 or time.monotonic() > deadline:
+                break
+            self._drain()
+            time.sleep(0.02)
+        for worker in self.workers:
+            worker.kill()
+            worker.connection.close()
+
+    def _drain(self) -> None:
+        """Take what a leaving worker still finished."""
+        for worker in self.workers:
+            with contextlib.suppress(EOFError, OSError):
+                while worker.connection.poll():
+                    event = worker.connection.recv()
+                    if event["event"] == "done":
+                        self.outcome.done.append(event["record"])
+                        self.on_event(event)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Gather SIGINT and SIGTERM instead of dying of them. In a thread other than the main one, none is caught."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+    watched = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda received, _: caught.append(received)) for number in watched]
+    try:
+        yield caught
+    finally:
+        for number, handler in zip(watched, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _exit_text(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}"
+
+
+def execute(
+    jobs: Sequence[Job],
+    places: Sequence[Place],
+    folder: RunFolder,
+    on_event: Callable[[Event], None],
+    max_failures: int | None = None,
+) -> Outcome:
+    """Run ``jobs`` in the order given on ``places``. ``on_event`` hears of everything, in this process."""
+    return Driver(jobs, places, folder, on_event, max_failures).run()

@@ -1,0 +1,196 @@
+"""One image through the line: observed, posed, fitted, finished. What a worker and `dipfast.restore` both call."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+import dipfast
+from dipfast import generators, tasks
+from dipfast.batch.ledger import Record, now
+from dipfast.errors import ItemError
+from dipfast.fit import FitPlan, FitResult, fit, stream
+from dipfast.fit.loop import Progress
+from dipfast.image import Image, Source, cut, pad
+from dipfast.metrics import psnr, ssim
+
+Settings = Mapping[str, Any]  # an item's settings, every default filled in, as plain data
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a fit sees, and what it may not see. Images [C, H, W] float32 in [0, 1]."""
+
+    observed: np.ndarray
+    known: np.ndarray | None  # [1, H, W] bool, for inpainting
+    clean: np.ndarray | None  # the truth, of the size of the picture sought; for metrics after the fit only
+    source: Source
+    damaged: bool  # whether a `degrade` section made `observed`
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A finished picture and how it came about."""
+
+    pixels: np.ndarray  # [C, H, W] float32 in [0, 1]
+    last: np.ndarray  # the last raw output, likewise
+    before: np.ndarray  # what was known before the fit, at the same size
+    source: Source
+    fit: FitResult
+    generator: bytes  # safetensors
+    facts: dict[str, Any]
+
+
+def observe(settings: Settings, image: Image, mask: Image | None, reference: Image | None) -> Observation:
+    """The item as the fit will see it. Raises ItemError for a mask or reference that does not belong to the image."""
+    if settings["degrade"] is not None:
+        damaged = tasks.degrade(settings["degrade"], image.pixels)
+        source = replace(image.source, alpha=None)
+        return Observation(damaged.observed, damaged.known, damaged.clean, source, damaged=True)
+    known = None
+    if mask is not None:
+        known = tasks.known_pixels(mask.pixels, settings["task"]["known"], image.pixels)
+    scale = tasks.scale(settings["task"])
+    clean = None if reference is None else _matching(reference.pixels, image.pixels, scale)
+    return Observation(image.pixels, known, clean, image.source, damaged=False)
+
+
+def restore(
+    settings: Settings,
+    observation: Observation,
+    device: str,
+    id: str = "",
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Restored:
+    """Fit a generator to ``observation`` on ``device`` and give the picture, cut back to its size.
+
+    Raises ItemError, MachineError or Cancelled, as `dipfast.fit.fit` does.
+    """
+    task, config = settings["task"], settings["generator"]
+    start = time.perf_counter()
+    problem = tasks.pose(task, *_padded(settings, observation))
+    posed = time.perf_counter() - start
+    asked = dict(settings["fit"])
+    plan = FitPlan(**(asked | {"device": device if asked["device"] == "auto" else asked["device"]}))
+    result = fit(problem, config, plan, progress, cancelled)
+    result.seconds["pose"] = posed
+    height, width = (side * tasks.scale(task) for side in observation.observed.shape[1:])
+    card = generators.Card(
+        id=id,
+        generator=dict(config),
+        task=dict(task),
+        seed=plan.seed,
+        latent_seed=stream(plan.seed, "latent"),
+        channels=problem.shape[0],
+        padded=problem.shape[1:],
+        size=(height, width),
+        precision=result.machine.precision,
+    )
+    return Restored(
+        pixels=cut(result.image[0].numpy(), height, width),
+        last=cut(result.last[0].numpy(), height, width),
+        before=cut(problem.guide[0].numpy(), height, width),
+        source=observation.source,
+        fit=result,
+        generator=generators.to_bytes(result.generator, problem.guide, card),
+        facts=problem.facts,
+    )
+
+
+def _padded(settings: Settings, observation: Observation) -> tuple[np.ndarray, np.ndarray | None]:
+    """The observation grown by reflection to what the generator needs; the mask likewise."""
+    task, config = settings["task"], settings["generator"]
+    multiple = tasks.padded_multiple(task, generators.multiple(config))
+    smallest = -(-generators.smallest_side(config) // tasks.scale(task))
+    known = observation.known
+    return (
+        pad(observation.observed, multiple, smallest),
+        None if known is None else pad(known, multiple, smallest),
+    )
+
+
+def _matching(reference: np.ndarray, observed: np.ndarray, scale: int) -> np.ndarray:
+    """The reference, where it has the size and channels of the picture sought."""
+    channels, height, width = observed.shape
+    wanted = (channels, height * scale, width * scale)
+    if reference.shape != wanted:
+        sizes = [f"{w}×{h} with {c} channels" for c, h, w in (wanted, reference.shape)]
+        raise ItemError("reference", f"reference should be {sizes[0]}, is {sizes[1]}")
+    return reference
+
+
+def describe(
+    id: str,
+    settings: Settings,
+    image: Image,
+    observation: Observation,
+    restored: Restored,
+    seconds: Mapping[str, float],
+) -> Record:
+    """The record of a restored image, but for the files that hold it: what was asked, what ran, what came out."""
+    channels, height, width = image.pixels.shape
+    fitted = restored.fit
+    return {
+        "version": 1,
+        "id": id,
+        "input": {
+            "format": image.source.format,
+            "mode": image.source.mode,
+            "bit_depth": image.source.bit_depth,
+            "width": width,
+            "height": height,
+            "channels": channels,
+        },
+        "settings": settings,
+        "seed": settings["fit"]["seed"],
+        "ran": ran_on(fitted.machine.device) | {"engine": fitted.machine.engine, "precision": fitted.machine.precision},
+        "steps": fitted.steps,
+        "chosen_step": fitted.chosen_step,
+        "why": fitted.why,
+        "rollbacks": fitted.rollbacks,
+        "losses": fitted.losses,
+        "facts": restored.facts,
+        "seconds": {name: round(value, 4) for name, value in seconds.items()},
+        "metrics": measure(observation, restored),
+        "finished": now(),
+    }
+
+
+def measure(observation: Observation, restored: Restored) -> dict[str, float | None]:
+    """PSNR and SSIM against the truth, where there is one; in dB and in [-1, 1]. Infinity becomes None."""
+    clean = observation.clean
+    if clean is None:
+        return {}
+    values = {
+        "psnr_before": psnr(restored.before, clean),
+        "psnr": psnr(restored.pixels, clean),
+        "psnr_last": psnr(restored.last, clean),
+        "ssim_before": ssim(restored.before, clean),
+        "ssim": ssim(restored.pixels, clean),
+    }
+    return {
+        name: round(value, 4) if value is not None and np.isfinite(value) else None for name, value in values.items()
+    }
+
+
+def ran_on(device: torch.device) -> dict[str, Any]:
+    """What a fit ran on, for the record."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "device": str(device),
+        "device_name": name,
+        "threads": torch.get_num_threads(),
+        "kernels": "reference",
+        "torch": torch.__version__,
+        "dipfast": dipfast.__version__,
+        "host": platform.node(),
+        "pid": os.getpid(),
+    }
