@@ -1,0 +1,21 @@
+"""Strict YAML → `Manifest` → items; content ids. No torch, and no image is opened."""
+
+from dipfast.manifest.document import Manifest, load, parse
+from dipfast.manifest.identity import content_id
+from dipfast.manifest.items import Item
+from dipfast.manifest.jsonschema import json_schema
+from dipfast.manifest.keywords import settings_from
+from dipfast.manifest.paths import natural_key
+from dipfast.manifest.schema import Settings
+
+__all__ = [
+    "Item",
+    "Manifest",
+    "Settings",
+    "content_id",
+    "json_schema",
+    "load",
+    "natural_key",
+    "parse",
+    "settings_from",
+]

@@ -1,0 +1,52 @@
+"""Content ids: one picture's bytes and all settings that change the restored pixels → 16 hexadecimal digits.
+
+Not in it: where the file lies, its order, the time, the package's version, and settings that only say how
+fast or where (`engine`, `device`, limits on inputs, names, the reference, the preset's name). Precision is in
+it, for it changes pixels. Settings that are null are left out, so that a later optional one keeps all ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+
+from dipfast.manifest.schema import Settings
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+SPELLINGS = {"jpeg": "jpg", "tiff": "tif"}
+PER_SCALE = ("up_channels", "skip_channels", "kernel_down", "kernel_up", "upsample")
+
+
+def content_id(input_sha256: str, settings: Settings, extra: Mapping[str, str] = NOTHING) -> str:
+    """The id of one result. ``extra`` holds the hashes of further inputs by their role: ``{"mask": …}``."""
+    text = "\n".join((input_sha256.lower(), _compact(dict(extra)), _settings_text(settings)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _compact(tree: dict[str, Any]) -> str:
+    return json.dumps(tree, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+@lru_cache(maxsize=1024)
+def _settings_text(settings: Settings) -> str:
+    return _compact(pixel_settings(settings))
+
+
+def pixel_settings(settings: Settings) -> dict[str, Any]:
+    """The settings that change pixels, each spelled in one way only."""
+    generator = settings.generator
+    ending = settings.output.template.rpartition(".")[2].lower()
+    tree = {
+        "task": settings.task.model_dump(mode="json", exclude={"mask"}, exclude_none=True),
+        "fit": settings.fit.model_dump(mode="json", exclude={"engine", "device"}, exclude_none=True),
+        "generator": generator.model_dump(mode="json", exclude_none=True),
+        "output": {"bit_depth": settings.output.bit_depth, "ending": SPELLINGS.get(ending, ending)},
+    }
+    tree["generator"] |= {name: list(generator.per_scale(name)) for name in PER_SCALE}
+    if settings.degrade is not None:
+        tree["degrade"] = settings.degrade.model_dump(mode="json", exclude_none=True)
+    return tree

@@ -1,0 +1,232 @@
+"""Rows of a manifest → items: each file with its settings, its output's name, its mask and its reference.
+
+Two items never write one file: names are compared as the most forgiving file system would, without regard to
+capitals and Unicode spelling. An image that is named and does not exist is no mistake of the manifest; its
+item fails alone when it is opened. This file opens no image.
+"""
+# ruff: noqa: PTH110, PTH112, PTH118, PTH122
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from dipfast.manifest.paths import FILE_URL, SAMPLE, Found, PathError, expand, local
+from dipfast.manifest.problems import Problem, Problems
+from dipfast.manifest.schema import SUFFIXES, Inpaint, Settings
+from dipfast.manifest.settings import Resolver
+from dipfast.manifest.yaml import quoted
+
+IMAGE = re.compile(rf"[^/]+({'|'.join(map(re.escape, SUFFIXES))})", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image to restore."""
+
+    index: int
+    path: str  # absolute, or sample:NAME
+    relpath: str  # folder of the image, seen from root, '/' between its parts; '' at the top
+    name: str  # of the file, without its ending
+    output: str  # under the run's images folder, '/' between its parts
+    settings: Settings
+    mask: str | None  # absolute, placeholders filled in
+    reference: str | None
+    place: str  # file:line:column of its row, or the SOURCE itself
+
+
+@dataclass(slots=True)
+class ItemReader:
+    """State of reading the rows: the items so far, from which row each came, and which rows gave none."""
+
+    root: str
+    resolver: Resolver
+    problems: Problems
+    items: list[Item] = field(default_factory=list)
+    rows: array[int] = field(default_factory=lambda: array("Q"))
+    empty: list[Problem] = field(default_factory=list)
+
+    def read(self, rows: list[Any]) -> None:
+        """Turn all rows into items, and forget them. What is wrong goes to ``problems`` and ``empty``."""
+        for number, row in enumerate(rows):
+            rows[number] = None
+            entry = {"path": row} if isinstance(row, str) else row
+            if isinstance(entry, dict):
+                self.read_row(number, entry)
+            else:
+                text = f"items[{number}]: should be a path or a mapping, is {quoted(row)}"
+                self.problems.add(Problem(("items", number), text))
+            if self.problems.full:
+                return
+        for problem in collisions(self.items, self.rows):
+            self.problems.add(problem)
+
+    def read_row(self, number: int, entry: Mapping[str, Any]) -> None:
+        overrides = {key: value for key, value in entry.items() if key not in ("path", "relpath")}
+        result = self.resolver.settings(overrides, ("items", number))
+        wrong = [Problem(("items", number, key), text) for key, text in _wrong_names(number, entry)]
+        for problem in (result if isinstance(result, list) else []) + wrong:
+            self.problems.add(problem)
+        if wrong:
+            return
+        try:
+            settings = result if isinstance(result, Settings) else Settings()
+            found = self.find(number, entry["path"], settings.input.formats)
+            if isinstance(result, Settings):
+                self.add(number, found, entry.get("relpath"), result)
+        except PathError as error:
+            self.problems.add(Problem(("items", number, "path"), f"items[{number}]: {error}"))
+
+    def find(self, number: int, path: str, formats: Sequence[str]) -> Found:
+        """The files of one row."""
+        if path.startswith(SAMPLE):
+            return Found([path], "")
+        found = expand(path, self.root, formats)
+        if not found.files:
+            what = f"{quoted(path)} matches" if self.problems.tree else "matches"
+            text = f"{what} no image ({', '.join(formats)})"
+            self.empty.append(Problem(("items", number, "path"), text))
+        return found
+
+    def add(self, number: int, found: Found, relpath: str | None, settings: Settings) -> None:
+        place = self.problems.row(number)
+        for file in found.files:
+            where = self.relpath(file, found.base) if relpath is None else relpath
+            self.items.append(self.item(file, where, settings, place))
+            self.rows.append(number)
+
+    def relpath(self, file: str, base: str) -> str:
+        """The file's folder from root, else from the folder that was listed, else nothing."""
+        folders = [relative(file, folder) for folder in (self.root, base) if folder]
+        return next((folder for folder in folders if folder is not None), "")
+
+    def item(self, file: str, relpath: str, settings: Settings, place: str) -> Item:
+        name, ending = split_name(file)
+        words = {
+            "relpath": relpath,
+            "name": name,
+            "stem": name,
+            "ext": ending,
+            "task": settings.task.type,
+            "preset": settings.preset,
+            "seed": settings.fit.seed,
+        }
+        mask = settings.task.mask if isinstance(settings.task, Inpaint) else None
+        return Item(
+            index=len(self.items),
+            path=file,
+            relpath=relpath,
+            name=name,
+            output=output_name(settings.output.template, words),
+            settings=settings,
+            mask=fill("task.mask", mask, words, self.root) if mask else None,
+            reference=beside(settings.reference, words, self.root) if settings.reference else None,
+            place=place,
+        )
+
+
+def _wrong_names(number: int, entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    path, relpath = entry.get("path"), entry.get("relpath")
+    if "path" not in entry:
+        yield "", f"items[{number}].path: is missing (image, folder or glob)"
+    elif not isinstance(path, str) or not path:
+        yield "path", f"items[{number}].path: should be text that is not empty, is {quoted(path)}"
+    elif path.startswith(SAMPLE) and not re.fullmatch(r"[A-Za-z0-9_-]+", path.removeprefix(SAMPLE)):
+        yield "path", f"items[{number}].path: should be sample:NAME, is {quoted(path)}"
+    if relpath is not None and not (isinstance(relpath, str) and _is_inside(relpath)):
+        text = f"items[{number}].relpath: should be a folder below the output folder, is {quoted(relpath)}"
+        yield "relpath", text
+
+
+def _is_inside(folder: str) -> bool:
+    return not (folder.startswith(("/", "~")) or ".." in folder.split("/") or re.search(r"[\\:\x00-\x1f]", folder))
+
+
+def split_name(file: str) -> tuple[str, str]:
+    """Name and ending, without the dot. A sample is a PNG."""
+    if file.startswith(SAMPLE):
+        return file.removeprefix(SAMPLE), "png"
+    name, ending = os.path.splitext(file.rpartition(os.sep)[2])
+    return name, ending[1:]
+
+
+def relative(file: str, base: str) -> str | None:
+    """The folder of ``file`` seen from ``base``; None where it is elsewhere."""
+    prefix = base if base.endswith(os.sep) else base + os.sep
+    if not file.startswith(prefix):
+        return None
+    folder = file[len(prefix) :].rpartition(os.sep)[0]
+    return folder if os.sep == "/" else folder.replace(os.sep, "/")
+
+
+def output_name(template: str, words: Mapping[str, object]) -> str:
+    """The file to write, always valid Unicode. Raises `PathError` where it would leave the folder."""
+    text = template.format(**words)
+    if not text.isascii():
+        text = re.sub(r"[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", text)
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    if not parts or ".." in parts or "\0" in text or not IMAGE.fullmatch(parts[-1]):
+        raise PathError(f"output.template {template!r} makes {text!r}, which is no image in the output folder")
+    return "/".join(parts)
+
+
+def fill(key: str, template: str, words: Mapping[str, object], root: str) -> str:
+    """The absolute path of the mask or reference that stands under ``key``."""
+    if template.startswith(FILE_URL):
+        words = {key: quote(os.fsencode(str(value)), safe="/") for key, value in words.items()}
+    try:
+        return local(template.format(**words), root)
+    except PathError as error:
+        raise PathError(f"{key}: {error}") from None
+
+
+def beside(template: str, words: Mapping[str, object], root: str) -> str:
+    """A reference. One that names a folder means the file there with the item's relpath and name."""
+    path = fill("reference", template, words, root)
+    if path.lower().endswith(SUFFIXES) or not os.path.isdir(path):
+        return path
+    stem = os.path.join(path, str(words["relpath"]), str(words["name"]))
+    candidates = [stem + suffix for suffix in (f".{words['ext']}", *SUFFIXES)]
+    return next((file for file in candidates if os.path.exists(file)), candidates[0])
+
+
+def collisions(items: Sequence[Item], rows: Sequence[int]) -> Iterator[Problem]:
+    """Items that would write one file, or a file where another one needs a folder."""
+    first: dict[str, int] = {}
+    for index, item in enumerate(items):
+        other = items[first.setdefault(_one_spelling(item.output), index)]
+        if other is not item:
+            both = f"{_shown(other)} ({other.place}) and {_shown(item)}"
+            hint = "add {ext}, {relpath} or {task} to output.template"
+            text = f"two items write one file, {item.output!r}: {both}; {hint}"
+            yield Problem(("items", rows[index]), text)
+    for folder in _folders(first) & first.keys():
+        item = items[first[folder]]
+        yield Problem(("items", rows[item.index]), f"{item.output!r} is the file of {_shown(item)} and a folder")
+
+
+def _shown(item: Item) -> str:
+    return ascii(item.path) if re.search(r"[\udc80-\udcff]", item.path) else repr(item.path)
+
+
+def _one_spelling(output: str) -> str:
+    """One key for all names that some file system takes for the same."""
+    if output.isascii():
+        return output.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", output).casefold())
+
+
+def _folders(files: Mapping[str, int]) -> set[str]:
+    folders: set[str] = set()
+    for file in files:
+        folder = file.rpartition("/")[0]
+        while folder and folder not in folders:
+            folders.add(folder)
+            folder = folder.rpartition("/")[0]
+    return folders

@@ -1,0 +1,97 @@
+"""Settings from Python's keyword arguments, for `dipfast.restore`: the manifest's rules, other places."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from dipfast.errors import UsageError
+from dipfast.manifest.options import nested
+from dipfast.manifest.problems import Problem
+from dipfast.manifest.schema import Fit, Section, Settings, sections
+from dipfast.manifest.settings import Layer, resolve
+from dipfast.manifest.wording import dotted, unknown_key
+
+
+def settings_from(
+    task: str | Mapping[str, Any] | None,
+    preset: str | None,
+    overrides: Mapping[str, Any],
+    place: str = "restore()",
+) -> Settings:
+    """Settings from Python's keywords: the keys of `fit` and of the task, `sigma`, and sections by name.
+
+    Text stands for a section of that type: ``stop="discrepancy"``. Whether an inpainting has its mask is left
+    to the caller. Raises `UsageError`, one line for each argument that is wrong.
+    """
+    given = {name: value for name, value in (("task", task), ("preset", preset)) if value is not None}
+    given |= _flat(overrides)
+    prefixes = {name: _keyword(name) for name in given}
+    layers = [
+        Layer(nested(prefix, _as_section(prefix, _plain(given[name]))), name)
+        for name, prefix in prefixes.items()
+        if prefix
+    ]
+    result = resolve(layers or [Layer({}, place)], with_mask=False)
+    lines = [_unknown(name) for name, prefix in prefixes.items() if not prefix]
+    if isinstance(result, list):
+        lines += [_by_keyword(problem, prefixes) for problem in result]
+    if lines or isinstance(result, list):
+        raise UsageError("\n".join(f"{place}: {line}" for line in lines))
+    return result
+
+
+def _flat(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of `fit` beside the others: ``restore`` takes them as its own keywords."""
+    fit = overrides.get("fit")
+    if not isinstance(fit, Mapping):
+        return dict(overrides)
+    return {**{name: value for name, value in overrides.items() if name != "fit"}, **fit}
+
+
+def _unknown(name: str) -> str:
+    return unknown_key(name, (), Fit).replace("key", "argument", 1)
+
+
+def _keyword(name: str) -> tuple[str, ...]:
+    """Where a keyword stands in the settings; empty for one that stands nowhere."""
+    if name == "sigma":
+        return ("task", "noise", "sigma")
+    if name in Settings.model_fields:
+        return (name,)
+    if name in Fit.model_fields:
+        return ("fit", name)
+    tasks = sections(Settings.model_fields["task"]).values()
+    return ("task", name) if any(name in model.model_fields and name != "type" for model in tasks) else ()
+
+
+def _as_section(prefix: tuple[str, ...], value: Any) -> Any:
+    """``"discrepancy"`` → ``{"type": "discrepancy"}`` for a keyword that names a section with a choice."""
+    if not isinstance(value, str):
+        return value
+    models: list[type[Section]] = [Settings]
+    for part in prefix:
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        models = [model for field in fields for model in sections(field).values()]
+    return {"type": value} if len(models) > 1 else value
+
+
+def _plain(value: Any) -> Any:
+    """Python's and NumPy's other ways to write a number, a list or a path."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+
+
+def _by_keyword(problem: Problem, prefixes: Mapping[str, tuple[str, ...]]) -> str:
+    """``fit.steps: …`` → ``steps: …``, the name under which it was given."""
+    name = str(problem.origin)
+    prefix = dotted(prefixes.get(name, ()))
+    if prefix and problem.text.startswith((f"{prefix}:", f"{prefix}.", f"{prefix}[")):
+        return name + problem.text.removeprefix(prefix)
+    return problem.text

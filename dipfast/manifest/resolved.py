@@ -1,0 +1,125 @@
+"""`manifest.resolved.yaml`: a manifest with every default filled in and every pattern expanded.
+
+Loading it gives the same items, settings and outputs, wherever it lies: root and output are absolute. A path
+that plain text could not spell without doubt (wildcards, bytes that are not UTF-8) is written as ``file:///…``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from typing import Any
+
+from dipfast.manifest.document import Manifest
+from dipfast.manifest.items import Item, relative
+from dipfast.manifest.paths import HAS_WILD, SAMPLE, url
+from dipfast.manifest.schema import VERSION, Section, Settings
+from dipfast.manifest.yaml import resolve
+
+PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+
+
+def write(manifest: Manifest) -> str:
+    """The YAML text."""
+    shared = _most_common(manifest)
+    lines = [f"version: {VERSION}", f"root: {flow(_spelled(manifest.root))}"]
+    if manifest.output is not None:
+        lines.append(f"output: {flow(_spelled(manifest.output))}")
+    lines.append("defaults:")
+    lines += [f"  {key}: {flow(value)}" for key, value in _tree(shared).items()]
+    lines.append("items:")
+    writer = _Rows(manifest.root, shared)
+    lines += [f"  - {writer.row(item)}" for item in manifest.items]
+    lines += [f"export: {flow(_tree(manifest.export))}", f"report: {flow(_tree(manifest.report))}"]
+    return "\n".join(lines) + "\n"
+
+
+def _most_common(manifest: Manifest) -> Settings:
+    objects = Counter(id(item.settings) for item in manifest.items)
+    settings = {id(item.settings): item.settings for item in manifest.items}
+    counts: Counter[Settings] = Counter()
+    for key, count in objects.items():
+        counts[settings[key]] += count
+    return counts.most_common(1)[0][0]
+
+
+def _tree(section: Section) -> dict[str, Any]:
+    return section.model_dump(mode="json")
+
+
+class _Rows:
+    """Rows that say what differs from the shared settings. Equal settings are compared once."""
+
+    def __init__(self, root: str, shared: Settings) -> None:
+        self.root = root
+        self.ours = dict(shared)
+        self.differences: dict[int, str] = {}
+
+    def row(self, item: Item) -> str:
+        words = {"path": _item_path(item, self.root)}
+        if item.relpath != (relative(item.path, self.root) or ""):
+            words["relpath"] = re.sub(r"[\udc80-\udcff]", "\ufffd", item.relpath)
+        if id(item.settings) not in self.differences:
+            self.differences[id(item.settings)] = self.difference(item.settings)
+        return "{" + pairs(words) + self.differences[id(item.settings)] + "}"
+
+    def difference(self, settings: Settings) -> str:
+        text = pairs({key: _dumped(value) for key, value in settings if not _equal(value, self.ours[key])})
+        return f", {text}" if text else ""
+
+
+def _equal(one: object, other: object) -> bool:
+    return one is other or one == other
+
+
+def _dumped(value: object) -> Any:
+    return _tree(value) if isinstance(value, Section) else value
+
+
+def _item_path(item: Item, root: str) -> str:
+    prefix = root if root.endswith(os.sep) else root + os.sep
+    if item.path.startswith(SAMPLE):
+        return item.path
+    return _spelled(item.path, item.path.removeprefix(prefix))
+
+
+def _spelled(path: str, short: str | None = None) -> str:
+    """``short`` where it can only mean ``path``, else the path as an address."""
+    text = path if short is None else short
+    doubtful = HAS_WILD(text) or re.search(r"^sample:|^\s|\s$|://|[\ud800-\udfff]", text) or not text
+    return url(path) if doubtful else text
+
+
+def flow(value: Any) -> str:
+    """A value in YAML's flow style, as `yaml.py` here reads it: YAML 1.2."""
+    if isinstance(value, dict):
+        return "{" + pairs(value) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(flow(entry) for entry in value) + "]"
+    if isinstance(value, str):
+        return _text(value)
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return repr(value)
+
+
+def pairs(tree: dict[str, Any]) -> str:
+    """What stands between the braces of a flow mapping."""
+    return ", ".join(f"{key}: {flow(value)}" for key, value in tree.items())
+
+
+def _text(value: str) -> str:
+    if PLAIN.fullmatch(value) and isinstance(resolve(value), str):
+        return value
+    is_simple = value.isprintable() and '"' not in value and "\\" not in value
+    return f'"{value}"' if is_simple else '"' + "".join(map(_escaped, value)) + '"'
+
+
+def _escaped(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    if character.isprintable():
+        return character
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"

@@ -1,0 +1,511 @@
+"""The manifest's vocabulary: every section, key, type and limit, as frozen pydantic models.
+
+This file is what `dipfast schema` prints and what an error quotes. It holds no values tuned for quality:
+those are in `dipfast/presets.py`. Sigma is in 8-bit units (0 to 255) wherever it appears; everything else
+that speaks of pixels is in [0, 1].
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+Kernel = Literal["lanczos2", "lanczos3", "bicubic"]
+Preset = Literal["fast", "balanced", "best", "paper"]
+Engine = Literal["auto", "eager", "compile", "cudagraph"]
+Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
+Format = Literal["png", "jpeg", "tiff", "webp", "avif"]
+
+VERSION = 1
+LATER_TASKS = ("flash", "invert", "maximize")  # words of the manifest that this version does not do
+EXTENSIONS = {
+    "png": ("png",),
+    "jpeg": ("jpg", "jpeg"),
+    "tiff": ("tif", "tiff"),
+    "webp": ("webp",),
+    "avif": ("avif",),
+}
+SUFFIXES = tuple(f".{ext}" for several in EXTENSIONS.values() for ext in several)
+PLACEHOLDERS = ("relpath", "name", "stem", "ext", "task", "preset", "seed")
+MAX_SIDE_CHANNELS = 4096
+
+
+def _count(value: object) -> object:
+    """``64M`` → 64000000. Numbers pass as they are."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([kMG]?)", value.strip())
+        if match is None:
+            raise ValueError("should be a whole number, or one with k, M or G behind it, like 64M")
+        return int(float(match[1]) * {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}[match[2]])
+    return value
+
+
+def check_template(value: str) -> str:
+    """``value`` if its {placeholders} are known, else ValueError. {{ and }} stand for braces, as in Python."""
+    for token in re.finditer(r"{{|}}|{([^{}]*)}|[{}]", value):
+        if token[0] in "{}":
+            raise ValueError("has a brace without its partner ({{ and }} stand for braces)")
+        if token[1] is not None and token[1] not in PLACEHOLDERS:
+            raise ValueError(f"has no placeholder {token[0]}; there are {', '.join(PLACEHOLDERS)}")
+    if "\0" in value:
+        raise ValueError("should hold no NUL character")
+    return value
+
+
+def _device(value: str) -> str:
+    if re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", value) is None:
+        raise ValueError("should be auto, cpu, cuda or cuda:N")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_count, json_schema_input_type=int | str), Field(gt=0)]
+Text = Annotated[str, Field(min_length=1, max_length=4096)]
+Template = Annotated[Text, AfterValidator(check_template)]
+Sigma = Annotated[float, Field(gt=0, le=255)]
+Width = Annotated[int, Field(gt=0, le=MAX_SIDE_CHANNELS)]
+KernelSize = Annotated[int, Field(gt=0, le=31)]
+
+
+class Section(BaseModel):
+    """Strict: no unknown key, no silent conversion, no NaN, no change after the fact."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def sections(field: FieldInfo) -> dict[str, type[Section]]:
+    """The sections that ``field`` may hold, by their ``type``; empty where it holds a plain value."""
+    return {_tag(model): model for model in _models(field.annotation)}
+
+
+def _models(annotation: Any) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models(inner)]
+
+
+def _tag(model: type[Section]) -> str:
+    kind = model.model_fields.get("type")
+    return str(get_args(kind.annotation)[0]) if kind else ""
+
+
+# ---- tasks -------------------------------------------------------------------------------------------------
+
+
+class GaussianNoise(Section):
+    """White noise of one standard deviation."""
+
+    type: Literal["gaussian"] = "gaussian"
+    sigma: Sigma | Literal["auto"] = Field(
+        default="auto", description="standard deviation in 8-bit units; auto: estimated"
+    )
+
+
+class PoissonNoise(Section):
+    """Photon noise."""
+
+    type: Literal["poisson"]
+    peak: Annotated[float, Field(gt=0)] = Field(description="expected photons at full white")
+
+
+class SaltPepperNoise(Section):
+    """Pixels thrown to black or white."""
+
+    type: Literal["salt-pepper"]
+
+
+Noise = Annotated[GaussianNoise | PoissonNoise | SaltPepperNoise, Field(discriminator="type")]
+
+
+class Denoise(Section):
+    """Remove noise: A is the identity."""
+
+    type: Literal["denoise"] = "denoise"
+    noise: Noise = Field(default=GaussianNoise(), description="what the noise is like")
+
+
+class Jpeg(Section):
+    """Remove the blocks and rings of JPEG compression."""
+
+    type: Literal["jpeg"]
+
+
+class Inpaint(Section):
+    """Fill what the mask leaves out: A multiplies by the mask."""
+
+    type: Literal["inpaint"]
+    mask: Template | None = Field(
+        default=None, description="mask image of the input's size; {stem} and the like are filled in"
+    )
+    known: Literal["white", "black"] = Field(default="white", description="which colour of the mask marks known pixels")
+    keep_known: bool = Field(default=True, description="return the known pixels exactly as they were")
+
+
+class SuperRes(Section):
+    """Enlarge: A filters and keeps each scale-th pixel."""
+
+    type: Literal["superres"]
+    scale: Annotated[int, Field(ge=2, le=32)] = Field(description="how many times larger each side becomes")
+    kernel: Kernel = Field(default="lanczos2", description="the filter that made the small image")
+
+
+Task = Annotated[Denoise | Jpeg | Inpaint | SuperRes, Field(discriminator="type")]
+
+
+# ---- generator ---------------------------------------------------------------------------------------------
+
+
+class NoiseInput(Section):
+    """Random numbers, drawn once from the seed."""
+
+    type: Literal["noise"] = "noise"
+    depth: Width = Field(default=32, description="channels of the latent")
+    distribution: Literal["uniform", "normal"] = Field(default="uniform", description="what is drawn, before scale")
+    scale: Annotated[float, Field(gt=0)] = Field(default=0.1, description="factor on what is drawn")
+
+
+class MeshgridInput(Section):
+    """The pixel coordinates, two channels."""
+
+    type: Literal["meshgrid"]
+
+
+class ImageInput(Section):
+    """The degraded image itself."""
+
+    type: Literal["image"]
+
+
+class FourierInput(Section):
+    """Sines and cosines of the pixel coordinates."""
+
+    type: Literal["fourier"]
+    frequencies: Annotated[int, Field(gt=0, le=64)] = Field(default=8, description="octaves for each axis")
+
+
+Latent = Annotated[NoiseInput | MeshgridInput | ImageInput | FourierInput, Field(discriminator="type")]
+Upsample = Literal["nearest", "bilinear"]
+
+
+class SkipGenerator(Section):
+    """The hourglass with skip connections of Ulyanov et al. (CVPR 2018). Lists start at the finest scale."""
+
+    type: Literal["skip"] = "skip"
+    channels: Annotated[tuple[Width, ...], Field(strict=False, min_length=1, max_length=8)] = Field(
+        default=(128,) * 5,
+        description="channels of each scale on the way down; their number is the number of scales",
+    )
+    up_channels: Annotated[tuple[Width, ...], Field(strict=False)] | None = Field(
+        default=None, description="channels of each scale on the way up; null: as on the way down"
+    )
+    skip_channels: Annotated[int, Field(ge=0)] | Annotated[tuple[int, ...], Field(strict=False)] = Field(
+        default=4, description="channels of the skip connections; 0: none"
+    )
+    kernel_down: KernelSize | Annotated[tuple[KernelSize, ...], Field(strict=False)] = Field(
+        default=3, description="kernel size on the way down, odd"
+    )
+    kernel_up: KernelSize | Annotated[tuple[KernelSize, ...], Field(strict=False)] = Field(
+        default=3, description="kernel size on the way up, odd"
+    )
+    kernel_skip: KernelSize = Field(default=1, description="kernel size of the skip connections, odd")
+    upsample: Upsample | Annotated[tuple[Upsample, ...], Field(strict=False)] = Field(
+        default="bilinear", description="how a coarse scale becomes a finer one"
+    )
+    downsample: Literal["stride", "avg", "max", "lanczos2"] = Field(
+        default="stride", description="how a fine scale becomes a coarser one"
+    )
+    pad: Literal["reflection", "replication", "zero"] = Field(
+        default="reflection", description="padding of convolutions"
+    )
+    activation: Literal["leaky_relu", "relu", "elu", "swish", "none"] = Field(
+        default="leaky_relu", description="non-linearity behind each normalisation"
+    )
+    pointwise_up: bool = Field(default=True, description="a 1x1 convolution behind each scale's upward convolution")
+    bias: bool = Field(default=False, description="biases before normalisations too; their gradient is zero")
+    sigmoid: bool = Field(default=True, description="end in a sigmoid, so that the image stays in [0, 1]")
+    input: Latent = Field(default=NoiseInput(), description="the latent: the network's fixed input")
+
+    @field_validator("kernel_down", "kernel_up", "kernel_skip")
+    @classmethod
+    def _odd(cls, value: int | tuple[int, ...]) -> int | tuple[int, ...]:
+        if any(size % 2 == 0 for size in (value if isinstance(value, tuple) else (value,))):
+            raise ValueError("should be odd: an even kernel has no centre")
+        return value
+
+    @model_validator(mode="after")
+    def _same_length(self) -> SkipGenerator:
+        for name in ("up_channels", "skip_channels", "kernel_down", "kernel_up", "upsample"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != len(self.channels):
+                raise ValueError(f"{name} has {len(value)} entries where channels has {len(self.channels)} scales")
+        skips = self.skip_channels if isinstance(self.skip_channels, tuple) else (self.skip_channels,)
+        if not all(0 <= width <= MAX_SIDE_CHANNELS for width in skips):
+            raise ValueError(f"skip_channels should be between 0 and {MAX_SIDE_CHANNELS}")
+        return self
+
+    def per_scale(self, name: str) -> tuple[Any, ...]:
+        """The setting ``name`` as one entry for each scale, finest first."""
+        value = getattr(self, name)
+        if name == "up_channels" and value is None:
+            return self.channels
+        return value if isinstance(value, tuple) else (value,) * len(self.channels)
+
+
+Generator = SkipGenerator
+
+
+# ---- fit ---------------------------------------------------------------------------------------------------
+
+
+class Adam(Section):
+    """Kingma and Ba, with L2 weight decay added to the gradient as the papers' code does."""
+
+    type: Literal["adam"] = "adam"
+    lr: Annotated[float, Field(gt=0)] = Field(default=1e-2, description="learning rate")
+    betas: Annotated[tuple[float, float], Field(strict=False)] = Field(
+        default=(0.9, 0.999), description="decay of the two moments"
+    )
+    eps: Annotated[float, Field(gt=0)] = Field(default=1e-8, description="added to the second moment's root")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.0, description="factor on the weights' squared norm")
+
+    @field_validator("betas")
+    @classmethod
+    def _below_one(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(0 <= beta < 1 for beta in value):
+            raise ValueError("should both be at least 0 and below 1")
+        return value
+
+
+class Muon(Section):
+    """Momentum orthogonalised by Newton-Schulz steps for large convolutions (Jordan 2024); else Adam."""
+
+    type: Literal["muon"]
+    lr: Annotated[float, Field(gt=0)] = Field(default=1e-2, description="learning rate")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.9, description="decay of the moving gradient")
+    newton_schulz_steps: Annotated[int, Field(ge=1, le=10)] = Field(default=3, description="orthogonalisation steps")
+
+
+Optimizer = Annotated[Adam | Muon, Field(discriminator="type")]
+
+
+class FixedStop(Section):
+    """All the steps, and no choice among the iterates."""
+
+    type: Literal["fixed"] = "fixed"
+
+
+class EmaVarianceStop(Section):
+    """ES-EMV (Wang et al., TMLR 2023): stop when the outputs' moving variance has not fallen for a while."""
+
+    type: Literal["ema-variance"]
+    alpha: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.1, description="weight of the newest output")
+    patience: Annotated[int, Field(gt=0)] = Field(
+        default=300, description="steps without a new minimum before the stop"
+    )
+    min_steps: Annotated[int, Field(ge=0)] = Field(default=100, description="never stop before this step")
+
+
+class DiscrepancyStop(Section):
+    """Morozov: stop when the residual has fallen to the noise, mean (A x - y)^2 <= factor * sigma^2."""
+
+    type: Literal["discrepancy"]
+    factor: Annotated[float, Field(gt=0)] = Field(default=1.0, description="the residual over the noise at the stop")
+
+
+Stop = Annotated[FixedStop | EmaVarianceStop | DiscrepancyStop, Field(discriminator="type")]
+
+
+class Fit(Section):
+    """One optimisation of one generator."""
+
+    steps: Annotated[int, Field(ge=0, le=10_000_000)] = Field(default=3000, description="steps at most")
+    optimizer: Optimizer = Field(default=Adam(), description="how the weights move")
+    reg_noise_std: Annotated[float, Field(ge=0)] = Field(default=1 / 30, description="input jitter, drawn at each step")
+    average: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        default=0.99, description="EMA of the outputs; null: none"
+    )
+    stop: Stop = Field(default=FixedStop(), description="when to stop before the last step")
+    rollback_db: Annotated[float, Field(gt=0)] | None = Field(
+        default=5.0,
+        description="a drop of the fit's own PSNR by this restores the last good state; null: never",
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="of weights, latent and jitter")
+    engine: Engine = Field(default="auto", description="how a step is run")
+    precision: Precision = Field(default="auto", description="of convolutions and activations")
+    device: Annotated[str, AfterValidator(_device)] = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+
+
+# ---- degradations: a clean image is damaged with a seed, so that a result can be measured ------------------
+
+
+class Degrade(Section):
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(default=0, description="of the damage")
+    crop: Annotated[int, Field(gt=0)] | None = Field(
+        default=None, description="side of the square cut from the middle first"
+    )
+
+
+class AddGaussian(Degrade):
+    """Add white noise."""
+
+    type: Literal["gaussian"]
+    sigma: Sigma = Field(description="standard deviation in 8-bit units")
+
+
+class AddPoisson(Degrade):
+    """Draw photons."""
+
+    type: Literal["poisson"]
+    peak: Annotated[float, Field(gt=0)] = Field(description="expected photons at full white")
+
+
+class AddSaltPepper(Degrade):
+    """Throw pixels to black or white."""
+
+    type: Literal["salt-pepper"]
+    amount: Annotated[float, Field(gt=0, lt=1)] = Field(description="fraction of pixels that are hit")
+
+
+class CompressJpeg(Degrade):
+    """Save as JPEG and open again."""
+
+    type: Literal["jpeg"]
+    quality: Annotated[int, Field(ge=1, le=100)] = Field(description="the encoder's quality")
+
+
+class DropPixels(Degrade):
+    """Lose pixels at random."""
+
+    type: Literal["missing"]
+    fraction: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.5, description="fraction of pixels that are lost")
+
+
+class Scratch(Degrade):
+    """Random strokes, thick and thin: the generated stand-in for text and scratches."""
+
+    type: Literal["scratches"]
+    fraction: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.15, description="fraction of pixels that are lost")
+
+
+class Shrink(Degrade):
+    """Filter and keep each scale-th pixel."""
+
+    type: Literal["downsample"]
+    scale: Annotated[int, Field(ge=2, le=32)] = Field(description="how many times smaller each side becomes")
+    kernel: Kernel = Field(default="lanczos2", description="the filter")
+
+
+Degradation = Annotated[
+    AddGaussian | AddPoisson | AddSaltPepper | CompressJpeg | DropPixels | Scratch | Shrink,
+    Field(discriminator="type"),
+]
+
+
+# ---- files -------------------------------------------------------------------------------------------------
+
+
+class Input(Section):
+    """What may be opened. A file beyond a limit fails alone."""
+
+    max_pixels: Count = Field(default=64_000_000, description="width times height; 64M is 64 million")
+    max_bytes: Count = Field(default=1_000_000_000, description="of the file")
+    max_aspect: Annotated[float, Field(ge=1)] = Field(default=1000.0, description="longer side over shorter side")
+    formats: Annotated[tuple[Format, ...], Field(strict=False, min_length=1)] = Field(
+        default=("png", "jpeg", "tiff", "webp", "avif"),
+        description="formats that are opened and that a folder lists",
+    )
+
+
+class Output(Section):
+    """What is written. The file's ending is its format."""
+
+    template: Template = Field(
+        default="{relpath}/{name}.png",
+        description="file in the run's images folder; {{ and }} stand for braces",
+    )
+    bit_depth: Literal["source", 8, 16] = Field(default="source", description="bits for each channel")
+
+    @field_validator("template")
+    @classmethod
+    def _writable(cls, value: str) -> str:
+        if not value.lower().endswith((*SUFFIXES, ".{ext}")):
+            raise ValueError("should end in .png, .jpg, .tif, .webp, .avif or .{ext}")
+        if value.startswith(("/", "~")) or "\\" in value or re.match(r"[A-Za-z]:", value):
+            raise ValueError("should be a path inside the run's images folder, with / between its parts")
+        if ".." in value.split("/"):
+            raise ValueError("should stay in the run's images folder: '..' leaves it")
+        if re.search(r"[\x00-\x1f\x7f]", value):
+            raise ValueError("should hold no control character")
+        for part in value.split("/"):
+            if re.match(r"(?i)(con|prn|aux|nul|com[1-9]|lpt[1-9])(\.|$)", part):
+                raise ValueError(f"should not use {part!r}: Windows reserves that name")
+        return value
+
+
+class Settings(Section):
+    """All that holds for one item, every default filled in."""
+
+    task: Task = Field(default=Denoise(), description="the inverse problem")
+    preset: Preset = Field(default="balanced", description="where generator and fit start from")
+    fit: Fit = Field(default=Fit(), description="the optimisation")
+    generator: Generator = Field(default=SkipGenerator(), description="the network whose weights are fitted")
+    input: Input = Field(default=Input(), description="limits on what is opened")
+    output: Output = Field(default=Output(), description="names and depth of what is written")
+    degrade: Degradation | None = Field(
+        default=None, description="damage a clean image first, to measure the result; null: do not"
+    )
+    reference: Template | None = Field(
+        default=None, description="the true image, only for metrics; {stem} and the like are filled in"
+    )
+
+
+class Entry(Settings):
+    """One entry of ``items``: an image, a folder or a glob, and what differs from ``defaults``."""
+
+    path: Text = Field(description="image, folder or glob, from root; sample:NAME; file:///… with %-escapes")
+    relpath: str | None = Field(
+        default=None, description="what {relpath} stands for; null: the image's folder from root"
+    )
+
+
+class Export(Section):
+    """Models written after the run."""
+
+    formats: Annotated[tuple[Literal["onnx", "tensorrt"], ...], Field(strict=False)] = Field(
+        default=(), description="none, onnx, tensorrt or both"
+    )
+    precision: Literal["fp32", "fp16", "bf16"] = Field(default="fp32", description="of the exported model")
+    min_psnr: Annotated[float, Field(gt=0)] = Field(default=50.0, description="gate: model against PyTorch, in dB")
+
+
+class Report(Section):
+    """Pages written after the run."""
+
+    html: bool = Field(default=True, description="write report.html")
+
+
+class Products(Section):
+    """What is made of a finished run."""
+
+    export: Export = Field(default=Export(), description="models written after the run")
+    report: Report = Field(default=Report(), description="pages written after the run")
+
+
+class Document(Products):
+    """A dipfast manifest: the images to restore, with their tasks and settings."""
+
+    version: Literal[1] = Field(description="of the manifest's vocabulary")
+    root: Text | None = Field(default=None, description="folder where relative paths start; null: the manifest's own")
+    output: Text | None = Field(default=None, description="the run's folder, from the manifest's own; -o wins")
+    defaults: Settings = Field(default=Settings(), description="settings of every item that says nothing else")
+    items: Annotated[tuple[Entry | Text, ...], Field(strict=False, min_length=1)] = Field(description="what to restore")

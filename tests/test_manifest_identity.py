@@ -1,0 +1,82 @@
+"""Content ids: what changes pixels changes them, and nothing else does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dipfast.manifest import Settings, content_id
+from dipfast.manifest.settings import Layer, resolve
+
+INPUT = "ab" * 32
+BASE: dict[str, Any] = {"preset": "paper", "task": {"type": "inpaint", "mask": "m.png"}}
+
+
+def id_of(tree: dict[str, Any], input_sha256: str = INPUT, **extra: str) -> str:
+    settings = resolve([Layer(BASE, "base"), Layer(tree, "test")])
+    assert isinstance(settings, Settings), settings
+    return content_id(input_sha256, settings, extra)
+
+
+def test_an_id_is_sixteen_hexadecimal_digits() -> None:
+    assert len(id_of({})) == 16
+    assert int(id_of({}), 16)
+
+
+def test_the_id_of_the_schemas_defaults_never_changes() -> None:
+    assert content_id(INPUT, Settings()) == "8ad00cb7df413099"
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"task": {"mask": "elsewhere/{stem}.png"}},
+        {"fit": {"engine": "eager"}},
+        {"fit": {"device": "cuda:1"}},
+        {"input": {"max_pixels": "1M"}},
+        {"output": {"template": "x/{stem}_{task}.PNG"}},
+        {"reference": "hr/{stem}.png"},
+        {"generator": {"kernel_down": [3] * 5, "up_channels": [128] * 5}},
+        {"fit": {"optimizer": {"lr": 1e-2}}},
+    ],
+)
+def test_what_changes_no_pixel_changes_no_id(tree: dict[str, Any]) -> None:
+    assert id_of(tree) == id_of({})
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"task": {"keep_known": False}},
+        {"task": {"type": "jpeg"}},
+        {"fit": {"seed": 1}},
+        {"fit": {"steps": 1}},
+        {"fit": {"precision": "bf16"}},
+        {"fit": {"average": 0.5}},
+        {"fit": {"stop": {"type": "ema-variance"}}},
+        {"generator": {"channels": [8] * 5, "skip_channels": 4}},
+        {"generator": {"input": {"depth": 3}}},
+        {"output": {"bit_depth": 8}},
+        {"output": {"template": "{name}.tif"}},
+        {"output": {"template": "{name}.{ext}"}},
+        {"task": {"mask": None}, "degrade": {"type": "missing"}},
+    ],
+)
+def test_what_changes_pixels_changes_the_id(tree: dict[str, Any]) -> None:
+    assert id_of(tree) != id_of({})
+
+
+def test_the_input_and_other_files_are_part_of_the_id() -> None:
+    ids = {id_of({}), id_of({}, "cd" * 32), id_of({}, mask="1"), id_of({}, mask="2"), id_of({}, guide="1")}
+    assert len(ids) == 5
+
+
+def test_other_files_count_in_no_order() -> None:
+    assert id_of({}, mask="1", guide="2") == id_of({}, guide="2", mask="1")
+
+
+def test_a_preset_and_the_same_settings_by_hand_have_one_id() -> None:
+    settings = resolve([Layer(BASE, "base")])
+    assert isinstance(settings, Settings)
+    assert content_id(INPUT, settings) == content_id(INPUT, settings.model_copy(update={"preset": "best"}))
