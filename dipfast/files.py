@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def write_atomic(path: Path | str, data: bytes) -> None:
+def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
     """Put ``data`` at ``path`` in one step: a temporary file beside it, synced, renamed. Makes the folders.
 
     Raises OSError; the old file is then still there, and no temporary one.
@@ -38,7 +38,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def sha256_of(path: Path | str) -> str:
+def sha256_of(path: str | os.PathLike[str]) -> str:
     """Hex SHA-256 of a file's bytes. Raises OSError."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -62,21 +62,25 @@ PAPER = {
     "superres": _paper_superres,
 }
 
-FAST_NET: Tree = {"channels": [32, 64, 64, 64, 64], "skip_channels": 4}
-BALANCED_NET: Tree = {"channels": [64] * 5, "skip_channels": 4}
-BEST_NET: Tree = {"channels": [128] * 5, "skip_channels": 4}
-
-MUON: Tree = {"type": "muon", "lr": 0.01}
+# Muon's fits, by preset: channels from the finest scale down, and the most steps for each task.
+NETS = {"fast": [32, 64, 64, 64, 64], "balanced": [64] * 5, "best": [64] * 5}
+MUON: Tree = {"optimizer": {"type": "muon", "lr": 0.01}, "average": 0.97}
+ADAM: Tree = {"optimizer": {"type": "adam", "lr": 0.01}, "average": 0.99}
+STEPS = {
+    "fast": {"denoise": 500, "jpeg": 300, "inpaint": 400, "superres": 300},
+    "balanced": {"denoise": 600, "jpeg": 300, "inpaint": 600, "superres": 400},
+    "best": {"denoise": 3000, "jpeg": 1500, "inpaint": 4000, "superres": 2000},
+}
+# Where the noise's level is known, the fit stops when its picture's residual is this part of what the noise leaves.
+NOISE_REACHED: Tree = {"type": "discrepancy", "factor": 0.91}
 
 
 def preset(name: str, task: Tree) -> Tree:
     """The partial settings tree of preset ``name`` for a task given as a plain mapping with at least its type."""
+    kind = task.get("type", "denoise")
     if name == "paper":
-        return copy.deepcopy(PAPER[task.get("type", "denoise")](task))
-    nets = {"fast": FAST_NET, "balanced": BALANCED_NET, "best": BEST_NET}
-    steps = {"fast": 250, "balanced": 300, "best": 2000}
-    optimizer = {"type": "adam", "lr": 0.01} if name == "best" else MUON
-    average = 0.99 if name == "best" else 0.97
-    return copy.deepcopy(
-        {"generator": nets[name], "fit": {"steps": steps[name], "optimizer": optimizer, "average": average}}
-    )
+        return copy.deepcopy(PAPER[kind](task))
+    salt_and_pepper = task.get("noise", {}).get("type") == "salt-pepper"
+    stop = NOISE_REACHED if kind == "denoise" and not salt_and_pepper else {"type": "fixed"}
+    fit = {"steps": STEPS[name][kind], "stop": stop, **(ADAM if name == "best" else MUON)}
+    return copy.deepcopy({"generator": {"channels": NETS[name], "skip_channels": 4}, "fit": fit})

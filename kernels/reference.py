@@ -64,7 +64,9 @@ def activate(x: Tensor, name: str) -> Tensor:
         return F.leaky_relu(x, 0.2)
     if name == "none":
         return x
-    return {"relu": F.relu, "elu": F.elu, "swish": F.silu}[name](x)
+    if name == "swish":
+        return F.silu(x)
+    return F.relu(x) if name == "relu" else F.elu(x)
 
 
 def resampling_taps(kernel: str, scale: int) -> Tensor:  # [K] float64, sums to 1

@@ -61,7 +61,7 @@ def test_jobs_of_one_bucket_stay_together_longest_first() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_all_shards_together_are_all_items_once(count: int) -> None:
     parts = [shard(range(10), index, count) for index in range(1, count + 1)]
-    assert sorted(sum(parts, [])) == list(range(10))
+    assert sorted(item for part in parts for item in part) == list(range(10))
 
 
 def test_more_steps_and_pixels_take_longer_and_more_threads_less() -> None:

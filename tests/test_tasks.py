@@ -11,7 +11,7 @@ import torch
 from dipfast import tasks
 from dipfast.errors import ItemError
 from dipfast.tasks.operators import Downsampling, Identity, Masking, Operator
-from dipfast.tasks.problem import PoissonDeviance, mean_absolute, mean_square
+from dipfast.tasks.problem import ClippedGaussian, PoissonDeviance, PoissonVariance, mean_absolute, mean_square
 
 MASK = (torch.rand(1, 1, 24, 36, generator=torch.Generator().manual_seed(0)) > 0.4).double()
 OPERATORS: list[tuple[str, Operator]] = [
@@ -102,6 +102,19 @@ def test_the_data_term_is_the_noises(noise: dict[str, Any], term: Any, picture: 
     assert tasks.pose({"type": "denoise", "noise": noise}, picture).data_term is term
 
 
+@pytest.mark.parametrize("level", [0.0, 0.1, 0.5, 0.97, 1.0])
+@pytest.mark.parametrize("std", [0.02, 0.1, 0.4])
+def test_what_clipped_noise_leaves_is_what_it_leaves(level: float, std: float) -> None:
+    noise = np.random.default_rng(0).normal(scale=std, size=400_000)
+    left = np.mean(((level + noise).clip(0, 1) - level) ** 2)
+    assert float(ClippedGaussian(std)(torch.full((1, 1, 2, 2), level))) == pytest.approx(left, rel=0.01)
+
+
+def test_what_photon_noise_leaves_is_the_picture_over_the_peak() -> None:
+    counts = np.random.default_rng(0).poisson(0.3 * 20, 400_000) / 20
+    assert float(PoissonVariance(20)(torch.full((1, 1, 2, 2), 0.3))) == pytest.approx(np.var(counts), rel=0.01)
+
+
 @pytest.mark.parametrize("sigma", [5.0, 15.0, 50.0])
 def test_sigma_is_estimated_from_the_picture(sigma: float) -> None:
     noisy = 0.5 + np.random.default_rng(0).normal(scale=sigma / 255, size=(3, 96, 96))
@@ -185,5 +198,5 @@ def test_the_lost_fraction_is_about_what_was_asked(kind: str, picture: np.ndarra
 
 
 def test_a_crop_larger_than_the_image_is_refused(picture: np.ndarray) -> None:
-    with pytest.raises(ItemError, match="degrade.crop is 64, but the image has only 32×32"):
+    with pytest.raises(ItemError, match=r"degrade\.crop is 64, but the image has only 32×32"):
         tasks.degrade({"seed": 0, "crop": 64, **DAMAGES[0]}, picture)

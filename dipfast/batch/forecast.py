@@ -19,7 +19,7 @@ SHOWN = 40  # output names in the table; --json has all
 def forecast(manifest: Manifest, folder: Path, devices: str, workers: int | None) -> dict[str, Any]:
     """The plan as plain data. Reads the inputs and, where there is one, the run's folder; writes nothing."""
     prepared = prepare(manifest.items)
-    places = places_for(devices, len(prepared.jobs), workers)
+    places = places_for(devices, len(manifest.items), workers)
     precision = _precision(places[0].device)
     run = RunFolder(folder)
     rows = [_row(job, run, places[0].device, places[0].threads, precision) for job in ordered(prepared.jobs)]

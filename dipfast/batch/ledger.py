@@ -59,7 +59,7 @@ class RunFolder:
         torn = path.exists() and path.stat().st_size > 0 and not _ends_with_newline(path)
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(descriptor, (("\n" if torn else "") + line).encode("utf-8", "surrogatepass"))
+            os.write(descriptor, (("\n" if torn else "") + line).encode("utf-8", "backslashreplace"))
         finally:
             os.close(descriptor)
 
@@ -133,8 +133,9 @@ def failures(folder: RunFolder) -> dict[str, Record]:
 
 
 def dumps(value: Any) -> bytes:
-    """JSON as this project writes it to files: indented, UTF-8, a newline at the end."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+    """JSON as this project writes it to files: indented, UTF-8, no NaN; odd bytes of file names as escapes."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode("utf-8", "backslashreplace")
 
 
 def now() -> str:

@@ -97,7 +97,7 @@ def _identify(item: Item) -> Job:
     extra = {} if item.mask is None else {"mask": _hash(item.mask)}
     return Job(
         id=content_id(digest, item.settings, extra),
-        path=path,
+        path=item.path,
         input_sha256=digest,
         outputs=(item.output,),
         settings=settings,
@@ -130,21 +130,21 @@ def run(
     where another run has the folder or it cannot be written, MachineError for devices that there are not.
     """
     start = time.perf_counter()
+    places = places_for(devices, len(manifest.items), workers)
     with Locked(folder):
         prepared = prepare(manifest.items)
         _write_head(manifest, folder, prepared)
         for event in prepared.failed:
             folder.log("driver", **event)
             on_event(event)
-        todo = _todo(prepared.jobs, folder, resume)
-        on_event({"event": "started", "jobs": len(todo), "done": len(prepared.jobs) - len(todo), "time": now()})
+        todo, done = _split(prepared.jobs, folder, resume)
+        on_event({"event": "started", "jobs": len(todo), "done": done, "time": now()})
         outcome = Outcome()
         if todo:
-            places = places_for(devices, len(prepared.jobs), workers)
             outcome = execute(ordered(todo), places[: len(todo)], folder, on_event, max_failures)
         rows = rows_of(folder)
     seconds = time.perf_counter() - start
-    return RunResult(folder, rows, len(prepared.jobs) - len(todo), seconds, outcome.signal, outcome.gave_up)
+    return RunResult(folder, rows, done, seconds, outcome.signal, outcome.gave_up)
 
 
 class Locked:
@@ -167,7 +167,7 @@ def _write_head(manifest: Manifest, folder: RunFolder, prepared: Prepared) -> No
     write_atomic(folder.root / "manifest.resolved.yaml", manifest.resolved().encode("utf-8", "surrogateescape"))
     write_atomic(folder.root / "environment.json", dumps(environment()))
     lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in prepared.entries)
-    write_atomic(folder.root / "items.jsonl", "".join(lines).encode("utf-8", "surrogatepass"))
+    write_atomic(folder.root / "items.jsonl", "".join(lines).encode("utf-8", "backslashreplace"))
 
 
 def environment() -> dict[str, Any]:
@@ -219,15 +219,16 @@ def _cuda_devices() -> int:
     return torch.cuda.device_count()
 
 
-def _todo(jobs: Sequence[Job], folder: RunFolder, resume: Resume) -> list[Job]:
-    """The jobs that must be fitted. Those whose picture is there under another name are copied, not fitted."""
+def _split(jobs: Sequence[Job], folder: RunFolder, resume: Resume) -> tuple[list[Job], int]:
+    """The jobs to fit, and how many are done. Those whose picture is there under another name count as done."""
     if resume == "never":
-        return list(jobs)
-    todo = [job for job in jobs if not _is_done(job, folder)]
+        return list(jobs), 0
+    undone = [job for job in jobs if not _is_done(job, folder)]
+    done = len(jobs) - len(undone)
     if resume == "failed":
         failed = failures(folder)
-        return [job for job in todo if job.id in failed or job.path in failed]
-    return todo
+        undone = [job for job in undone if job.id in failed or job.path in failed]
+    return undone, done
 
 
 def _is_done(job: Job, folder: RunFolder) -> bool:

@@ -23,6 +23,7 @@ from dipfast.errors import DipfastError, ItemError
 from dipfast.files import sha256_of, write_atomic
 from dipfast.fit import Cancelled
 from dipfast.image import Image, Limits, check_output, encode, format_of, read
+from dipfast.samples import locate
 
 PROGRESS_SECONDS = 0.5  # between two progress events of one fit
 Send = Callable[[dict[str, Any]], None]
@@ -84,9 +85,10 @@ def process(job: Job, folder: RunFolder, device: str, send: Send, cancelled: Cal
     written, Cancelled.
     """
     clock = time.perf_counter()
-    image = _read(job, job.path)
-    if sha256_of(job.path) != job.input_sha256:
-        raise ItemError("changed", f"{job.path}: the file changed after the run had started")
+    path = str(locate(job.path))
+    image = _read(job, path)
+    if sha256_of(path) != job.input_sha256:
+        raise ItemError("changed", f"{path}: the file changed after the run had started")
     mask = None if job.mask is None else _read(job, job.mask)
     reference = None if job.reference is None else _read(job, job.reference)
     observation = observe(job.settings, image, mask, reference)

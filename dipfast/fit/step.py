@@ -33,7 +33,7 @@ class FitState:
         self.step = torch.zeros((), dtype=torch.int64, device=device)
         self.output = torch.zeros(1, channels, height, width, device=device).contiguous(memory_format=layout)
         self.average = torch.zeros_like(self.output)
-        self.stop = make_stop(plan.stop, self.output, problem.noise_std)
+        self.stop = make_stop(plan.stop, self.output, problem)
         self.losses = torch.full((plan.steps,), torch.nan, device=device)
         self.residual = torch.zeros((), device=device)
 
@@ -76,5 +76,5 @@ def _observe(
     squares = problem.data_term is mean_square
     state.residual.copy_(loss if squares else mean_square(prediction, problem.target))
     state.losses.index_copy_(0, state.step.view(1), loss.view(1))
-    state.stop.update(state.step, output, state.output if plan.average is None else state.average, state.residual)
+    state.stop.update(state.step, output, state.output if plan.average is None else state.average)
     state.step.add_(1)

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from dipfast.errors import UsageError
 from dipfast.fit.average import ema_
+from dipfast.tasks import Problem
+from dipfast.tasks.problem import mean_square
 
 
 class Fixed:
@@ -29,7 +31,6 @@ class Fixed:
         step: Tensor,  # 0-D int64, from 0
         output: Tensor,  # [1, C, H, W], of this step
         picture: Tensor,  # [1, C, H, W], the average where there is one
-        residual: Tensor,  # 0-D, mean (A x - y)^2
     ) -> None:
         self._keep(torch.ones_like(self.done), step, picture)
 
@@ -61,7 +62,7 @@ class EmaVariance(Fixed):
         self.variance = torch.zeros((), device=picture.device)
         self.lowest = torch.full_like(self.variance, torch.inf)
 
-    def update(self, step: Tensor, output: Tensor, picture: Tensor, residual: Tensor) -> None:
+    def update(self, step: Tensor, output: Tensor, picture: Tensor) -> None:
         change = (output - self.mean).square().mean()
         ema_(self.mean, output, 1 - self.alpha, step)
         variance = (1 - self.alpha) * (self.variance + self.alpha * change)
@@ -78,28 +79,35 @@ class EmaVariance(Fixed):
 
 
 class Discrepancy(Fixed):
-    """Morozov's principle: the residual of a right answer is the noise, so stop when it has come down to it."""
+    """Morozov's principle, asked of the picture that would be returned: its residual is down to what the noise leaves.
 
-    def __init__(self, picture: Tensor, config: Mapping[str, Any], noise_std: float) -> None:
+    An average of outputs takes up the noise later than each output does, so it is its own residual that is held
+    against the noise, with the noise's clipping to [0, 1] counted in. A noise level given too low is never reached.
+    """
+
+    def __init__(self, picture: Tensor, config: Mapping[str, Any], problem: Problem) -> None:
         super().__init__(picture)
-        self.threshold = config["factor"] * noise_std**2
+        if problem.expected_residual is None:
+            raise UsageError("fit.stop is discrepancy, but the task knows no noise level: give task.noise.sigma")
+        self.factor, self.problem, self.expected = config["factor"], problem, problem.expected_residual
+        self.ratio = torch.zeros((), device=picture.device)
 
-    def update(self, step: Tensor, output: Tensor, picture: Tensor, residual: Tensor) -> None:
+    def update(self, step: Tensor, output: Tensor, picture: Tensor) -> None:
+        prediction = self.problem.operator(picture)
+        ratio = mean_square(prediction, self.problem.target) / self.expected(prediction)
         self._keep(~self.done, step, picture)
-        self.done |= residual <= self.threshold
+        torch.where(self.done, self.ratio, ratio, out=self.ratio)
+        self.done |= ratio <= self.factor
 
     def why(self) -> str:
-        if bool(self.done):
-            return f"mean (A x - y)^2 came down to {self.threshold:.3g}"
-        return f"all steps taken; mean (A x - y)^2 stayed above {self.threshold:.3g}"
+        reached = f"mean (A x - y)^2 is {float(self.ratio):.3f} of what the noise leaves"
+        return reached if bool(self.done) else f"all steps taken; {reached}, above {self.factor:g}"
 
 
-def make_stop(config: Mapping[str, Any], picture: Tensor, noise_std: float | None) -> Fixed:
+def make_stop(config: Mapping[str, Any], picture: Tensor, problem: Problem) -> Fixed:
     """The criterion that ``config`` (the manifest's `fit.stop`) names, for pictures like ``picture`` [1, C, H, W]."""
     if config["type"] == "fixed":
         return Fixed(picture)
     if config["type"] == "ema-variance":
         return EmaVariance(picture, config)
-    if noise_std is None:
-        raise UsageError("fit.stop is discrepancy, but the task knows no noise level: give task.noise.sigma")
-    return Discrepancy(picture, config, noise_std)
+    return Discrepancy(picture, config, problem)

@@ -54,7 +54,7 @@ def _ramp(length: int) -> Tensor:
 
 
 def _fourier(grid: Tensor, frequencies: int) -> Tensor:
-    """sin and cos of 2^k pi x and 2^k pi y for k < frequencies, after Shabtay et al. (2022). [1, 4 frequencies, H, W]"""
+    """sin and cos of 2^k pi x and 2^k pi y, k < frequencies, after Shabtay et al. (2022). [1, 4 frequencies, H, W]"""
     octaves = 2.0 ** torch.arange(frequencies, dtype=torch.float32) * math.pi
     angles = (octaves.view(1, -1, 1, 1, 1) * grid[:, None]).flatten(1, 2)
     return torch.cat((angles.sin(), angles.cos()), dim=1)

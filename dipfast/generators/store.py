@@ -21,7 +21,7 @@ FORMAT = "dipfast-generator/1"
 
 @dataclass(frozen=True)
 class Card:
-    """What the weights alone do not say. Sizes in pixels: ``padded`` is what the network gives, ``size`` what is kept."""
+    """What the weights alone do not say. In pixels, ``padded`` is what the network gives and ``size`` what is kept."""
 
     id: str
     generator: dict[str, Any]  # the manifest's section
@@ -78,4 +78,7 @@ def _assemble(tensors: dict[str, Tensor], card: Card, name: str) -> tuple[SkipNe
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise UsageError(f"{name}: its weights do not fit its own description: {reason}") from None
-    return module, make_latent(latent_config, *card.padded, card.latent_seed, guide), card
+    latent = make_latent(latent_config, *card.padded, card.latent_seed, guide)
+    layout = torch.channels_last  # as in the fit: another order of the same sums gives other bits
+    module.to(memory_format=layout)  # type: ignore[call-overload]
+    return module, latent.contiguous(memory_format=layout), card

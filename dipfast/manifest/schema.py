@@ -316,7 +316,7 @@ class EmaVarianceStop(Section):
 
 
 class DiscrepancyStop(Section):
-    """Morozov: stop when the residual has fallen to the noise, mean (A x - y)^2 <= factor * sigma^2."""
+    """Morozov: stop when the residual has fallen to the noise, mean (A x - y)^2 <= factor * what the noise leaves."""
 
     type: Literal["discrepancy"]
     factor: Annotated[float, Field(gt=0)] = Field(default=1.0, description="the residual over the noise at the stop")
@@ -495,13 +495,13 @@ class Report(Section):
 
 
 class Products(Section):
-    """What is made of a finished run."""
+    """The part of a document that says what is made of a finished run."""
 
     export: Export = Field(default=Export(), description="models written after the run")
     report: Report = Field(default=Report(), description="pages written after the run")
 
 
-class Document(Products):
+class Document(Section):
     """A dipfast manifest: the images to restore, with their tasks and settings."""
 
     version: Literal[1] = Field(description="of the manifest's vocabulary")
@@ -509,3 +509,5 @@ class Document(Products):
     output: Text | None = Field(default=None, description="the run's folder, from the manifest's own; -o wins")
     defaults: Settings = Field(default=Settings(), description="settings of every item that says nothing else")
     items: Annotated[tuple[Entry | Text, ...], Field(strict=False, min_length=1)] = Field(description="what to restore")
+    export: Export = Field(default=Export(), description="models written after the run")
+    report: Report = Field(default=Report(), description="pages written after the run")

@@ -24,6 +24,7 @@ from dipfast.manifest.schema import (
     Entry,
     GaussianNoise,
     Inpaint,
+    PoissonNoise,
     Preset,
     Section,
     Settings,
@@ -206,13 +207,13 @@ def _conflicts(settings: Settings, with_mask: bool) -> Iterator[tuple[Path, str]
             yield ("task",), "task.mask: is missing; inpaint needs a mask, or a degrade that makes one"
         if task.mask is not None and damage is not None:
             yield ("task", "mask"), "task.mask: should be left out, for degrade makes the mask"
-    if isinstance(stop, DiscrepancyStop) and not _has_sigma(settings):
-        text = f"discrepancy needs task denoise with gaussian noise, is task {task.type}"
+    if isinstance(stop, DiscrepancyStop) and not _knows_its_noise(settings):
+        text = f"discrepancy needs task denoise with gaussian or poisson noise, is task {task.type}"
         yield ("fit", "stop", "type"), f"fit.stop.type: {text}"
 
 
-def _has_sigma(settings: Settings) -> bool:
-    return isinstance(settings.task, Denoise) and isinstance(settings.task.noise, GaussianNoise)
+def _knows_its_noise(settings: Settings) -> bool:
+    return isinstance(settings.task, Denoise) and isinstance(settings.task.noise, GaussianNoise | PoissonNoise)
 
 
 def locate(finding: Finding, layers: Sequence[Layer]) -> Problem:

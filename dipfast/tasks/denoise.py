@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from dipfast.tasks.operators import Identity
-from dipfast.tasks.problem import PoissonDeviance, Problem, mean_absolute, mean_square
+from dipfast.tasks.problem import ClippedGaussian, PoissonDeviance, PoissonVariance, Problem, mean_absolute, mean_square
 
 
 def denoise(task: Mapping[str, Any], observed: np.ndarray) -> Problem:
@@ -20,9 +20,10 @@ def denoise(task: Mapping[str, Any], observed: np.ndarray) -> Problem:
     if noise["type"] == "gaussian":
         sigma = estimate_sigma(observed) if noise["sigma"] == "auto" else float(noise["sigma"])
         facts = {"sigma": sigma, "sigma_source": "estimated" if noise["sigma"] == "auto" else "given"}
-        return Problem(Identity(), mean_square, y, y, noise_std=sigma / 255, facts=facts)
+        return Problem(Identity(), mean_square, y, y, ClippedGaussian(sigma / 255), facts=facts)
     if noise["type"] == "poisson":
-        return Problem(Identity(), PoissonDeviance(0.1 / noise["peak"]), y, y, facts={"peak": noise["peak"]})
+        peak = noise["peak"]
+        return Problem(Identity(), PoissonDeviance(0.1 / peak), y, y, PoissonVariance(peak), facts={"peak": peak})
     return Problem(Identity(), mean_absolute, y, y)
 
 

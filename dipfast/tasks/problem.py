@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from dipfast.tasks.operators import Operator
 
 DataTerm = Callable[[Tensor, Tensor], Tensor]  # prediction, target -> 0-D
+DataFunction = Callable[[Tensor], Tensor]  # prediction -> 0-D
 
 
 def mean_square(prediction: Tensor, target: Tensor) -> Tensor:
@@ -39,6 +41,41 @@ class PoissonDeviance:
 
 
 @dataclass(frozen=True)
+class ClippedGaussian:
+    """Mean (y - x)^2 that white noise of deviation ``std`` leaves when y is clipped to [0, 1], given x.
+
+    With d = clip(n, a, b), a = -x, b = 1 - x, and Phi and phi of the normal distribution at a / std and b / std:
+    E d^2 = a^2 Phi(a) + b^2 (1 - Phi(b)) + std^2 (Phi(b) - Phi(a) - b phi(b) + a phi(a)). Without it, a rule that
+    waits for sigma^2 stops late wherever the picture is dark or light.
+    """
+
+    std: float
+
+    def __call__(self, prediction: Tensor) -> Tensor:
+        if not self.std:
+            return prediction.new_zeros(())
+        low, high = -prediction.clamp(0, 1), 1 - prediction.clamp(0, 1)
+        a, b = low / self.std, high / self.std
+        below, above = torch.special.ndtr(a), torch.special.ndtr(b)
+        inside = above - below - (b * _normal_density(b) - a * _normal_density(a))
+        return (low.square() * below + high.square() * (1 - above) + self.std**2 * inside).mean()
+
+
+def _normal_density(z: Tensor) -> Tensor:
+    return torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class PoissonVariance:
+    """Mean (y - x)^2 that photon noise leaves: x over the photons at white."""
+
+    peak: float
+
+    def __call__(self, prediction: Tensor) -> Tensor:
+        return prediction.clamp(0, 1).mean() / self.peak
+
+
+@dataclass(frozen=True)
 class Problem:
     """One inverse problem, y = A x + noise, on tensors. All images are [1, C, H, W] float32 in [0, 1]."""
 
@@ -46,7 +83,7 @@ class Problem:
     data_term: DataTerm
     target: Tensor  # [1, C, h, w], y
     guide: Tensor  # [1, C, H, W], the best picture known before the fit
-    noise_std: float | None = None  # in [0, 1], where the task knows it
+    expected_residual: DataFunction | None = None  # mean (A x - y)^2 that the noise leaves, where the task knows it
     keep: Tensor | None = None  # [1, 1, H, W], 1 where `guide` is returned as it is
     facts: dict[str, float | str] = field(default_factory=dict)  # for the record
 

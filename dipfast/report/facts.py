@@ -1,0 +1,90 @@
+"""One row of a run, flat: what the spreadsheet, the summary and the page say of an item.
+
+A record may be old or damaged: what is missing, or is no finite number, is None, and nothing here raises.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dipfast.batch.run import Row
+
+Facts = dict[str, Any]
+
+METRICS = ("psnr_before", "psnr", "ssim_before", "ssim")
+COLUMNS = (
+    *("path", "output", "status", "id", "task", "preset", "width", "height", "steps", "chosen_step", "why"),
+    *("seconds", *METRICS, "device", "engine", "precision", "kind", "reason"),
+)
+
+
+def facts(row: Row) -> Facts:
+    """The columns of `results.csv`: pixels of the picture that came out, seconds in all, PSNR in dB, SSIM."""
+    record = row.record or {}
+    settings, ran = section(record, "settings"), section(record, "ran")
+    width, height = output_size(record)
+    metrics = section(record, "metrics")
+    return {
+        "path": row.path,
+        "output": row.output,
+        "status": row.status,
+        "id": row.id,
+        "task": word(section(settings, "task").get("type")),
+        "preset": word(settings.get("preset")),
+        "width": width,
+        "height": height,
+        "steps": finite(record.get("steps")),
+        "chosen_step": finite(record.get("chosen_step")),
+        "why": word(record.get("why")),
+        "seconds": finite(section(record, "seconds").get("total")),
+        **{name: finite(metrics.get(name)) for name in METRICS},
+        **{name: word(ran.get(name)) for name in ("device", "engine", "precision")},
+        "kind": row.kind,
+        "reason": row.reason,
+    }
+
+
+def section(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The mapping ``tree[name]``, or an empty one."""
+    inner = tree.get(name)
+    return inner if isinstance(inner, dict) else {}
+
+
+def finite(value: object) -> Any:
+    """``value`` if it is a finite number, else None."""
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return value if usable else None
+
+
+def word(value: object) -> str | None:
+    """``value`` if it is text, else None."""
+    return value if isinstance(value, str) else None
+
+
+def output_size(record: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Width and height of the picture that came out: the input, cropped and enlarged as the settings say."""
+    given, settings = section(record, "input"), section(record, "settings")
+    damage, scale = section(settings, "degrade"), finite(section(settings, "task").get("scale")) or 1
+    sides = [_side(given.get(name), damage, scale) for name in ("width", "height")]
+    return sides[0], sides[1]
+
+
+def _side(side: object, damage: Mapping[str, Any], scale: int) -> int | None:
+    """Of a damaged item, the truth was cut to a multiple of the scale and the result is as large as that."""
+    length = finite(side)
+    if length is None:
+        return None
+    length = finite(damage.get("crop")) or length
+    return length // scale * scale if damage else length * scale
+
+
+def fits_of(rows: Iterable[Row]) -> list[Row]:
+    """The done rows, of those that share one fit only the first."""
+    seen: dict[object, Row] = {}
+    for row in rows:
+        if row.status == "done" and row.record is not None:
+            seen.setdefault(row.id or row.output, row)
+    return list(seen.values())

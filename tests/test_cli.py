@@ -1,0 +1,178 @@
+"""The command line: verbs and flags as the contract has them, exit codes, one line for a mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer.main
+
+from dipfast.cli import app, main
+from dipfast.image import Source, write
+
+TINY = ["--set", "generator.channels=[8, 8]", "--set", "generator.input.depth=4", "--set", "fit.steps=3"]
+FLAGS = {
+    "run": "source output task preset sets devices workers engine precision seed executor shard limit dry_run resume "
+    "max_failures progress reference",
+    "plan": "source output task preset sets devices workers seed shard limit as_json",
+    "status": "run as_json",
+    "retry": "run devices workers progress",
+    "evaluate": "run reference as_json fail_under",
+    "report": "run compare",
+    "demo": "folder",
+    "doctor": "as_json",
+    "schema": "",
+}
+
+
+@pytest.fixture
+def image(tmp_path: Path, picture: np.ndarray) -> Path:
+    write(tmp_path / "in" / "dog.png", picture, Source("png", "rgb", 8))
+    return tmp_path / "in" / "dog.png"
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of one command."""
+    code = main(list(arguments))
+    out, error = capsys.readouterr()
+    return code, out, error
+
+
+def test_verbs_and_flags_are_the_contracts() -> None:
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    found = {name: {parameter.name for parameter in command.params} for name, command in commands.items()}
+    assert found == {name: set(flags.split()) for name, flags in FLAGS.items()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["run", "nowhere"], 2, "nowhere"),
+        (["run", "{dir}/empty/*.png"], 4, "empty"),
+        (["run", "{image}", "--set", "fit.stepz=3"], 2, "did you mean 'steps'"),
+        (["run", "{image}", "--set", "fit.steps=-3"], 2, "fit.steps"),
+        (["run", "{image}", "--task", "denoize"], 2, "denoise"),
+        (["run", "{image}", "--devices", "gpu"], 2, "--devices should be auto, cpu, or cuda:0,1"),
+        (["run", "{image}", "--devices", "cuda:77"], 5, "--devices cuda:77: this machine has"),
+        (["run", "{image}", "--executor", "ray"], 5, "--executor ray"),
+        (["run", "{image}", "--shard", "3/2"], 2, "--shard should be I/N"),
+        (["run", "{image}", "--shard", "2/2"], 4, "no item is left by --shard 2/2"),
+        (["run", "{image}", "--max-failures", "many"], 2, "--max-failures should be a number"),
+        (["run", "{image}", "--preset", "slow"], 2, "slow"),
+        (["run"], 2, "SOURCE"),
+        (["status", "{dir}"], 2, "holds no run"),
+        (["retry", "{dir}"], 2, "holds no run"),
+        (["report", "{dir}"], 2, "holds no run"),
+        (["evaluate", "{dir}", "--reference", "{dir}/no"], 2, "--reference"),
+    ],
+)
+def test_a_mistake_is_one_line_and_its_exit_code(
+    arguments: list[str], code: int, message: str, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled = [argument.format(image=image, dir=tmp_path) for argument in arguments]
+    output = ["-o", str(tmp_path / "run")] if arguments[:1] == ["run"] and len(arguments) > 1 else []
+    got, out, error = said(capsys, *filled, *output)
+    assert (got, out) == (code, "")
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_mistake_of_a_manifest_is_named_with_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text(
+        "version: 1\nitems:\n  - {path: a.png, task: {type: superres, scale: 1.5}}\n  - {path: b.png, tusk: 1}\n"
+    )
+    code, _, error = said(capsys, "run", str(manifest), "-o", str(tmp_path / "run"))
+    assert code == 2
+    assert f"{manifest}:3:" in error and f"{manifest}:4:" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_and_a_plan_write_nothing(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    code, out, _ = said(capsys, "run", str(image.parent), "--dry-run", "-o", str(tmp_path / "run"), *TINY)
+    assert code == 0
+    assert "dog.png" in out
+    plan = json.loads(said(capsys, "plan", str(image.parent), "--json", "-o", str(tmp_path / "run"), *TINY)[1])
+    assert [item["outputs"] for item in plan["items"]] == [["dog.png"]]
+    assert plan["items"][0]["steps"] == 3
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("source", ["{image}", "{folder}", "{folder}/*.png"])
+def test_an_image_a_folder_and_a_glob_can_be_run(
+    source: str, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled = source.format(image=image, folder=image.parent)
+    code, out, error = said(capsys, "run", filled, "-o", str(tmp_path / "run"), "--workers", "1", *TINY)
+    assert code == 0, error
+    assert "1 of 1 done" in out
+    assert (tmp_path / "run" / "images" / "dog.png").is_file()
+
+
+def test_a_finished_run_can_be_shown_measured_and_reported(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run")
+    broken = image.parent / "broken.png"
+    broken.write_bytes(b"not a picture")
+    assert said(capsys, "run", str(image.parent), "-o", run, "--workers", "1", *TINY)[0] == 3
+    status = json.loads(said(capsys, "status", run, "--json")[1])
+    assert (status["done"], status["failed"]) == (1, 1)
+    assert "broken.png" in status["failures"][0]["reason"]
+    scores = json.loads(said(capsys, "evaluate", run, "--reference", str(image.parent), "--json")[1])
+    assert scores["items"][0]["psnr"] > 5
+    assert said(capsys, "evaluate", run, "--reference", str(image.parent), "--fail-under", "90")[0] == 6
+    assert said(capsys, "report", run)[0] == 0
+    broken.write_bytes(image.read_bytes())
+    assert said(capsys, "retry", run, "--workers", "1")[0] == 0
+    assert json.loads(said(capsys, "status", run, "--json")[1])["done"] == 2
+
+
+def test_progress_for_machines_is_json_on_standard_error(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["run", str(image), "-o", str(tmp_path / "run"), "--workers", "1", "--progress", "json", *TINY]
+    _, _, error = said(capsys, *arguments)
+    events = [json.loads(line)["event"] for line in error.splitlines()]
+    assert events[0] == "started"
+    assert events[-1] == "done"
+
+
+def test_a_reference_folder_gives_metrics(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    arguments = ["run", str(image), "-o", str(run), "--workers", "1", "--reference", str(image.parent), *TINY]
+    assert said(capsys, *arguments)[0] == 0
+    record = json.loads(next((run / "records").iterdir()).read_text())
+    assert record["metrics"]["psnr"] > 5
+
+
+def test_the_demo_writes_a_manifest_that_can_be_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = said(capsys, "demo", str(tmp_path / "demo"))
+    assert (code, out.strip()) == (0, f"dipfast run {tmp_path / 'demo' / 'manifest.yaml'}")
+    plan = json.loads(said(capsys, "plan", str(tmp_path / "demo" / "manifest.yaml"), "--json")[1])
+    assert sorted(item["task"] for item in plan["items"]) == ["denoise", "inpaint", "jpeg", "superres"]
+    assert plan["failed"] == []
+    assert said(capsys, "demo", str(tmp_path / "demo"))[0] == 2
+
+
+def test_the_doctor_names_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    findings = {finding["name"]: finding for finding in json.loads(said(capsys, "doctor", "--json")[1])}
+    assert findings["torch"]["ok"]
+    assert all(finding["why"] for finding in findings.values() if not finding["ok"])
+
+
+def test_the_schema_accepts_what_the_manifest_accepts(capsys: pytest.CaptureFixture[str]) -> None:
+    schema = json.loads(said(capsys, "schema")[1])
+    assert {"version", "defaults", "items", "export", "report", "root", "output"} == set(schema["properties"])
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    import dipfast
+
+    assert said(capsys, "--version")[:2] == (0, f"dipfast {dipfast.__version__}\n")

@@ -1,0 +1,97 @@
+"""Who may import whom: the house's table, held against the imports of every module."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DATA = {"batch.ledger", "batch.plan"}
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "metrics": set(),
+    "presets": set(),
+    "text": set(),
+    "progress": {"text"},
+    "files": set(),
+    "samples": {"errors"},
+    "kernels.reference": set(),
+    "kernels.ops": {"kernels.reference"},
+    "manifest": {"errors", "presets", "manifest"},
+    "image": {"errors", "files", "image"},
+    "tasks": {"errors", "kernels.ops", "tasks"},
+    "generators": {"errors", "kernels.ops", "generators"},
+    "fit": {"errors", "kernels.ops", "tasks", "generators", "fit"},
+    "batch.plan": {"manifest", "errors"},
+    "batch.ledger": {"manifest", "errors", "files"},
+    "batch.restore": {"image", "tasks", "generators", "fit", "metrics", "batch.ledger", "errors", ""},
+    "batch.worker": {"image", "fit", "batch.restore", "errors", "files", "samples", *DATA},
+    "batch.local": {"batch.worker", *DATA},
+    "batch.run": {"manifest", "image", "samples", "batch.local", "errors", "files", *DATA},
+    "batch.forecast": {"manifest", "batch.run", "fit", *DATA},
+    "report": {"text", "batch.ledger", "batch.run", "metrics", "image", "errors", "files", "report"},
+    "render": {"image", "generators", "errors"},
+    "demo": {"image", "tasks", "samples", "errors", "files"},
+    "doctor": {"batch.run", "fit"},
+    "api": {
+        "batch.ledger",
+        "batch.restore",
+        "batch.run",
+        "errors",
+        "generators",
+        "image",
+        "manifest",
+        "render",
+        "report",
+    },
+}
+ANYTHING = {"cli", ""}  # the command line, and the public names
+
+
+def modules() -> list[tuple[str, Path]]:
+    found = [(path, path.relative_to(ROOT / "dipfast")) for path in (ROOT / "dipfast").rglob("*.py")]
+    found += [(path, Path("kernels") / path.name) for path in (ROOT / "kernels").glob("*.py")]
+    return sorted((".".join(name.with_suffix("").parts).removesuffix(".__init__"), path) for path, name in found)
+
+
+def room(module: str) -> str:
+    """The room of ``module``, by the longest name in the table."""
+    module = "" if module == "__init__" else module
+    names = [name for name in (*ALLOWED, *ANYTHING) if module == name or module.startswith(name + ".")]
+    return max(names, key=len, default=f"no room for {module}")
+
+
+def imported(path: Path) -> set[str]:
+    """Every dipfast name that a file imports, inside functions too, without the leading `dipfast.`."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = f"dipfast.kernels.{node.module}" if node.level else node.module
+            names |= {f"{module}.{alias.name}" for alias in node.names}
+    return {name.removeprefix("dipfast").removeprefix(".") for name in names if name.split(".")[0] == "dipfast"}
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=[name for name, _ in modules()])
+def test_a_module_imports_only_what_its_room_may(module: str, path: Path) -> None:
+    here = room(module)
+    if here in ANYTHING or module in ("kernels", "batch"):
+        return
+    assert here in ALLOWED, f"{module} is in no room of the table"
+    wrong = {name for name in imported(path) if room(name) not in ALLOWED[here]}
+    assert not wrong
+
+
+def test_the_fit_cannot_reach_the_truth_or_the_manifest() -> None:
+    reach, todo = set(), {"fit"}
+    while todo:
+        reach |= todo
+        todo = {name for here in todo for name in ALLOWED.get(here, set())} - reach
+    assert not reach & {"metrics", "manifest", "batch.run", "batch.ledger"}
+
+
+def test_nobody_imports_the_command_line() -> None:
+    assert not [module for module, path in modules() if any(room(name) == "cli" for name in imported(path))]
