@@ -13,7 +13,7 @@ from dipfast.files import write_atomic
 from dipfast.image import Image, read, write
 from dipfast.samples import locate
 
-SIDE = 192
+SIDE = 160
 EXAMPLES: dict[str, dict[str, Any]] = {
     "astronaut": {"type": "gaussian", "sigma": 25},
     "chelsea": {"type": "jpeg", "quality": 10},
