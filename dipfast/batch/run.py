@@ -131,6 +131,8 @@ def run(
     """
     start = time.perf_counter()
     places = places_for(devices, len(manifest.items), workers)
+    for item in manifest.items:
+        locate(item.path)  # a sample that there is not is a mistake, found before anything is written
     with Locked(folder):
         prepared = prepare(manifest.items)
         _write_head(manifest, folder, prepared)
