@@ -11,7 +11,7 @@ from conftest import fit_plan, generator_config
 
 from dipfast import tasks
 from dipfast.errors import ItemError, MachineError, UsageError
-from dipfast.fit import Cancelled, FitResult, fit
+from dipfast.fit import Cancelled, FitResult, Workbench, fit
 from dipfast.fit.average import ema_
 from dipfast.fit.engine import choose_machine
 from dipfast.fit.loop import LOOK_EVERY, Watch
@@ -256,7 +256,7 @@ def test_a_cancelled_fit_says_after_how_many_steps(noisy: tasks.Problem) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"engine": "cudagraph"}, "fit.engine is cudagraph"),
+        ({"engine": "cudagraph"}, "fit.engine is cudagraph, which cpu does not have"),
         ({"precision": "tf32"}, "fit.precision is tf32"),
         ({"precision": "fp16"}, "fit.precision is fp16"),
         ({"device": "cuda:63"}, "fit.device is cuda:63"),
@@ -278,3 +278,54 @@ def test_weights_and_moments_stay_in_fp32_when_convolutions_are_bf16(noisy: task
     fit_step(state, noisy, plan, torch.bfloat16)
     kept = [*state.generator.parameters(), state.average, state.optimizer.first, state.optimizer.second, state.losses]
     assert {tensor.dtype for tensor in kept} == {torch.float32}
+
+
+@pytest.mark.parametrize("stop", [{"type": "fixed"}, {"type": "ema-variance"}, {"type": "discrepancy"}], ids=str)
+def test_an_item_on_a_used_workbench_comes_out_as_it_does_alone(picture: np.ndarray, stop: dict[str, Any]) -> None:
+    items = [
+        problem_of(picture * dim, {"type": "gaussian", "sigma": sigma}, noise_of(sigma))
+        for dim, sigma in ((1, 25.0), (0.5, 10.0))
+    ]
+    plans = [fit_plan(seed=seed, stop=stop, optimizer=MUON) for seed in (3, 4)]
+    workbench = Workbench()
+    shared = [fit(item, generator_config(), plan, workbench=workbench) for item, plan in zip(items, plans, strict=True)]
+    alone = [fit(item, generator_config(), plan) for item, plan in zip(items, plans, strict=True)]
+    assert workbench.programs == 1
+    for one, other in zip(shared, alone, strict=True):
+        assert torch.equal(one.image, other.image)
+        assert (one.losses, one.chosen_step, one.why) == (other.losses, other.chosen_step, other.why)
+
+
+def noise_of(sigma: float) -> dict[str, Any]:
+    return {"type": "denoise", "noise": {"type": "gaussian", "sigma": sigma}}
+
+
+def test_another_size_another_plan_and_another_net_need_another_program(noisy: tasks.Problem) -> None:
+    workbench = Workbench()
+    small = tasks.pose(GAUSSIAN, noisy.target[0, :, :16, :16].numpy())
+    fit(noisy, generator_config(), fit_plan(steps=1), workbench=workbench)
+    fit(small, generator_config(), fit_plan(steps=1), workbench=workbench)
+    fit(small, generator_config(), fit_plan(steps=2), workbench=workbench)
+    fit(small, generator_config(upsample="nearest"), fit_plan(steps=2), workbench=workbench)
+    assert workbench.programs == 4
+
+
+def test_a_fit_leaves_its_problem_alone(noisy: tasks.Problem) -> None:
+    before = noisy.target.clone()
+    workbench = Workbench()
+    fit(noisy, generator_config(), fit_plan(steps=1), workbench=workbench)
+    fit(
+        tasks.pose(GAUSSIAN, np.zeros((3, 32, 32), np.float32)),
+        generator_config(),
+        fit_plan(steps=1),
+        workbench=workbench,
+    )
+    assert torch.equal(noisy.target, before)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inductor itself calls torch.jit
+def test_a_compiled_step_is_the_eager_step(noisy: tasks.Problem) -> None:
+    config = generator_config(channels=(8,), upsample="nearest")
+    eager, compiled = (fitted(noisy, config, steps=5, engine=engine) for engine in ("eager", "compile"))
+    assert compiled.machine.engine == "compile"
+    torch.testing.assert_close(compiled.image, eager.image, rtol=0, atol=2e-4)

@@ -82,7 +82,7 @@ def test_known_pixels_come_back_exactly_unless_asked_otherwise(keep: bool) -> No
 
 def test_the_poisson_deviance_is_least_at_the_observation() -> None:
     y = images(1, 1, 8, 8).float() + 0.1
-    term = PoissonDeviance(0.01)
+    term = PoissonDeviance(torch.tensor(0.01))
     assert float(term(y, y)) == pytest.approx(0, abs=1e-6)
     assert float(term(y * 1.1, y)) > 0
     assert float(term(y * 0.9, y)) > 0
@@ -90,7 +90,7 @@ def test_the_poisson_deviance_is_least_at_the_observation() -> None:
 
 def test_the_poisson_deviance_is_finite_at_black() -> None:
     black, white = torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
-    term = PoissonDeviance(0.01)
+    term = PoissonDeviance(torch.tensor(0.01))
     assert all(bool(torch.isfinite(term(a, b))) for a in (black, white) for b in (black, white))
 
 
@@ -107,12 +107,14 @@ def test_the_data_term_is_the_noises(noise: dict[str, Any], term: Any, picture: 
 def test_what_clipped_noise_leaves_is_what_it_leaves(level: float, std: float) -> None:
     noise = np.random.default_rng(0).normal(scale=std, size=400_000)
     left = np.mean(((level + noise).clip(0, 1) - level) ** 2)
-    assert float(ClippedGaussian(std)(torch.full((1, 1, 2, 2), level))) == pytest.approx(left, rel=0.01)
+    assert float(ClippedGaussian(torch.tensor(std))(torch.full((1, 1, 2, 2), level))) == pytest.approx(left, rel=0.01)
 
 
 def test_what_photon_noise_leaves_is_the_picture_over_the_peak() -> None:
     counts = np.random.default_rng(0).poisson(0.3 * 20, 400_000) / 20
-    assert float(PoissonVariance(20)(torch.full((1, 1, 2, 2), 0.3))) == pytest.approx(np.var(counts), rel=0.01)
+    assert float(PoissonVariance(torch.tensor(20.0))(torch.full((1, 1, 2, 2), 0.3))) == pytest.approx(
+        np.var(counts), rel=0.01
+    )
 
 
 @pytest.mark.parametrize("sigma", [5.0, 15.0, 50.0])

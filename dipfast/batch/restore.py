@@ -16,7 +16,7 @@ import dipfast
 from dipfast import generators, tasks
 from dipfast.batch.ledger import Record, now
 from dipfast.errors import ItemError
-from dipfast.fit import FitPlan, FitResult, fit, stream
+from dipfast.fit import FitPlan, FitResult, Workbench, fit, stream
 from dipfast.fit.loop import Progress
 from dipfast.image import Image, Source, cut, pad
 from dipfast.metrics import psnr, ssim
@@ -69,6 +69,7 @@ def restore(
     id: str = "",
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
+    workbench: Workbench | None = None,
 ) -> Restored:
     """Fit a generator to ``observation`` on ``device`` and give the picture, cut back to its size.
 
@@ -80,7 +81,7 @@ def restore(
     posed = time.perf_counter() - start
     asked = dict(settings["fit"])
     plan = FitPlan(**(asked | {"device": device if asked["device"] == "auto" else asked["device"]}))
-    result = fit(problem, config, plan, progress, cancelled)
+    result = fit(problem, config, plan, progress, cancelled, workbench)
     result.seconds["pose"] = posed
     height, width = (side * tasks.scale(task) for side in observation.observed.shape[1:])
     card = generators.Card(
@@ -151,7 +152,9 @@ def describe(
         },
         "settings": settings,
         "seed": settings["fit"]["seed"],
-        "ran": ran_on(fitted.machine.device) | {"engine": fitted.machine.engine, "precision": fitted.machine.precision},
+        "ran": ran_on(fitted.machine.device)
+        | {"engine": fitted.machine.engine, "precision": fitted.machine.precision}
+        | {"programs": fitted.programs},
         "steps": fitted.steps,
         "chosen_step": fitted.chosen_step,
         "why": fitted.why,

@@ -21,7 +21,7 @@ from dipfast.batch.plan import Job
 from dipfast.batch.restore import Observation, Restored, describe, observe, restore
 from dipfast.errors import DipfastError, ItemError
 from dipfast.files import sha256_of, write_atomic
-from dipfast.fit import Cancelled
+from dipfast.fit import Cancelled, Workbench
 from dipfast.image import Image, Limits, check_output, encode, format_of, read
 from dipfast.samples import locate
 
@@ -36,12 +36,12 @@ def work(connection: Connection, root: str, name: str, device: str, threads: int
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what Ctrl-C means
     torch.set_num_threads(threads)
-    folder = RunFolder(Path(root))
+    folder, workbench = RunFolder(Path(root)), Workbench()
     connection.send({"event": "ready", "worker": name})
     while (job := _next(connection)) is not None:
         start = time.perf_counter()
         folder.log(name, "claimed", id=job.id, path=job.path)
-        outcome = _outcome(job, folder, device, connection)
+        outcome = _outcome(job, folder, device, connection, workbench)
         folder.log(name, **{key: value for key, value in outcome.items() if key != "record"})
         connection.send(outcome | {"worker": name, "wall": time.perf_counter() - start})
         if outcome["event"] == "cancelled":
@@ -55,11 +55,11 @@ def _next(connection: Connection) -> Job | None:
         return None
 
 
-def _outcome(job: Job, folder: RunFolder, device: str, connection: Connection) -> dict[str, Any]:
+def _outcome(job: Job, folder: RunFolder, device: str, connection: Connection, workbench: Workbench) -> dict[str, Any]:
     """Process ``job`` and say how it ended. No exception of an item gets past here."""
     about = {"id": job.id, "path": job.path}
     try:
-        record = process(job, folder, device, connection.send, connection.poll)
+        record = process(job, folder, device, connection.send, connection.poll, workbench)
     except Cancelled:
         return {"event": "cancelled", **about}
     except (ItemError, DipfastError) as error:
@@ -78,7 +78,9 @@ def _outcome(job: Job, folder: RunFolder, device: str, connection: Connection) -
     return {"event": "done", **about, "record": record}
 
 
-def process(job: Job, folder: RunFolder, device: str, send: Send, cancelled: Callable[[], bool]) -> Record:
+def process(
+    job: Job, folder: RunFolder, device: str, send: Send, cancelled: Callable[[], bool], workbench: Workbench
+) -> Record:
     """Restore one image, write its files, and commit its record, which is returned.
 
     Raises ItemError and DipfastError for what is wrong with the item, OSError where the run's folder cannot be
@@ -95,7 +97,7 @@ def process(job: Job, folder: RunFolder, device: str, send: Send, cancelled: Cal
     for output in job.outputs:
         check_output(observation.source, output, bit_depth=job.settings["output"]["bit_depth"])
     loaded = time.perf_counter()
-    restored = restore(job.settings, observation, device, job.id, _reporter(job, send), cancelled)
+    restored = restore(job.settings, observation, device, job.id, _reporter(job, send), cancelled, workbench)
     fitted = time.perf_counter()
     files = _save(job, folder, observation, restored)
     seconds = {

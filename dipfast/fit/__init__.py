@@ -3,5 +3,6 @@
 from dipfast.fit.engine import Machine, choose_machine
 from dipfast.fit.loop import Cancelled, FitResult, fit
 from dipfast.fit.plan import FitPlan, stream
+from dipfast.fit.workbench import Workbench
 
-__all__ = ["Cancelled", "FitPlan", "FitResult", "Machine", "choose_machine", "fit", "stream"]
+__all__ = ["Cancelled", "FitPlan", "FitResult", "Machine", "Workbench", "choose_machine", "fit", "stream"]

@@ -1,19 +1,37 @@
-"""Where and how a step runs: the device, the engine and the precision that were asked for, or an error.
+"""Where and how a step runs: device, precision and engine, as asked for, or an error.
 
-Nothing falls back in silence: what `auto` chose and what really ran stand in the record. This version has the eager
-engine alone.
+Nothing falls back in silence: what `auto` chose and what really ran stand in the record. `eager` runs the step as it
+is written; `compile` compiles the generator's forward and backward; `cudagraph` captures the whole step, random
+numbers and optimiser included, and replays it. `auto` is eager: `cudagraph` has not been run on a GPU yet, and on a
+CPU compiling takes a minute or more and gains little (LOG.md).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from dipfast.errors import MachineError
 from dipfast.fit.plan import FitPlan
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+WARM_UP = 3  # eager steps before a capture: cuDNN chooses its algorithms in them
+MOST_PROGRAMS = 64  # shapes compiled in one process; one more is an error, not a silent eager step
+
+Step = Callable[[], None]
+
+
+class State(Protocol):
+    """What an engine must know of the buffers that a step changes."""
+
+    forward: Callable[..., Tensor]
+    random: torch.Generator
+
+    def reset(self, seed: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -32,9 +50,10 @@ class Machine:
 def choose_machine(plan: FitPlan) -> Machine:
     """Resolve every `auto` of ``plan``. Raises MachineError for what this machine cannot do."""
     device = _device(plan.device)
-    if plan.engine not in ("auto", "eager"):
-        raise MachineError(f"fit.engine is {plan.engine}, but this version runs eager steps only")
-    return Machine(device, "eager", _precision(plan.precision, device))
+    if plan.engine == "cudagraph" and device.type != "cuda":
+        raise MachineError(f"fit.engine is cudagraph, which {device.type} does not have; use eager or compile")
+    engine = "eager" if plan.engine == "auto" else plan.engine
+    return Machine(device, engine, _precision(plan.precision, device))
 
 
 def _device(name: str) -> torch.device:
@@ -61,3 +80,42 @@ def has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def set_precision(machine: Machine) -> None:
+    """Let float32 convolutions and products of this process use TF32, or forbid it. A CPU has no such switch."""
+    if machine.device.type == "cuda":
+        allowed = machine.precision != "fp32"
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
+        torch.backends.cudnn.benchmark = True
+
+
+def accelerate(machine: Machine, state: State, step: Step, seed: int) -> Step:
+    """``step`` as the machine's engine runs it. ``state`` begins anew with ``seed`` behind whatever warm-up it took."""
+    if machine.engine == "compile":
+        state.forward = compiled(state.forward)
+    return captured(step, state, seed) if machine.engine == "cudagraph" else step
+
+
+def compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """One graph for one shape. A graph break, or more shapes than `MOST_PROGRAMS`, raises."""
+    config: Any = torch._dynamo.config
+    config.recompile_limit = MOST_PROGRAMS
+    config.fail_on_recompile_limit_hit = True
+    return torch.compile(forward, fullgraph=True, dynamic=False)
+
+
+def captured(step: Step, state: State, seed: int) -> Step:
+    """``step`` as one CUDA graph over static buffers; its random numbers go on from replay to replay."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(WARM_UP):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    graph.register_generator_state(state.random)
+    with torch.cuda.graph(graph):
+        step()
+    state.reset(seed)
+    return graph.replay

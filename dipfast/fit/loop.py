@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from dipfast.errors import DipfastError, ItemError
 from dipfast.fit.engine import Machine, choose_machine
 from dipfast.fit.plan import FitPlan
-from dipfast.fit.step import FitState, fit_step
+from dipfast.fit.step import FitState
+from dipfast.fit.workbench import Workbench
 from dipfast.tasks import Problem
 
 LOOK_EVERY = 25  # steps between two looks of the host at the device
@@ -42,6 +43,7 @@ class FitResult:
     chosen_step: int  # steps behind the answer, from 1
     why: str
     rollbacks: int
+    programs: int  # built so far on the workbench: one for each bucket
     losses: list[tuple[int, float]]  # thinned: step, loss
     seconds: dict[str, float]  # setup, fit
 
@@ -52,33 +54,35 @@ def fit(
     plan: FitPlan,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
+    workbench: Workbench | None = None,
 ) -> FitResult:
     """Fit the generator that ``config`` describes to ``problem``.
 
     The same arguments give the same bits on the same device and number of threads. ``progress`` is called now and
-    then with the steps done and the loss; ``cancelled`` is asked before each step.
+    then with the steps done and the loss; ``cancelled`` is asked before each step. A ``workbench`` saves the next fit
+    of the same bucket its compilation; it overwrites this result's generator, and changes no bit of any result.
 
     Raises MachineError for a device, engine or precision that is not there; ItemError `non-finite` where the loss
     stays infinite or NaN after rollbacks; Cancelled.
     """
     start = time.perf_counter()
     machine = choose_machine(plan)
-    problem = problem.to(machine.device)
-    state = FitState(problem, config, plan, machine)
+    bench = workbench or Workbench()
+    state, step = bench.lay_out(problem, config, plan, machine)
     ready = time.perf_counter()
     watch = Watch(plan, state)
     steps = 0
     while steps < plan.steps and not watch.stopped:
         if cancelled is not None and cancelled():
             raise Cancelled(f"cancelled after {steps} steps")
-        fit_step(state, problem, plan, machine.dtype)
+        step()
         steps += 1
         looking = steps % LOOK_EVERY == 0 or steps == plan.steps
         if progress is not None and (looking or machine.device.type == "cpu"):
             progress(steps, float(state.losses[steps - 1]))
         if looking:
             watch.look()
-    return _result(problem, plan, machine, state, watch, steps, start, ready)
+    return _result(plan, machine, state, watch, steps, bench.programs, start, ready)
 
 
 class Watch:
@@ -117,12 +121,12 @@ class Watch:
 
 
 def _result(
-    problem: Problem,
     plan: FitPlan,
     machine: Machine,
     state: FitState,
     watch: Watch,
     steps: int,
+    programs: int,
     start: float,
     ready: float,
 ) -> FitResult:
@@ -130,7 +134,7 @@ def _result(
         if not plan.steps:
             state.output.copy_(state.generator(state.latent, machine.dtype))
             state.stop.best.copy_(state.output)
-        image, last = (problem.finish(x).cpu() for x in (state.stop.best, state.output))
+        image, last = (state.problem.finish(x).cpu() for x in (state.stop.best, state.output))
     if not bool(torch.isfinite(image).all()):
         raise ItemError("non-finite", "the fit's picture has non-finite values")
     curve = state.losses[:steps].tolist()
@@ -144,6 +148,7 @@ def _result(
         chosen_step=int(state.stop.best_step) + 1 if steps else 0,
         why=state.stop.why() if steps else "no steps asked for",
         rollbacks=watch.rollbacks,
+        programs=programs,
         losses=[(i + 1, curve[i]) for i in range(stride - 1, steps, stride)],
         seconds={"setup": ready - start, "fit": time.perf_counter() - ready},
     )

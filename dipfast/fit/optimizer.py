@@ -28,7 +28,7 @@ class FlatParameters:
     """
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
-        parameters = sorted(module.parameters(), key=_place)
+        parameters = self._parameters = sorted(module.parameters(), key=_place)
         size = sum(p.numel() for p in parameters)
         self.values = torch.empty(size, device=device)
         self.grads = torch.zeros(size, device=device)
@@ -41,6 +41,11 @@ class FlatParameters:
             start += parameter.numel()
         self.groups = _groups(parameters)  # (start, count, rows, columns) of the matrices that Muon takes
         self.rest = sum(count * rows * columns for _, count, rows, columns in self.groups)
+
+    def load(self, module: nn.Module) -> None:
+        """Copy the parameters of ``module``, of the same architecture, into the buffer."""
+        for mine, theirs in zip(self._parameters, sorted(module.parameters(), key=_place), strict=True):
+            mine.data.copy_(theirs.data)
 
 
 def _matrix_shape(parameter: Tensor) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from dipfast.fit.engine import Machine
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
 from dipfast.fit.plan import FitPlan, stream
 from dipfast.fit.stop import make_stop
-from dipfast.generators import build, make_latent
+from dipfast.generators import build, latent_channels, make_latent
 from dipfast.tasks import Problem
 from dipfast.tasks.problem import mean_square
 
@@ -23,19 +24,34 @@ class FitState:
     def __init__(self, problem: Problem, config: dict[str, Any], plan: FitPlan, machine: Machine) -> None:
         channels, height, width = problem.shape
         device, layout = machine.device, torch.channels_last
-        self.generator: nn.Module = build(config, channels, stream(plan.seed, "weights")).to(device)
+        self.problem, self.config = problem, config
+        self.generator: nn.Module = build(config, channels, seed=0).to(device)
         self.parameters = FlatParameters(self.generator, device)
+        self.forward: Callable[..., Tensor] = self.generator  # an engine may put a faster one here
         self.optimizer = OptimizerState.zeros_like(self.parameters.values)
-        latent = make_latent(config["input"], height, width, stream(plan.seed, "latent"), problem.guide)
-        self.latent = latent.to(device).contiguous(memory_format=layout)
+        depth = latent_channels(config["input"], channels)
+        self.latent = torch.zeros(1, depth, height, width, device=device).contiguous(memory_format=layout)
         self.noise = torch.zeros_like(self.latent)
-        self.random = torch.Generator(device).manual_seed(stream(plan.seed, "jitter"))
+        self.random = torch.Generator(device)
         self.step = torch.zeros((), dtype=torch.int64, device=device)
         self.output = torch.zeros(1, channels, height, width, device=device).contiguous(memory_format=layout)
         self.average = torch.zeros_like(self.output)
         self.stop = make_stop(plan.stop, self.output, problem)
         self.losses = torch.full((plan.steps,), torch.nan, device=device)
         self.residual = torch.zeros((), device=device)
+        self.reset(plan.seed)
+
+    def reset(self, seed: int) -> None:
+        """Put every buffer to where a fit with ``seed`` begins, in place: captured steps go on holding them."""
+        channels, height, width = self.problem.shape
+        self.parameters.load(build(self.config, channels, stream(seed, "weights")))
+        latent = make_latent(self.config["input"], height, width, stream(seed, "latent"), self.problem.guide)
+        self.latent.copy_(latent)
+        self.random.manual_seed(stream(seed, "jitter"))
+        for tensor in (*vars(self.optimizer).values(), self.noise, self.step, self.output, self.average, self.residual):
+            tensor.zero_()
+        self.losses.fill_(torch.nan)
+        self.stop.reset()
 
     def tensors(self) -> dict[str, Tensor]:
         """What a rollback must restore: weights, moments, averages and the criterion's statistics."""
@@ -56,7 +72,7 @@ def fit_step(state: FitState, problem: Problem, plan: FitPlan, dtype: torch.dtyp
     if plan.reg_noise_std:
         state.noise.normal_(generator=state.random)
         latent = latent.add(state.noise, alpha=plan.reg_noise_std)
-    output = state.generator(latent, dtype)
+    output = state.forward(latent, dtype)
     prediction = problem.operator(output)
     loss = problem.data_term(prediction, problem.target)
     state.parameters.grads.zero_()

@@ -43,6 +43,11 @@ class Fixed:
         """Everything that a snapshot must keep, by name."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
+    def reset(self) -> None:
+        """Forget everything, in place."""
+        for tensor in self.tensors().values():
+            tensor.zero_()
+
     def why(self) -> str:
         """For the record, once the fit has ended."""
         return "all steps taken"
@@ -71,6 +76,10 @@ class EmaVariance(Fixed):
         self._keep(better | (step < self.min_steps), step, picture)
         torch.where(better, self.variance, self.lowest, out=self.lowest)
         self.done |= step - self.best_step >= self.patience
+
+    def reset(self) -> None:
+        super().reset()
+        self.lowest.fill_(torch.inf)
 
     def why(self) -> str:
         if bool(self.done):

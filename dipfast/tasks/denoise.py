@@ -20,10 +20,11 @@ def denoise(task: Mapping[str, Any], observed: np.ndarray) -> Problem:
     if noise["type"] == "gaussian":
         sigma = estimate_sigma(observed) if noise["sigma"] == "auto" else float(noise["sigma"])
         facts = {"sigma": sigma, "sigma_source": "estimated" if noise["sigma"] == "auto" else "given"}
-        return Problem(Identity(), mean_square, y, y, ClippedGaussian(sigma / 255), facts=facts)
+        return Problem(Identity(), mean_square, y, y, ClippedGaussian(torch.tensor(sigma / 255)), facts=facts)
     if noise["type"] == "poisson":
-        peak = noise["peak"]
-        return Problem(Identity(), PoissonDeviance(0.1 / peak), y, y, PoissonVariance(peak), facts={"peak": peak})
+        peak = torch.tensor(noise["peak"])
+        deviance, variance = PoissonDeviance(0.1 / peak), PoissonVariance(peak)
+        return Problem(Identity(), deviance, y, y, variance, facts={"peak": noise["peak"]})
     return Problem(Identity(), mean_absolute, y, y)
 
 

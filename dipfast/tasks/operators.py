@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,8 +22,6 @@ class Operator(Protocol):
 
     def adjoint(self, observation: Tensor) -> Tensor: ...
 
-    def to(self, device: torch.device | str) -> Operator: ...
-
 
 @dataclass(frozen=True)
 class Identity:
@@ -35,9 +32,6 @@ class Identity:
 
     def adjoint(self, observation: Tensor) -> Tensor:
         return observation
-
-    def to(self, device: torch.device | str) -> Identity:
-        return self
 
 
 @dataclass(frozen=True)
@@ -51,9 +45,6 @@ class Masking:
 
     def adjoint(self, observation: Tensor) -> Tensor:
         return observation * self.mask
-
-    def to(self, device: torch.device | str) -> Masking:
-        return Masking(self.mask.to(device))
 
 
 @dataclass(frozen=True)
@@ -83,6 +74,3 @@ class Downsampling:
         inner[..., 0] += wide[..., :margin].sum(-1)  # what replication took from the border comes back to it
         inner[..., -1] += wide[..., wide.shape[-1] - margin :].sum(-1)
         return inner
-
-    def to(self, device: torch.device | str) -> Downsampling:
-        return Downsampling(self.scale, self.taps.to(device))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class PoissonDeviance:
     picture is black: a tenth of one photon.
     """
 
-    floor: float
+    floor: Tensor  # 0-D
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
         x, y = prediction.clamp_min(self.floor), target.clamp_min(self.floor)
@@ -49,16 +50,15 @@ class ClippedGaussian:
     waits for sigma^2 stops late wherever the picture is dark or light.
     """
 
-    std: float
+    std: Tensor  # 0-D
 
     def __call__(self, prediction: Tensor) -> Tensor:
-        if not self.std:
-            return prediction.new_zeros(())
+        std = self.std.clamp_min(1e-6)
         low, high = -prediction.clamp(0, 1), 1 - prediction.clamp(0, 1)
-        a, b = low / self.std, high / self.std
+        a, b = low / std, high / std
         below, above = torch.special.ndtr(a), torch.special.ndtr(b)
         inside = above - below - (b * _normal_density(b) - a * _normal_density(a))
-        return (low.square() * below + high.square() * (1 - above) + self.std**2 * inside).mean()
+        return (low.square() * below + high.square() * (1 - above) + std.square() * inside).mean()
 
 
 def _normal_density(z: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def _normal_density(z: Tensor) -> Tensor:
 class PoissonVariance:
     """Mean (y - x)^2 that photon noise leaves: x over the photons at white."""
 
-    peak: float
+    peak: Tensor  # 0-D
 
     def __call__(self, prediction: Tensor) -> Tensor:
         return prediction.clamp(0, 1).mean() / self.peak
@@ -99,11 +99,42 @@ class Problem:
         return image if self.keep is None else torch.where(self.keep > 0.5, self.guide, image)
 
     def to(self, device: torch.device | str) -> Problem:
-        """The same problem with its tensors on ``device``."""
-        return replace(
-            self,
-            operator=self.operator.to(device),
-            target=self.target.to(device),
-            guide=self.guide.to(device),
-            keep=None if self.keep is None else self.keep.to(device),
-        )
+        """A copy of the problem with its tensors on ``device``."""
+        return _copied(self, device)
+
+    def adopt(self, other: Problem) -> None:
+        """Take over every number of ``other``, a problem of the same signature, in place."""
+        for mine, theirs in zip(_tensors(self), _tensors(other), strict=True):
+            mine.copy_(theirs)
+
+    @property
+    def signature(self) -> tuple:
+        """Equal for two problems that the same program can fit: same operator, data term and shapes."""
+        return tuple(_signature(self))
+
+
+def _copied(value: Any, device: torch.device | str) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, copy=True)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{part.name: _copied(getattr(value, part.name), device) for part in fields(value)})
+    return value
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif is_dataclass(value):
+        for part in fields(value):
+            yield from _tensors(getattr(value, part.name))
+
+
+def _signature(value: Any) -> Iterator[Any]:
+    if isinstance(value, Tensor):
+        yield tuple(value.shape)
+    elif is_dataclass(value):
+        yield type(value).__name__
+        for part in fields(value):
+            yield from _signature(getattr(value, part.name))
+    elif not isinstance(value, dict):  # facts are for the record
+        yield value
