@@ -28,6 +28,17 @@ app = typer.Typer(
 )
 
 
+bench = typer.Typer(help="Measure: every number with its machine, versions and raw samples.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+class BenchOptimizer(StrEnum):
+    """What updates the weights."""
+
+    ADAM = "adam"
+    MUON = "muon"
+
+
 class Preset(StrEnum):
     """Named settings."""
 
@@ -251,6 +262,48 @@ def doctor(as_json: AsJson = False) -> None:
         _print_json(findings)
     else:
         print_findings(findings, _console())
+
+
+@bench.command("step")
+def bench_step(
+    size: Annotated[int, typer.Option(metavar="N", min=32, help="height and width of the picture")] = 256,
+    engine: Annotated[list[Engine] | None, typer.Option("--engine", help="again for each; auto unless given")] = None,
+    precision: Annotated[
+        list[Precision] | None, typer.Option("--precision", help="again for each; auto unless given")
+    ] = None,
+    optimizer: Annotated[BenchOptimizer, typer.Option(help="what updates the weights")] = BenchOptimizer.ADAM,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda:N")] = "auto",
+    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads")] = None,
+    rounds: Annotated[int, typer.Option(metavar="N", min=1, help="samples of each variant")] = 5,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="steps a sample")] = 3,
+    peer: Annotated[Path | None, typer.Option(metavar="PATH", help="a checkout of the original code")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time one fit step of the standard generator, by engine and precision, interleaved."""
+    import torch
+
+    from dipfast.bench.step import bench_step as measure
+    from dipfast.bench.step import print_bench
+
+    if size % 32:
+        raise UsageError(f"--size should be a multiple of 32, is {size}")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    engines, precisions = engine or [Engine.AUTO], precision or [Precision.AUTO]
+    result = measure(
+        size,
+        engines,
+        precisions,
+        device=device,
+        optimizer=optimizer,
+        rounds=rounds,
+        steps=steps,
+        peer=peer,
+    )
+    if as_json:
+        _print_json(result)
+    else:
+        print_bench(result, _console())
 
 
 @app.command()

@@ -22,6 +22,7 @@ FLAGS = {
     "evaluate": "run reference as_json fail_under",
     "report": "run compare",
     "demo": "folder",
+    "bench": "",
     "doctor": "as_json",
     "schema": "",
 }

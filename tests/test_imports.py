@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"text", "batch.ledger", "batch.run", "metrics", "image", "errors", "files", "report"},
     "render": {"image", "generators", "errors"},
     "demo": {"image", "tasks", "samples", "errors", "files"},
+    "bench": {"errors", "batch.plan", "fit", "tasks", "bench"},
     "doctor": {"batch.run", "fit"},
     "api": {
         "batch.ledger",

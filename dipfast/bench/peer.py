@@ -1,0 +1,87 @@
+"""The original authors' network, from a checkout that the user has, stepped as their notebook steps it.
+
+None of their code is here: `models.skip` is imported from the checkout, and the two loops below do the same work in
+our words. `own loop` copies the output and all parameters to the host at every step and measures three PSNRs, as the
+denoising notebook does; `cleaned loop` does neither.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dipfast.errors import UsageError
+
+Loop = Callable[[int], None]
+
+
+def peer_loops(checkout: Path, picture: Tensor, device: torch.device) -> list[tuple[str, Loop]]:
+    """The cleaned and the notebook's loop over the original network on ``picture`` [3, H, W], in float32.
+
+    Raises UsageError where ``checkout`` has no `models/skip.py` that can be imported.
+    """
+    skip = _skip(checkout)
+    loops = (("original, cleaned loop", False), ("original, own loop", True))
+    return [(name, _loop(skip, picture.to(device)[None], watched)) for name, watched in loops]
+
+
+def _skip(checkout: Path) -> Callable[..., nn.Module]:
+    if not (checkout / "models" / "skip.py").is_file():
+        raise UsageError(f"--peer {checkout}: should be a checkout of deep-image-prior, and has no models/skip.py")
+    sys.path.insert(0, str(checkout))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its docstrings have bare backslashes
+            return importlib.import_module("models.skip").skip
+    except ImportError as error:
+        raise UsageError(f"--peer {checkout}: cannot be imported ({error})") from None
+    finally:
+        sys.path.remove(str(checkout))
+
+
+def _loop(skip: Callable[..., nn.Module], target: Tensor, watched: bool) -> Loop:
+    torch.manual_seed(0)
+    widths = {"num_channels_down": [128] * 5, "num_channels_up": [128] * 5, "num_channels_skip": [4] * 5}
+    net = skip(32, 3, **widths, upsample_mode="bilinear", pad="reflection").to(target.device)
+    latent = torch.rand(1, 32, *target.shape[2:], device=target.device) * 0.1
+    steps = _steps(net, latent, target, watched)
+
+    def run(count: int) -> None:
+        for _ in range(count):
+            next(steps)
+
+    return run
+
+
+def _steps(net: nn.Module, latent: Tensor, target: Tensor, watched: bool) -> Iterator[Any]:
+    """Adam at 0.01 on the mean square, jitter of 1/30, EMA of 0.99."""
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
+    noise, average, kept = torch.empty_like(latent), torch.zeros_like(target), []
+    while True:
+        optimizer.zero_grad()
+        output = net(latent + noise.normal_() / 30)
+        average = average * 0.99 + output.detach() * 0.01
+        loss = nn.functional.mse_loss(output, target)
+        loss.backward()
+        if watched:
+            pictures = (output.detach().cpu(), output.detach().cpu(), average.detach().cpu())
+            scores = [-10 * (picture.double() - target.cpu()).square().mean().log10() for picture in pictures]
+            kept = [parameter.detach().cpu() for parameter in net.parameters()]
+            print(f"{loss.item():.6f} {scores}", file=_NOWHERE)
+        optimizer.step()
+        yield kept
+
+
+class _Nowhere:
+    def write(self, text: str) -> None:
+        pass
+
+
+_NOWHERE = _Nowhere()
