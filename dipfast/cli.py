@@ -266,7 +266,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 @bench.command("step")
 def bench_step(
-    size: Annotated[int, typer.Option(metavar="N", min=32, help="height and width of the picture")] = 256,
+    size: Annotated[int, typer.Option(metavar="N", min=64, help="height and width of the picture")] = 256,
     engine: Annotated[list[Engine] | None, typer.Option("--engine", help="again for each; auto unless given")] = None,
     precision: Annotated[
         list[Precision] | None, typer.Option("--precision", help="again for each; auto unless given")

@@ -52,6 +52,13 @@ def test_upsampling_keeps_a_constant(mode: str) -> None:
     torch.testing.assert_close(ops.upsample2x(x, mode), torch.full((1, 2, 6, 10), 0.7))
 
 
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+@pytest.mark.parametrize("shape", [(1, 2, 1, 1), (1, 3, 1, 5), (1, 1, 4, 3)])
+def test_the_gradient_of_upsampling_is_its_adjoint(mode: str, shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: ops.upsample2x(x, mode), x)
+
+
 @pytest.mark.parametrize("name", ["leaky_relu", "relu", "elu", "swish", "none"])
 def test_activations_keep_zero_and_large_values(name: str) -> None:
     x = torch.tensor([0.0, 50.0])

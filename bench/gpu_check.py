@@ -1,0 +1,196 @@
+"""Does the fit do on a GPU what it does on a CPU, and how fast? One command for a bare machine with CUDA.
+
+    bench/gpu_check.sh OUT_FOLDER        on a GPU, under eight minutes
+    bench/gpu_check.sh --dry OUT_FOLDER  the same sections, tiny, on whatever is here
+
+It needs torch, numpy, safetensors, rich and scikit-image, and nothing else of the package's dependencies: no manifest,
+no image files. Every section stands alone; one that fails is recorded with its error, and the others go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dipfast.bench.step import ADAM, MUON, STANDARD, bench_step, describe, plan_for
+from dipfast.fit import FitPlan, FitResult, Workbench, fit
+from dipfast.metrics import psnr
+from dipfast.tasks import Problem, degrade, pose
+
+GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
+SEEDS = (0, 1, 2)
+
+
+class Check:
+    """The sections, at a size for this machine."""
+
+    def __init__(self, dry: bool) -> None:
+        self.device = "cuda:0" if torch.cuda.is_available() else "cpu"
+        self.dry = dry
+        self.engines = ("eager", "compile", "cudagraph") if self.device != "cpu" else ("eager", "compile")
+        self.precisions = ("fp32", "tf32", "bf16") if self.device != "cpu" else ("fp32", "bf16")
+        self.side = 32 if dry else 256
+        self.net = STANDARD | {"channels": [8, 8], "input": STANDARD["input"] | {"depth": 8}} if dry else STANDARD
+        self.narrow = self.net if dry else STANDARD | {"channels": [64] * 5}
+
+    def plan(self, engine: str, precision: str, steps: int, **changes: Any) -> FitPlan:
+        return replace(plan_for(engine, precision, self.device, ADAM, steps), **changes)
+
+    def problem(self, side: int, seed: int = 0) -> tuple[Problem, np.ndarray]:
+        """The astronaut with noise of sigma 25, and the truth for afterwards."""
+        from skimage import data
+
+        clean = np.ascontiguousarray((data.astronaut().astype(np.float32) / 255).transpose(2, 0, 1))
+        damaged = degrade({"type": "gaussian", "sigma": 25.0, "seed": seed, "crop": side}, clean)
+        return pose(GAUSSIAN, damaged.observed), damaged.clean
+
+    def machine(self) -> dict[str, Any]:
+        """Versions, memory, and which optional libraries are here."""
+        found = {name: _version(name) for name in ("triton", "onnx", "onnxruntime", "tensorrt", "cudnn")}
+        libraries = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=False).stdout
+        nvinfer = [line.split()[0] for line in libraries.splitlines() if "nvinfer" in line]
+        memory = torch.cuda.get_device_properties(0).total_memory if self.device != "cpu" else None
+        return describe(torch.device(self.device)) | {
+            "libraries": found,
+            "libnvinfer": nvinfer,
+            "memory": memory,
+            "compiler": shutil.which("gcc"),
+        }
+
+    def engines_agree(self) -> dict[str, Any]:
+        """Every engine against eager in fp32 on the same device, same seed: loss curve and picture."""
+        problem, _ = self.problem(self.side)
+        results = {engine: self._fit(problem, engine, "fp32", 20) for engine in self.engines}
+        return {engine: _difference(result, results["eager"]) for engine, result in results.items()}
+
+    def device_agrees_with_cpu(self) -> dict[str, Any]:
+        """The first steps without jitter on the device and on the CPU, fp32: losses side by side."""
+        problem, _ = self.problem(min(self.side, 64))
+        plan = self.plan("eager", "fp32", 4, reg_noise_std=0.0)
+        here, cpu = fit(problem, self.net, plan), fit(problem, self.net, replace(plan, device="cpu"))
+        return {"device": [loss for _, loss in here.losses], "cpu": [loss for _, loss in cpu.losses]}
+
+    def used_workbench(self) -> dict[str, Any]:
+        """The second item of a bucket on a used workbench against the same item alone: bits and captures."""
+        found = {}
+        for engine in self.engines:
+            workbench = Workbench()
+            items = [self.problem(self.side, seed)[0] for seed in (1, 2)]
+            plans = [self.plan(engine, "bf16", 10, seed=seed) for seed in (1, 2)]
+            shared = [fit(i, self.net, p, workbench=workbench) for i, p in zip(items, plans, strict=True)][1]
+            alone = fit(items[1], self.net, plans[1])
+            found[engine] = _difference(shared, alone) | {"programs": workbench.programs}
+        return found
+
+    def repeats(self) -> dict[str, Any]:
+        """The same fit twice: are the bits the same on this device?"""
+        problem, _ = self.problem(self.side)
+        return {p: _difference(*(self._fit(problem, "eager", p, 20) for _ in "ab")) for p in self.precisions}
+
+    def precisions_by_psnr(self) -> dict[str, Any]:
+        """PSNR of the average behind a Muon fit, for three seeds in each precision."""
+        steps = 5 if self.dry else 250
+        problem, clean = self.problem(self.side)
+        found: dict[str, Any] = {}
+        for precision in self.precisions:
+            plans = [self.plan("eager", precision, steps, seed=s, optimizer=MUON, average=0.97) for s in SEEDS]
+            pictures = [fit(problem, self.narrow, plan).image[0].numpy() for plan in plans]
+            found[precision] = [round(psnr(picture, clean), 3) for picture in pictures]
+        return found
+
+    def whole_fits(self) -> dict[str, Any]:
+        """Seconds of a whole fit of 300 steps, 64 channels, Muon, bf16: cold, then warm on the same workbench."""
+        found: dict[str, Any] = {}
+        for side in (32,) if self.dry else (256, 512):
+            for engine in self.engines:
+                workbench, problem = Workbench(), self.problem(side)[0]
+                plan = self.plan(engine, "bf16", 5 if self.dry else 300, optimizer=MUON, average=0.97)
+                seconds = [fit(problem, self.narrow, plan, workbench=workbench).seconds for _ in range(2)]
+                found[f"{side} {engine}"] = {"cold": seconds[0], "warm": seconds[1]}
+        return found
+
+    def steps(self) -> list[dict[str, Any]]:
+        """Milliseconds of a step by engine and precision: the standard net, Adam and Muon."""
+        sizes = (64,) if self.dry else (256, 512, 1024)
+        precisions = self.precisions[-1:] if self.dry else ("tf32", "bf16")
+        rounds, count = (2, 1) if self.dry else (7, 10)
+        engines = ("eager",) if self.dry else self.engines
+        return [
+            bench_step(side, engines, precisions, device=self.device, optimizer=optimizer, rounds=rounds, steps=count)
+            for side in sizes
+            for optimizer in ("adam", "muon")
+        ]
+
+    def _fit(self, problem: Problem, engine: str, precision: str, steps: int) -> FitResult:
+        return fit(problem, self.net, self.plan(engine, precision, steps))
+
+
+SECTIONS: tuple[Callable[[Check], Any], ...] = (
+    Check.machine,
+    Check.device_agrees_with_cpu,
+    Check.engines_agree,
+    Check.used_workbench,
+    Check.repeats,
+    Check.steps,
+    Check.whole_fits,
+    Check.precisions_by_psnr,
+)
+
+
+def _version(name: str) -> str | None:
+    if name == "cudnn":
+        return str(torch.backends.cudnn.version())
+    try:
+        return str(importlib.import_module(name).__version__)
+    except (ImportError, OSError, AttributeError):
+        return None
+
+
+def _difference(one: FitResult, other: FitResult) -> dict[str, Any]:
+    image = float((one.image - other.image).abs().max())
+    losses = max(abs(a - b) / b for (_, a), (_, b) in zip(one.losses, other.losses, strict=True))
+    return {"largest_difference": image, "largest_relative_loss_difference": losses, "same_bits": image == 0}
+
+
+def run_section(section: Callable[[Check], Any], check: Check) -> dict[str, Any]:
+    """A section's result and seconds, or its error."""
+    start = time.perf_counter()
+    try:
+        outcome: dict[str, Any] = {"ok": True, "result": section(check)}
+    except Exception as error:
+        outcome = {"ok": False, "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}
+    return outcome | {"seconds": round(time.perf_counter() - start, 2)}
+
+
+def main() -> int:
+    """Run all sections, writing the result after each. Returns 1 where one failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--dry", action="store_true", help="tiny sizes, to see that it runs")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    check, results = Check(arguments.dry), {}
+    for section in SECTIONS:
+        name = section.__name__
+        results[name] = outcome = run_section(section, check)
+        (arguments.folder / "result.json").write_text(json.dumps(results, indent=1) + "\n")
+        shown = json.dumps(outcome["result"])[:400] if outcome["ok"] else outcome["error"]
+        print(f"{'ok  ' if outcome['ok'] else 'FAIL'} {name} {outcome['seconds']} s  {shown}", flush=True)
+    return 0 if all(outcome["ok"] for outcome in results.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# The check of a GPU machine, from a checkout that is not installed: bench/gpu_check.sh [--dry] OUT_FOLDER
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# dipfast.kernels lives in kernels/: a copy under the package stands in for the installed mapping.
+site=$(mktemp -d)
+trap 'rm -rf "$site"' EXIT
+cp -r dipfast "$site/dipfast"
+cp -r kernels "$site/dipfast/kernels"
+
+PYTHONPATH="$site" PYTHONUNBUFFERED=1 python3 bench/gpu_check.py "$@"
