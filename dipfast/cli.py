@@ -284,11 +284,13 @@ def bench_step(
 
     from dipfast.bench.step import bench_step as measure
     from dipfast.bench.step import print_bench
+    from dipfast.fit import keep_freed_memory
 
     if size % 32:
         raise UsageError(f"--size should be a multiple of 32, is {size}")
     if threads is not None:
         torch.set_num_threads(threads)
+    keep_freed_memory()  # as a worker does
     engines, precisions = engine or [Engine.AUTO], precision or [Precision.AUTO]
     result = measure(
         size,

@@ -21,7 +21,7 @@ from dipfast.batch.plan import Job
 from dipfast.batch.restore import Observation, Restored, describe, observe, restore
 from dipfast.errors import DipfastError, ItemError
 from dipfast.files import sha256_of, write_atomic
-from dipfast.fit import Cancelled, Workbench
+from dipfast.fit import Cancelled, Workbench, keep_freed_memory
 from dipfast.image import Image, Limits, check_output, encode, format_of, read
 from dipfast.samples import locate
 
@@ -36,6 +36,7 @@ def work(connection: Connection, root: str, name: str, device: str, threads: int
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what Ctrl-C means
     torch.set_num_threads(threads)
+    keep_freed_memory()
     folder, workbench = RunFolder(Path(root)), Workbench()
     connection.send({"event": "ready", "worker": name})
     while (job := _next(connection)) is not None:

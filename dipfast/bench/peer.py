@@ -8,12 +8,16 @@ denoising notebook does; `cleaned loop` does neither.
 from __future__ import annotations
 
 import importlib
+import multiprocessing as mp
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -25,16 +29,51 @@ Loop = Callable[[int], None]
 def peer_loops(checkout: Path, picture: Tensor, device: torch.device) -> list[tuple[str, Loop]]:
     """The cleaned and the notebook's loop over the original network on ``picture`` [3, H, W], in float32.
 
+    Each runs in a process of its own, as its user would run it: what dipfast sets for its own process does not help it.
     Raises UsageError where ``checkout`` has no `models/skip.py` that can be imported.
     """
-    skip = _skip(checkout)
+    if not (checkout / "models" / "skip.py").is_file():
+        raise UsageError(f"--peer {checkout}: should be a checkout of deep-image-prior, and has no models/skip.py")
     loops = (("original, cleaned loop", False), ("original, own loop", True))
-    return [(name, _loop(skip, picture.to(device)[None], watched)) for name, watched in loops]
+    return [(name, _remote(checkout, picture, str(device), watched)) for name, watched in loops]
+
+
+def _remote(checkout: Path, picture: Tensor, device: str, watched: bool) -> Loop:
+    context = mp.get_context("spawn")
+    ours, theirs = context.Pipe()
+    arguments = (theirs, checkout, picture.numpy(), device, watched, torch.get_num_threads())
+    context.Process(target=_serve, args=arguments, daemon=True).start()
+    theirs.close()
+
+    def run(count: int) -> None:
+        ours.send(count)
+        problem = ours.recv()
+        if problem is not None:
+            raise UsageError(problem)
+
+    return run
+
+
+def _serve(
+    connection: Connection, checkout: Path, picture: np.ndarray, device: str, watched: bool, threads: int
+) -> None:
+    """Take as many steps as each message says, answering None, or what is wrong with the checkout."""
+    torch.set_num_threads(threads)
+    try:
+        run = _loop(_skip(checkout), torch.from_numpy(picture).to(device)[None], watched)
+    except UsageError as error:
+        connection.recv()
+        connection.send(str(error))
+        return
+    with suppress(EOFError):
+        while True:
+            run(connection.recv())
+            if device != "cpu":
+                torch.cuda.synchronize()
+            connection.send(None)
 
 
 def _skip(checkout: Path) -> Callable[..., nn.Module]:
-    if not (checkout / "models" / "skip.py").is_file():
-        raise UsageError(f"--peer {checkout}: should be a checkout of deep-image-prior, and has no models/skip.py")
     sys.path.insert(0, str(checkout))
     try:
         with warnings.catch_warnings():
