@@ -391,6 +391,8 @@ def _run(
 
     folder = api.output_folder(manifest, output)
     _say(progress, _opening(manifest, folder))
+    if manifest.export.formats:
+        _say(progress, "export: this version exports nothing; the fitted generators are kept in generators/")
     with make_progress(progress) as show:
         result = api.run(
             manifest,

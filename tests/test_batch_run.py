@@ -157,8 +157,15 @@ def test_too_many_failures_end_the_run(inputs: Path) -> None:
     bad = manifest(inputs, task__noise__sigma="auto", fit__device="cuda:40")
     result = run(bad, folder, workers=1, max_failures=0)
     assert result.exit_code == 3
-    assert result.gave_up == "more than 0 items failed"
+    assert result.gave_up == "more items failed than allowed"
     assert [row.status for row in result.rows].count("pending") == 2
+
+
+def test_inputs_that_cannot_be_read_count_as_failures_too(inputs: Path) -> None:
+    (inputs / "b.png").write_bytes(b"no picture")
+    result = run(manifest(inputs), RunFolder(inputs.parent / "run"), workers=1, max_failures=0)
+    assert result.gave_up == "more items failed than allowed"
+    assert [row.status for row in result.rows] == ["pending", "failed", "pending"]
 
 
 DRIVER = """

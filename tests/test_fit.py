@@ -346,3 +346,10 @@ print([faults() for _ in range(4)][-1])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 1000  # 64 MiB faulted in anew would be 16384 pages
+
+
+def test_a_fit_that_was_rolled_back_says_so(noisy: tasks.Problem) -> None:
+    jumpy = fitted(noisy, steps=400, optimizer={"type": "adam", "lr": 0.3}, rollback_db=0.05)
+    assert jumpy.rollbacks > 0
+    assert jumpy.why.endswith(f"; rolled back {jumpy.rollbacks} times")
+    assert "rolled back" not in fitted(noisy).why

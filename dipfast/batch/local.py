@@ -145,7 +145,7 @@ class Driver:
     def _fail(self, event: Event) -> None:
         self.outcome.failed.append(event)
         if self.max_failures is not None and len(self.outcome.failed) > self.max_failures:
-            self.outcome.gave_up = f"more than {self.max_failures} items failed"
+            self.outcome.gave_up = "more items failed than allowed"
 
     def _bury(self, worker: Worker) -> None:
         """A worker died: its item loses an attempt, and another worker takes its place."""

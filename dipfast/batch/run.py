@@ -142,8 +142,11 @@ def run(
         todo, done = _split(prepared.jobs, folder, resume)
         on_event({"event": "started", "jobs": len(todo), "done": done, "time": now()})
         outcome = Outcome()
-        if todo:
-            outcome = execute(ordered(todo), places[: len(todo)], folder, on_event, max_failures)
+        allowed = None if max_failures is None else max_failures - len(prepared.failed)
+        if allowed is not None and allowed < 0:
+            outcome.gave_up = "more items failed than allowed"
+        elif todo:
+            outcome = execute(ordered(todo), places[: len(todo)], folder, on_event, allowed)
         rows = rows_of(folder)
     seconds = time.perf_counter() - start
     return RunResult(folder, rows, done, seconds, outcome.signal, outcome.gave_up)

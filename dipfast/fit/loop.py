@@ -146,9 +146,17 @@ def _result(
         machine=machine,
         steps=steps,
         chosen_step=int(state.stop.best_step) + 1 if steps else 0,
-        why=state.stop.why() if steps else "no steps asked for",
+        why=_why(state, watch, steps),
         rollbacks=watch.rollbacks,
         programs=programs,
         losses=[(i + 1, curve[i]) for i in range(stride - 1, steps, stride)],
         seconds={"setup": ready - start, "fit": time.perf_counter() - ready},
     )
+
+
+def _why(state: FitState, watch: Watch, steps: int) -> str:
+    """Why the fit ended, and that it was rolled back on the way, where it was."""
+    if not steps:
+        return "no steps asked for"
+    times = f"; rolled back {watch.rollbacks} times" if watch.rollbacks else ""
+    return state.stop.why() + times
