@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-import json
+import re
 import sys
 import traceback
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dipfast.errors import DipfastError, ItemError, MachineError, NothingMatchedError, UsageError
+from dipfast.cli_bench import bench
+from dipfast.cli_options import (
+    AsJson,
+    Asked,
+    Devices,
+    Executor,
+    Progress,
+    ProgressChoice,
+    ResumeChoice,
+    Run,
+    Workers,
+    ask,
+    console,
+    print_json,
+    taking,
+)
+from dipfast.errors import DipfastError, ItemError, MachineError, UsageError
 
 if TYPE_CHECKING:
     from dipfast.batch.run import RunResult
@@ -26,144 +41,36 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-bench = typer.Typer(help="Measure: every number with its machine, versions and raw samples.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
 
-class BenchOptimizer(StrEnum):
-    """What updates the weights."""
-
-    ADAM = "adam"
-    MUON = "muon"
-
-
-class Preset(StrEnum):
-    """Named settings."""
-
-    FAST = "fast"
-    BALANCED = "balanced"
-    BEST = "best"
-    PAPER = "paper"
-
-
-class Engine(StrEnum):
-    """How a step is run."""
-
-    AUTO = "auto"
-    EAGER = "eager"
-    COMPILE = "compile"
-    CUDAGRAPH = "cudagraph"
-
-
-class Precision(StrEnum):
-    """What convolutions compute in."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    TF32 = "tf32"
-    BF16 = "bf16"
-    FP16 = "fp16"
-
-
-class Executor(StrEnum):
-    """What workers run on."""
-
-    LOCAL = "local"
-    RAY = "ray"
-    SLURM = "slurm"
-
-
-class ResumeChoice(StrEnum):
-    """What to do again."""
-
-    AUTO = "auto"
-    NEVER = "never"
-    FAILED = "failed"
-
-
-class ProgressChoice(StrEnum):
-    """How progress is shown."""
-
-    AUTO = "auto"
-    RICH = "rich"
-    PLAIN = "plain"
-    JSON = "json"
-    NONE = "none"
-
-
-Source = Annotated[str, typer.Argument(help="manifest.yaml, a folder, a glob, or one image", metavar="SOURCE")]
-Run = Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN")]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
-TaskOption = Annotated[str | None, typer.Option("--task", metavar="T", help="denoise, jpeg, inpaint or superres")]
-PresetOption = Annotated[Preset | None, typer.Option("--preset", help="what all settings start from")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any manifest key, dotted: fit.steps=500")
-]
-SeedOption = Annotated[int | None, typer.Option("--seed", metavar="N", help="short for --set fit.seed=N")]
-LimitOption = Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="only the first N items")]
-ShardOption = Annotated[str | None, typer.Option("--shard", metavar="I/N", help="part I of N of the items, I from 1")]
-DevicesOption = Annotated[str, typer.Option("--devices", metavar="auto|cpu|cuda:0,1", help="where workers run")]
-WorkersOption = Annotated[int | None, typer.Option("--workers", metavar="N", min=1, help="processes on the CPU")]
-EngineOption = Annotated[Engine | None, typer.Option("--engine", help="how a step is run")]
-PrecisionOption = Annotated[Precision | None, typer.Option("--precision", help="of the convolutions")]
-
-
 @app.command()
+@taking(ask)
 def run(
-    source: Source,
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="RUN", help="the run's folder")] = None,
-    task: TaskOption = None,
-    preset: PresetOption = None,
-    sets: SetOption = None,
-    devices: DevicesOption = "auto",
-    workers: WorkersOption = None,
-    engine: EngineOption = None,
-    precision: PrecisionOption = None,
-    seed: SeedOption = None,
+    asked: Asked,
     executor: Annotated[Executor, typer.Option(help="what workers run on")] = Executor.LOCAL,
-    shard: ShardOption = None,
-    limit: LimitOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan, write nothing")] = False,
     resume: Annotated[ResumeChoice, typer.Option(help="what to do again")] = ResumeChoice.AUTO,
     max_failures: Annotated[
-        str | None, typer.Option("--max-failures", metavar="N|P%", help="give up after so many failed items")
+        str | None, typer.Option("--max-failures", metavar="N|P%", help="give up after more failed items than this")
     ] = None,
-    progress: Annotated[ProgressChoice, typer.Option(help="how to show progress")] = ProgressChoice.AUTO,
-    reference: Annotated[
-        Path | None, typer.Option("--reference", metavar="DIR", help="true images of the same names, for metrics")
-    ] = None,
+    progress: Progress = ProgressChoice.AUTO,
 ) -> None:
     """Restore every image of SOURCE. The same command again does only what is not done."""
-    manifest = _manifest(
-        source, task, preset, sets, seed, limit, shard, engine, precision, None if reference is None else str(reference)
-    )
     if executor != "local":
         raise MachineError(f"--executor {executor}: this version runs on one machine only; use local")
     if dry_run:
-        _print_plan(manifest, output, devices, workers, as_json=False)
+        _print_plan(asked, as_json=False)
         return
-    result = _run(manifest, output, devices, workers, str(resume), max_failures, str(progress))
+    result = _run(asked, resume, max_failures, progress)
     raise typer.Exit(result.exit_code)
 
 
 @app.command()
-def plan(
-    source: Source,
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="RUN", help="the run's folder")] = None,
-    task: TaskOption = None,
-    preset: PresetOption = None,
-    sets: SetOption = None,
-    devices: DevicesOption = "auto",
-    workers: WorkersOption = None,
-    seed: SeedOption = None,
-    shard: ShardOption = None,
-    limit: LimitOption = None,
-    as_json: AsJson = False,
-) -> None:
+@taking(ask)
+def plan(asked: Asked, as_json: AsJson = False) -> None:
     """Show what a run would do: buckets, predicted seconds and memory, output names. Writes nothing."""
-    _print_plan(_manifest(source, task, preset, sets, seed, limit, shard), output, devices, workers, as_json)
+    _print_plan(asked, as_json)
 
 
 @app.command()
@@ -176,17 +83,17 @@ def status(run: Run, as_json: AsJson = False) -> None:
     rows = rows_of(RunFolder(run))
     summary = summarize(rows)
     if as_json:
-        _print_json(summary | {"rows": [row_as_json(row) for row in rows]})
+        print_json(summary | {"rows": [row_as_json(row) for row in rows]})
     else:
-        print_summary(summary, _console())
+        print_summary(summary, console())
 
 
 @app.command()
 def retry(
     run: Run,
-    devices: DevicesOption = "auto",
-    workers: WorkersOption = None,
-    progress: Annotated[ProgressChoice, typer.Option(help="how to show progress")] = ProgressChoice.AUTO,
+    devices: Devices = "auto",
+    workers: Workers = None,
+    progress: Progress = ProgressChoice.AUTO,
 ) -> None:
     """Do again what failed in a run, and only that."""
     from dipfast.manifest import load
@@ -194,7 +101,7 @@ def retry(
     resolved = run / "manifest.resolved.yaml"
     if not resolved.is_file():
         raise UsageError(f"{run}: holds no run (it has no manifest.resolved.yaml)")
-    result = _run(load(str(resolved)), run, devices, workers, "failed", None, str(progress))
+    result = _run(Asked(load(str(resolved)), run, devices, workers), "failed", None, progress)
     raise typer.Exit(result.exit_code)
 
 
@@ -214,9 +121,9 @@ def evaluate(
 
     scores = measure(RunFolder(run), reference)
     if as_json:
-        _print_json(scores)
+        print_json(scores)
     else:
-        print_scores(scores, _console())
+        print_scores(scores, console())
     if fail_under is not None:
         from dipfast.report.evaluate import check
 
@@ -259,53 +166,9 @@ def doctor(as_json: AsJson = False) -> None:
 
     findings = examine()
     if as_json:
-        _print_json(findings)
+        print_json(findings)
     else:
-        print_findings(findings, _console())
-
-
-@bench.command("step")
-def bench_step(
-    size: Annotated[int, typer.Option(metavar="N", min=64, help="height and width of the picture")] = 256,
-    engine: Annotated[list[Engine] | None, typer.Option("--engine", help="again for each; auto unless given")] = None,
-    precision: Annotated[
-        list[Precision] | None, typer.Option("--precision", help="again for each; auto unless given")
-    ] = None,
-    optimizer: Annotated[BenchOptimizer, typer.Option(help="what updates the weights")] = BenchOptimizer.ADAM,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda:N")] = "auto",
-    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads")] = None,
-    rounds: Annotated[int, typer.Option(metavar="N", min=1, help="samples of each variant")] = 5,
-    steps: Annotated[int, typer.Option(metavar="N", min=1, help="steps a sample")] = 3,
-    peer: Annotated[Path | None, typer.Option(metavar="PATH", help="a checkout of the original code")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Time one fit step of the standard generator, by engine and precision, interleaved."""
-    import torch
-
-    from dipfast.bench.step import bench_step as measure
-    from dipfast.bench.step import print_bench
-    from dipfast.fit import keep_freed_memory
-
-    if size % 32:
-        raise UsageError(f"--size should be a multiple of 32, is {size}")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    keep_freed_memory()  # as a worker does
-    engines, precisions = engine or [Engine.AUTO], precision or [Precision.AUTO]
-    result = measure(
-        size,
-        engines,
-        precisions,
-        device=device,
-        optimizer=optimizer,
-        rounds=rounds,
-        steps=steps,
-        peer=peer,
-    )
-    if as_json:
-        _print_json(result)
-    else:
-        print_bench(result, _console())
+        print_findings(findings, console())
 
 
 @app.command()
@@ -313,7 +176,7 @@ def schema() -> None:
     """Print the manifest's JSON Schema, for editors."""
     from dipfast.manifest import json_schema
 
-    _print_json(json_schema())
+    print_json(json_schema())
 
 
 def _version(value: bool) -> None:
@@ -333,77 +196,28 @@ def _options(
     pass
 
 
-def _manifest(
-    source: str,
-    task: str | None,
-    preset: str | None,
-    sets: list[str] | None,
-    seed: int | None,
-    limit: int | None,
-    shard: str | None,
-    engine: str | None = None,
-    precision: str | None = None,
-    reference: str | None = None,
-) -> Manifest:
-    from dataclasses import replace
-
-    from dipfast.batch.plan import shard as part
-    from dipfast.manifest import load
-
-    manifest = load(
-        source,
-        sets=sets or (),
-        task=task,
-        preset=preset,
-        seed=seed,
-        engine=engine,
-        precision=precision,
-        reference=reference,
-    )
-    items = manifest.items
-    if shard is not None:
-        items = tuple(part(items, *_shard(shard)))
-    items = items[:limit]
-    if not items:
-        raise NothingMatchedError(f"{source}: no item is left by --shard {shard}")
-    return replace(manifest, items=items)
-
-
-def _shard(text: str) -> tuple[int, int]:
-    index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
-        raise UsageError(f"--shard should be I/N with I from 1 to N, is {text!r}")
-    return int(index), int(count)
-
-
-def _run(
-    manifest: Manifest,
-    output: Path | None,
-    devices: str,
-    workers: int | None,
-    resume: str,
-    max_failures: str | None,
-    progress: str,
-) -> RunResult:
+def _run(asked: Asked, resume: str, max_failures: str | None, progress: str) -> RunResult:
     from dipfast import api
     from dipfast.progress import make_progress
     from dipfast.report import print_summary, summarize
 
-    folder = api.output_folder(manifest, output)
+    manifest = asked.manifest
+    folder = api.output_folder(manifest, asked.output)
+    allowed = _max_failures(max_failures, len(manifest.items))
     _say(progress, _opening(manifest, folder))
     if manifest.export.formats:
         _say(progress, "export: this version exports nothing; the fitted generators are kept in generators/")
-    with make_progress(progress) as show:
+    with make_progress(str(progress)) as show:
         result = api.run(
             manifest,
             folder,
-            devices=devices,
-            workers=workers,
-            resume=resume,  # type: ignore[arg-type]
-            max_failures=_max_failures(max_failures, len(manifest.items)),
+            devices=asked.devices,
+            workers=asked.workers,
+            resume=str(resume),  # type: ignore[arg-type]
+            max_failures=allowed,
             on_event=show,
         )
-    print_summary(summarize(result.rows, result.seconds, already_done=result.already_done), _console())
+    print_summary(summarize(result.rows, result.seconds, already_done=result.already_done), console())
     _say(progress, _closing(result))
     return result
 
@@ -426,31 +240,22 @@ def _closing(result: RunResult) -> str:
 def _max_failures(text: str | None, items: int) -> int | None:
     if text is None:
         return None
-    number = text.removesuffix("%")
-    if not number.isdigit() or (text.endswith("%") and int(number) > 100):
+    match = re.fullmatch(r"([0-9]{1,9})(%?)", text)
+    if match is None or (match[2] and int(match[1]) > 100):
         raise UsageError(f"--max-failures should be a number or a percentage like 10%, is {text!r}")
-    return int(number) * items // 100 if text.endswith("%") else int(number)
+    return int(match[1]) * items // 100 if match[2] else int(match[1])
 
 
-def _print_plan(manifest: Manifest, output: Path | None, devices: str, workers: int | None, as_json: bool) -> None:
+def _print_plan(asked: Asked, as_json: bool) -> None:
     from dipfast import api
     from dipfast.batch.forecast import forecast, print_forecast
 
-    prediction = forecast(manifest, api.output_folder(manifest, output), devices, workers)
+    folder = api.output_folder(asked.manifest, asked.output)
+    prediction = forecast(asked.manifest, folder, asked.devices, asked.workers)
     if as_json:
-        _print_json(prediction)
+        print_json(prediction)
     else:
-        print_forecast(prediction, _console())
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        print_forecast(prediction, console())
 
 
 def _say(progress: str, text: str) -> None:

@@ -13,10 +13,10 @@ from dipfast.cli import app, main
 from dipfast.image import Source, write
 
 TINY = ["--set", "generator.channels=[8, 8]", "--set", "generator.input.depth=4", "--set", "fit.steps=3"]
+SELECTION = "source output task preset sets devices workers engine precision seed shard limit reference"
 FLAGS = {
-    "run": "source output task preset sets devices workers engine precision seed executor shard limit dry_run resume "
-    "max_failures progress reference",
-    "plan": "source output task preset sets devices workers seed shard limit as_json",
+    "run": f"{SELECTION} executor dry_run resume max_failures progress",
+    "plan": f"{SELECTION} as_json",
     "status": "run as_json",
     "retry": "run devices workers progress",
     "evaluate": "run reference as_json fail_under",
@@ -59,8 +59,13 @@ def test_verbs_and_flags_are_the_contracts() -> None:
         (["run", "{image}", "--devices", "cuda:77"], 5, "--devices cuda:77: this machine has"),
         (["run", "{image}", "--executor", "ray"], 5, "--executor ray"),
         (["run", "{image}", "--shard", "3/2"], 2, "--shard should be I/N"),
+        (["run", "{image}", "--shard", "²/²"], 2, "--shard should be I/N"),
         (["run", "{image}", "--shard", "2/2"], 4, "no item is left by --shard 2/2"),
         (["run", "{image}", "--max-failures", "many"], 2, "--max-failures should be a number"),
+        (["run", "{image}", "--max-failures", "²"], 2, "--max-failures should be a number"),
+        (["run", "{image}", "--devices", "cuda:²"], 2, "--devices should be auto, cpu, or cuda:0,1"),
+        (["run", "{image}", "--reference", "{dir}/no"], 2, "--reference"),
+        (["plan", "{image}", "--reference", "{dir}/no"], 2, "--reference"),
         (["run", "{image}", "--preset", "slow"], 2, "slow"),
         (["run"], 2, "SOURCE"),
         (["status", "{dir}"], 2, "holds no run"),

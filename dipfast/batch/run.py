@@ -213,7 +213,7 @@ def places_for(devices: str, jobs: int, workers: int | None = None) -> list[Plac
 
 def _indices(devices: str) -> list[int]:
     kind, _, numbers = devices.partition(":")
-    if kind != "cuda" or not all(number.isdigit() for number in numbers.split(",")):
+    if kind != "cuda" or not all(number.isdecimal() and number.isascii() for number in numbers.split(",")):
         raise UsageError(f"--devices should be auto, cpu, or cuda:0,1 and so on, is {devices!r}")
     return sorted({int(number) for number in numbers.split(",")})
 

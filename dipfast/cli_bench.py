@@ -1,0 +1,63 @@
+"""The verbs of `dipfast bench`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dipfast.cli_options import AsJson, Engine, Precision, console, print_json
+from dipfast.errors import UsageError
+
+bench = typer.Typer(help="Measure: every number with its machine, versions and raw samples.", no_args_is_help=True)
+
+
+class Optimizer(StrEnum):
+    """What updates the weights."""
+
+    ADAM = "adam"
+    MUON = "muon"
+
+
+@bench.command()
+def step(
+    size: Annotated[int, typer.Option(metavar="N", min=64, help="height and width of the picture")] = 256,
+    engine: Annotated[list[Engine] | None, typer.Option("--engine", help="again for each; auto unless given")] = None,
+    precision: Annotated[
+        list[Precision] | None, typer.Option("--precision", help="again for each; auto unless given")
+    ] = None,
+    optimizer: Annotated[Optimizer, typer.Option(help="what updates the weights")] = Optimizer.ADAM,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda:N")] = "auto",
+    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads")] = None,
+    rounds: Annotated[int, typer.Option(metavar="N", min=1, help="samples of each variant")] = 5,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="steps a sample")] = 3,
+    peer: Annotated[Path | None, typer.Option(metavar="PATH", help="a checkout of the original code")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time one fit step of the standard generator, by engine and precision, interleaved."""
+    import torch
+
+    from dipfast.bench.step import bench_step, print_bench
+    from dipfast.fit import keep_freed_memory
+
+    if size % 32:
+        raise UsageError(f"--size should be a multiple of 32, is {size}")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    keep_freed_memory()  # as a worker does
+    result = bench_step(
+        size,
+        engine or [Engine.AUTO],
+        precision or [Precision.AUTO],
+        device=device,
+        optimizer=optimizer,
+        rounds=rounds,
+        steps=steps,
+        peer=peer,
+    )
+    if as_json:
+        print_json(result)
+    else:
+        print_bench(result, console())

@@ -1,0 +1,176 @@
+"""What the verbs of the command line share: their options, and how they print."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dipfast.errors import NothingMatchedError, UsageError
+
+if TYPE_CHECKING:
+    from dipfast.manifest import Manifest
+
+
+class Preset(StrEnum):
+    """Named settings."""
+
+    FAST = "fast"
+    BALANCED = "balanced"
+    BEST = "best"
+    PAPER = "paper"
+
+
+class Engine(StrEnum):
+    """How a step is run."""
+
+    AUTO = "auto"
+    EAGER = "eager"
+    COMPILE = "compile"
+    CUDAGRAPH = "cudagraph"
+
+
+class Precision(StrEnum):
+    """What convolutions compute in."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    TF32 = "tf32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+class Executor(StrEnum):
+    """What workers run on."""
+
+    LOCAL = "local"
+    RAY = "ray"
+    SLURM = "slurm"
+
+
+class ResumeChoice(StrEnum):
+    """What to do again."""
+
+    AUTO = "auto"
+    NEVER = "never"
+    FAILED = "failed"
+
+
+class ProgressChoice(StrEnum):
+    """How progress is shown."""
+
+    AUTO = "auto"
+    RICH = "rich"
+    PLAIN = "plain"
+    JSON = "json"
+    NONE = "none"
+
+
+Run = Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
+Devices = Annotated[str, typer.Option("--devices", metavar="auto|cpu|cuda:0,1", help="where workers run")]
+Workers = Annotated[int | None, typer.Option("--workers", metavar="N", min=1, help="processes on the CPU")]
+Progress = Annotated[ProgressChoice, typer.Option(help="how to show progress")]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What `run` and `plan` are about."""
+
+    manifest: Manifest
+    output: Path | None
+    devices: str
+    workers: int | None
+
+
+def ask(
+    source: Annotated[str, typer.Argument(help="manifest.yaml, a folder, a glob, or one image", metavar="SOURCE")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="RUN", help="the run's folder")] = None,
+    task: Annotated[str | None, typer.Option("--task", metavar="T", help="denoise, jpeg, inpaint or superres")] = None,
+    preset: Annotated[Preset | None, typer.Option("--preset", help="what all settings start from")] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any manifest key, dotted: fit.steps=500")
+    ] = None,
+    devices: Devices = "auto",
+    workers: Workers = None,
+    engine: Annotated[Engine | None, typer.Option("--engine", help="how a step is run")] = None,
+    precision: Annotated[Precision | None, typer.Option("--precision", help="of the convolutions")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="short for --set fit.seed=N")] = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="I/N", help="part I of N of the items, I from 1")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="only the first N items")] = None,
+    reference: Annotated[
+        Path | None, typer.Option("--reference", metavar="DIR", help="true images of the same names, for metrics")
+    ] = None,
+) -> Asked:
+    """The manifest behind SOURCE with all options in it. Raises what `dipfast.manifest.load` raises."""
+    from dataclasses import replace
+
+    from dipfast.batch.plan import shard as part
+    from dipfast.manifest import load
+
+    if reference is not None and not reference.exists():
+        raise UsageError(f"--reference {reference}: should be a folder, is not there")
+    manifest = load(
+        source,
+        sets=sets or (),
+        task=task,
+        preset=preset,
+        seed=seed,
+        engine=engine,
+        precision=precision,
+        reference=None if reference is None else str(reference),
+    )
+    items = manifest.items if shard is None else tuple(part(manifest.items, *_shard(shard)))
+    if not items:
+        raise NothingMatchedError(f"{source}: no item is left by --shard {shard}")
+    return Asked(replace(manifest, items=items[:limit]), output, devices, workers)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    index, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 1 <= index <= count:
+        raise UsageError(f"--shard should be I/N with I from 1 to N, is {text!r}")
+    return index, count
+
+
+def taking(first: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a verb so that it has the options of ``first`` too, and gets its result as its first argument."""
+    shared = inspect.signature(first, eval_str=True).parameters
+
+    def decorate(verb: Callable[..., Any]) -> Callable[..., Any]:
+        own = list(inspect.signature(verb, eval_str=True).parameters.values())[1:]
+
+        def run(**given: Any) -> Any:
+            result = first(**{name: given.pop(name) for name in shared})
+            return verb(result, **given)
+
+        signature = inspect.Signature([*shared.values(), *own])
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+        run.__name__, run.__doc__ = verb.__name__, verb.__doc__
+        return run
+
+    return decorate
+
+
+def print_json(value: Any) -> None:
+    """A result for machines."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def console() -> Any:
+    """Where tables for people go: standard output."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
