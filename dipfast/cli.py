@@ -198,12 +198,14 @@ def _options(
 
 def _run(asked: Asked, resume: str, max_failures: str | None, progress: str) -> RunResult:
     from dipfast import api
+    from dipfast.batch.run import ready
     from dipfast.progress import make_progress
     from dipfast.report import print_summary, summarize
 
     manifest = asked.manifest
     folder = api.output_folder(manifest, asked.output)
     allowed = _max_failures(max_failures, len(manifest.items))
+    ready(manifest, asked.devices, asked.workers)  # what is wrong is said alone
     _say(progress, _opening(manifest, folder))
     if manifest.export.formats:
         _say(progress, "export: this version exports nothing; the fitted generators are kept in generators/")

@@ -154,7 +154,7 @@ def test_resume_never_fits_all_again_to_the_same_bytes(inputs: Path) -> None:
 
 def test_too_many_failures_end_the_run(inputs: Path) -> None:
     folder = RunFolder(inputs.parent / "run")
-    bad = manifest(inputs, task__noise__sigma="auto", fit__device="cuda:40")
+    bad = manifest(inputs, degrade="{type: gaussian, sigma: 25, crop: 1000}")
     result = run(bad, folder, workers=1, max_failures=0)
     assert result.exit_code == 3
     assert result.gave_up == "more items failed than allowed"

@@ -58,6 +58,11 @@ def test_verbs_and_flags_are_the_contracts() -> None:
         (["run", "{image}", "--devices", "gpu"], 2, "--devices should be auto, cpu, or cuda:0,1"),
         (["run", "{image}", "--devices", "cuda:77"], 5, "--devices cuda:77: this machine has"),
         (["run", "{image}", "--executor", "ray"], 5, "--executor ray"),
+        (["run", "{image}", "--devices", "cpu", "--engine", "cudagraph"], 5, "fit.engine is cudagraph"),
+        (["run", "{image}", "--precision", "fp16"], 5, "fit.precision is fp16"),
+        (["run", "{image}", "--set", "fit.device=cuda:77"], 5, "fit.device is cuda:77"),
+        (["run", "{image}", "--precision", "fp16", "--dry-run"], 5, "fit.precision is fp16"),
+        (["plan", "{image}", "--precision", "fp16"], 5, "fit.precision is fp16"),
         (["run", "{image}", "--shard", "3/2"], 2, "--shard should be I/N"),
         (["run", "{image}", "--shard", "²/²"], 2, "--shard should be I/N"),
         (["run", "{image}", "--shard", "2/2"], 4, "no item is left by --shard 2/2"),
@@ -83,7 +88,18 @@ def test_a_mistake_is_one_line_and_its_exit_code(
     assert (got, out) == (code, "")
     assert message in error
     assert "Traceback" not in error
+    assert code != 5 or error.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_plan_names_the_precision_that_will_run(
+    precision: str, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["plan", str(image), "--devices", "cpu", "--precision", precision, *TINY]
+    assert f"eager {precision})" in said(capsys, *arguments)[1]
+    plan = json.loads(said(capsys, *arguments, "--json")[1])
+    assert [item["precision"] for item in plan["items"]] == [precision]
 
 
 def test_every_mistake_of_a_manifest_is_named_with_its_place(

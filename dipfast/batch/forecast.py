@@ -9,8 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from dipfast.batch.ledger import RunFolder
+from dipfast.batch.local import Place
 from dipfast.batch.plan import Job, ordered, predicted_bytes, predicted_seconds
-from dipfast.batch.run import places_for, prepare
+from dipfast.batch.restore import fit_plan
+from dipfast.batch.run import prepare, ready
+from dipfast.fit import choose_machine
 from dipfast.manifest import Manifest
 
 SHOWN = 40  # output names in the table; --json has all
@@ -18,16 +21,14 @@ SHOWN = 40  # output names in the table; --json has all
 
 def forecast(manifest: Manifest, folder: Path, devices: str, workers: int | None) -> dict[str, Any]:
     """The plan as plain data. Reads the inputs and, where there is one, the run's folder; writes nothing."""
+    places = ready(manifest, devices, workers)
     prepared = prepare(manifest.items)
-    places = places_for(devices, len(manifest.items), workers)
-    precision = _precision(places[0].device)
     run = RunFolder(folder)
-    rows = [_row(job, run, places[0].device, places[0].threads, precision) for job in ordered(prepared.jobs)]
+    rows = [_row(job, run, places[0]) for job in ordered(prepared.jobs)]
     left = [row["seconds"] for row in rows if not row["done"]]
     return {
         "output": str(folder),
         "workers": [{"device": place.device, "threads": place.threads} for place in places],
-        "precision": precision,
         "items": rows,
         "failed": [{"path": event["path"], "reason": event["reason"]} for event in prepared.failed],
         "buckets": _buckets(rows),
@@ -35,17 +36,9 @@ def forecast(manifest: Manifest, folder: Path, devices: str, workers: int | None
     }
 
 
-def _precision(device: str) -> str:
-    """What `auto` stands for on ``device``."""
-    import torch
-
-    from dipfast.fit.engine import has_fast_bf16
-
-    return "bf16" if has_fast_bf16(torch.device(device)) else "fp32"
-
-
-def _row(job: Job, run: RunFolder, device: str, threads: int, precision: str) -> dict[str, Any]:
+def _row(job: Job, run: RunFolder, place: Place) -> dict[str, Any]:
     record = run.record(job.id)
+    machine = choose_machine(fit_plan(job.settings, place.device))
     channels, height, width = job.padded
     return {
         "id": job.id,
@@ -55,7 +48,9 @@ def _row(job: Job, run: RunFolder, device: str, threads: int, precision: str) ->
         "preset": job.settings["preset"],
         "steps": job.settings["fit"]["steps"],
         "fitted_at": f"{width}×{height}×{channels}",
-        "seconds": round(predicted_seconds(job, device, threads, precision), 1),
+        "engine": machine.engine,
+        "precision": machine.precision,
+        "seconds": round(predicted_seconds(job, machine.device.type, place.threads, machine.precision), 1),
         "bytes": predicted_bytes(job),
         "done": record is not None and set(job.outputs) <= set(record["output"]["paths"]),
     }
@@ -98,7 +93,8 @@ def print_forecast(prediction: dict[str, Any], console: Console) -> None:
     for failure in prediction["failed"]:
         console.print(f"will fail: {failure['path']}: {failure['reason']}", markup=False)
     workers = prediction["workers"]
+    kinds = {f"{row['engine']} {row['precision']}" for row in prediction["items"]}
     console.print(
         f"about {prediction['seconds']:.0f} s on {len(workers)} × {workers[0]['device']} "
-        f"({workers[0]['threads']} threads, {prediction['precision']})"
+        f"({', '.join([str(workers[0]['threads']) + ' threads', *sorted(kinds)])})"
     )

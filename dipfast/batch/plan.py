@@ -88,11 +88,9 @@ def _latent_depth(latent: Mapping[str, Any], image_channels: int) -> int:
     return int(depths.get(latent["type"], latent.get("depth", 0)))
 
 
-def predicted_seconds(job: Job, device: str, threads: int, precision: str) -> float:
-    """Seconds for ``job`` on ``device`` (cpu, cuda:0 …); ``precision`` is what `auto` stands for there."""
-    kind = device.split(":")[0]
-    asked = job.settings["fit"]["precision"]
-    rate = RATES[kind, "bf16" if (precision if asked == "auto" else asked) in ("bf16", "fp16") else "fp32"]
+def predicted_seconds(job: Job, kind: str, threads: int, precision: str) -> float:
+    """Seconds for ``job`` on a device of ``kind`` (cpu, cuda) in ``precision`` (fp32, tf32 or bf16)."""
+    rate = RATES[kind, "bf16" if precision == "bf16" else "fp32"]
     return SECONDS_AROUND_A_FIT + job.flops / (rate * (threads if kind == "cpu" else 1))
 
 

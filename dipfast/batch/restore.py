@@ -79,8 +79,7 @@ def restore(
     start = time.perf_counter()
     problem = tasks.pose(task, *_padded(settings, observation))
     posed = time.perf_counter() - start
-    asked = dict(settings["fit"])
-    plan = FitPlan(**(asked | {"device": device if asked["device"] == "auto" else asked["device"]}))
+    plan = fit_plan(settings, device)
     result = fit(problem, config, plan, progress, cancelled, workbench)
     result.seconds["pose"] = posed
     height, width = (side * tasks.scale(task) for side in observation.observed.shape[1:])
@@ -104,6 +103,12 @@ def restore(
         generator=generators.to_bytes(result.generator, problem.guide, card),
         facts=problem.facts,
     )
+
+
+def fit_plan(settings: Settings, device: str) -> FitPlan:
+    """The plan of a fit by a worker on ``device``; a device that the settings name wins."""
+    asked = dict(settings["fit"])
+    return FitPlan(**(asked | {"device": device if asked["device"] == "auto" else asked["device"]}))
 
 
 def _padded(settings: Settings, observation: Observation) -> tuple[np.ndarray, np.ndarray | None]:

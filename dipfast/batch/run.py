@@ -18,8 +18,10 @@ from typing import Any, Literal
 from dipfast.batch.ledger import Record, RunFolder, dumps, failures, now
 from dipfast.batch.local import Event, Outcome, Place, execute
 from dipfast.batch.plan import Job, ordered, spread
+from dipfast.batch.restore import fit_plan
 from dipfast.errors import DipfastError, ItemError, MachineError, UsageError
 from dipfast.files import sha256_of, write_atomic
+from dipfast.fit import choose_machine
 from dipfast.image import Limits, probe
 from dipfast.manifest import Item, Manifest, content_id
 from dipfast.samples import locate
@@ -130,9 +132,7 @@ def run(
     where another run has the folder or it cannot be written, MachineError for devices that there are not.
     """
     start = time.perf_counter()
-    places = places_for(devices, len(manifest.items), workers)
-    for item in manifest.items:
-        locate(item.path)  # a sample that there is not is a mistake, found before anything is written
+    places = ready(manifest, devices, workers)
     with Locked(folder):
         prepared = prepare(manifest.items)
         _write_head(manifest, folder, prepared)
@@ -150,6 +150,20 @@ def run(
         rows = rows_of(folder)
     seconds = time.perf_counter() - start
     return RunResult(folder, rows, done, seconds, outcome.signal, outcome.gave_up)
+
+
+def ready(manifest: Manifest, devices: str, workers: int | None = None) -> list[Place]:
+    """The workers of a run, where nothing forbids it: no device, engine, precision or sample that is not here.
+
+    Raises UsageError or MachineError otherwise, before anything is read or written.
+    """
+    places = places_for(devices, len(manifest.items), workers)
+    for item in manifest.items:
+        locate(item.path)
+    for settings in {id(item.settings.fit): item.settings for item in manifest.items}.values():
+        for device in {place.device for place in places}:
+            choose_machine(fit_plan(settings.model_dump(mode="json"), device))
+    return places
 
 
 class Locked:
