@@ -120,6 +120,34 @@ def test_two_inputs_of_the_same_bytes_are_fitted_once_and_both_written(inputs: P
     assert pixels(inputs)["twin.png"] == pixels(inputs)["a.png"]
 
 
+def test_twins_of_two_formats_are_each_written_in_their_own(inputs: Path) -> None:
+    (inputs / "twin.tif").write_bytes((inputs / "a.png").read_bytes())
+    pair = parse(
+        MANIFEST.format(steps=2).replace('"*.png"', '"a.png", "twin.tif"'),
+        "m.yaml",
+        str(inputs),
+        sets=["output.template={name}.{ext}"],
+    )
+    result = run(pair, RunFolder(inputs.parent / "run"), workers=1)
+    assert result.exit_code == 0
+    assert [read(result.folder.images / name).source.format for name in ("a.png", "twin.tif")] == ["png", "tiff"]
+
+
+def test_twins_with_two_references_are_each_measured_against_their_own(inputs: Path) -> None:
+    (inputs / "twin.png").write_bytes((inputs / "a.png").read_bytes())
+    third = "{path: twin.png, reference: c.png, output: {template: third.png}}"
+    rows = "{path: a.png, reference: a.png}, {path: twin.png, reference: c.png}, " + third
+    result = run(
+        parse(MANIFEST.format(steps=2).replace('"*.png"', rows), "m.yaml", str(inputs)),
+        RunFolder(inputs.parent / "run"),
+        workers=1,
+    )
+    psnrs = [row.record["metrics"]["psnr"] for row in result.rows if row.record]
+    assert psnrs[0] != psnrs[1]
+    assert psnrs[1] == psnrs[2]
+    assert len(list(result.folder.records.iterdir())) == 2
+
+
 def test_a_damaged_output_is_made_again(inputs: Path) -> None:
     result = go(inputs)
     before = pixels(inputs)

@@ -72,6 +72,14 @@ def test_the_input_and_other_files_are_part_of_the_id() -> None:
     assert len(ids) == 5
 
 
+def test_the_format_of_the_file_to_write_is_part_of_the_id_however_it_is_spelled() -> None:
+    settings = Settings.model_validate({"output": {"template": "{name}.{ext}"}})
+    ids = [content_id(INPUT, settings, {}, f"dog.{ending}") for ending in ("png", "PNG", "jpg", "jpeg", "tif")]
+    assert ids[0] == ids[1]
+    assert ids[2] == ids[3]
+    assert len({*ids}) == 3
+
+
 def test_other_files_count_in_no_order() -> None:
     assert id_of({}, mask="1", guide="2") == id_of({}, guide="2", mask="1")
 

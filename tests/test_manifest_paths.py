@@ -113,6 +113,23 @@ def test_a_linked_folder_is_entered_only_where_the_pattern_says_so(tmp_path: Pat
     assert names(tmp_path, "**/x.png") == ["real/x.png"]
 
 
+@pytest.mark.parametrize("mark", ["items.jsonl", "manifest.resolved.yaml"])
+@pytest.mark.parametrize("pattern", [".", "**/*.png", "*/**", "*/images/*.png", "*"])
+def test_a_run_is_no_input(tmp_path: Path, mark: str, pattern: str) -> None:
+    plant(tmp_path, "x.png", f"out/{mark}", "out/images/x.png", "a/y.png", f"a/out/{mark}", "a/out/images/y.png")
+    assert not [name for name in names(tmp_path, pattern) if "out" in name]
+
+
+def test_the_pictures_of_a_run_can_be_named(tmp_path: Path) -> None:
+    plant(tmp_path, "out/items.jsonl", "out/images/x.png")
+    assert names(tmp_path, "out/images") == names(tmp_path, "out/images/*.png") == ["out/images/x.png"]
+
+
+def test_a_folder_that_is_its_own_run_gives_its_inputs_only(tmp_path: Path) -> None:
+    plant(tmp_path, "items.jsonl", "x.png", "a/y.png", "images/x.png", "images/a/y.png", "damaged/x.png")
+    assert names(tmp_path, ".") == ["a/y.png", "x.png"]
+
+
 def test_broken_links_are_listed_and_pipes_are_not(tmp_path: Path) -> None:
     (tmp_path / "broken.png").symlink_to("gone.png")
     os.mkfifo(tmp_path / "pipe.png")

@@ -78,27 +78,37 @@ def prepare(items: Sequence[Item]) -> Prepared:
         entry = {"path": item.path, "output": item.output, "id": None}
         try:
             job = _identify(item)
+            twin = by_id.get(job.id)
+            if twin is not None and None not in (twin.reference, job.reference) and twin.reference != job.reference:
+                job = _identify(item, apart=True)
+                twin = by_id.get(job.id)
         except ItemError as error:
             about = {"id": None, "path": item.path, "kind": error.kind, "reason": str(error)}
             prepared.failed.append({"event": "failed", **about})
         else:
-            twin = by_id.get(job.id)
-            by_id[job.id] = job if twin is None else replace(twin, outputs=(*twin.outputs, item.output))
+            by_id[job.id] = job if twin is None else _merged(twin, job)
             entry["id"] = job.id
         prepared.entries.append(entry)
     prepared.jobs = list(by_id.values())
     return prepared
 
 
-def _identify(item: Item) -> Job:
+def _merged(twin: Job, job: Job) -> Job:
+    return replace(twin, outputs=twin.outputs + job.outputs, reference=twin.reference or job.reference)
+
+
+def _identify(item: Item, apart: bool = False) -> Job:
+    """The job of one item. ``apart``: from a twin's that is measured against another reference."""
     settings = item.settings.model_dump(mode="json")
     path = str(locate(item.path))
     limits = settings["input"]
     header = probe(path, Limits(**(limits | {"formats": tuple(limits["formats"])})))
     digest = _hash(path)
     extra = {} if item.mask is None else {"mask": _hash(item.mask)}
+    if apart and item.reference is not None:
+        extra["reference"] = _hash(item.reference)
     return Job(
-        id=content_id(digest, item.settings, extra),
+        id=content_id(digest, item.settings, extra, item.output),
         path=item.path,
         input_sha256=digest,
         outputs=(item.output,),

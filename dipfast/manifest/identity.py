@@ -21,9 +21,15 @@ SPELLINGS = {"jpeg": "jpg", "tiff": "tif"}
 PER_SCALE = ("up_channels", "skip_channels", "kernel_down", "kernel_up", "upsample")
 
 
-def content_id(input_sha256: str, settings: Settings, extra: Mapping[str, str] = NOTHING) -> str:
-    """The id of one result. ``extra`` holds the hashes of further inputs by their role: ``{"mask": …}``."""
-    text = "\n".join((input_sha256.lower(), _compact(dict(extra)), _settings_text(settings)))
+def content_id(
+    input_sha256: str, settings: Settings, extra: Mapping[str, str] = NOTHING, output: str | None = None
+) -> str:
+    """The id of one result. ``extra`` holds the hashes of further inputs by their role: ``{"mask": …}``.
+
+    ``output`` is the file to write, whose format a template that ends in ``.{ext}`` leaves open.
+    """
+    ending = (output or settings.output.template).rpartition(".")[2].lower()
+    text = "\n".join((input_sha256.lower(), _compact(dict(extra)), _settings_text(settings, ending)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -32,14 +38,13 @@ def _compact(tree: dict[str, Any]) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _settings_text(settings: Settings) -> str:
-    return _compact(pixel_settings(settings))
+def _settings_text(settings: Settings, ending: str) -> str:
+    return _compact(pixel_settings(settings, ending))
 
 
-def pixel_settings(settings: Settings) -> dict[str, Any]:
+def pixel_settings(settings: Settings, ending: str) -> dict[str, Any]:
     """The settings that change pixels, each spelled in one way only."""
     generator = settings.generator
-    ending = settings.output.template.rpartition(".")[2].lower()
     tree = {
         "task": settings.task.model_dump(mode="json", exclude={"mask"}, exclude_none=True),
         "fit": settings.fit.model_dump(mode="json", exclude={"engine", "device"}, exclude_none=True),

@@ -2,9 +2,10 @@
 
 Names are plain strings here, not `pathlib` objects: there may be a million of them. Bytes that are not UTF-8
 travel in them as surrogates. Links to files are listed; links to folders are followed only where the pattern
-spells the level, never by `**`, so that no loop of links is endless. This file opens no image.
+spells the level, never by `**`, so that no loop of links is endless. Folders of runs are left out, lest a run
+restore its own results. This file opens no image.
 """
-# ruff: noqa: PTH110, PTH112, PTH118, PTH119, PTH206
+# ruff: noqa: PTH110, PTH112, PTH113, PTH118, PTH119, PTH206
 
 from __future__ import annotations
 
@@ -23,6 +24,8 @@ SAMPLE = "sample:"
 FILE_URL = "file://"
 WILD = re.compile(r"[*?\[]")
 HAS_WILD = WILD.search
+RUN_FILES = ("items.jsonl", "manifest.resolved.yaml")  # a folder with one of them is a run's
+RUN_PICTURES = ("images", "damaged", "export")  # what a run writes and what is no input of the next
 
 
 class PathError(Exception):
@@ -137,13 +140,24 @@ def _deeper(folder: str, parts: Sequence[str], index: int) -> list[tuple[str, in
     """The folders to look through next, and the part that is next there."""
     part = parts[index]
     if part == "**":
-        inner = [entry.path for entry in _entries(folder) if _is_folder(entry, follow=False)]
-        return [(folder, index + 1), *((path, index) for path in inner if not _hidden(path))]
+        inner = [path for path in _folders(folder, follow=False) if not _hidden(path)]
+        return [(folder, index + 1), *((path, index) for path in inner)]
     if not HAS_WILD(part):
         path = os.path.join(folder, part)
         return [(path, index + 1)] if os.path.isdir(path) else []
-    inner = [e.path for e in _entries(folder) if _matching(e.name, part) and _is_folder(e, follow=True)]
+    inner = [path for path in _folders(folder, follow=True) if _matching(os.path.basename(path), part)]
     return [(path, index + 1) for path in inner]
+
+
+def _folders(folder: str, *, follow: bool) -> list[str]:
+    """The folders in ``folder`` that may hold inputs: no run's, and where it is itself a run's, not its pictures."""
+    products = RUN_PICTURES if _is_run(folder) else ()
+    inner = [entry for entry in _entries(folder) if _is_folder(entry, follow=follow)]
+    return [entry.path for entry in inner if entry.name not in products and not _is_run(entry.path)]
+
+
+def _is_run(folder: str) -> bool:
+    return any(os.path.isfile(os.path.join(folder, name)) for name in RUN_FILES)
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

@@ -472,7 +472,9 @@ class Settings(Section):
 class Entry(Settings):
     """One entry of ``items``: an image, a folder or a glob, and what differs from ``defaults``."""
 
-    path: Text = Field(description="image, folder or glob, from root; sample:NAME; file:///… with %-escapes")
+    path: Text = Field(
+        description="image, folder or glob (the folders of runs are left out), from root; sample:NAME; file:///…"
+    )
     relpath: str | None = Field(
         default=None, description="what {relpath} stands for; null: the image's folder from root"
     )
