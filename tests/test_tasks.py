@@ -199,6 +199,13 @@ def test_the_lost_fraction_is_about_what_was_asked(kind: str, picture: np.ndarra
     assert 1 - known.mean() == pytest.approx(0.3, abs=0.12)
 
 
+def test_what_the_scale_does_not_divide_is_cut_from_all_sides(picture: np.ndarray) -> None:
+    damage = {"seed": 0, "crop": None, "type": "downsample", "scale": 5, "kernel": "lanczos3"}
+    damaged = tasks.degrade(damage, picture[:, :23])
+    assert np.array_equal(damaged.clean, picture[:, 1:21, 1:31])
+    assert damaged.observed.shape == (3, 4, 6)
+
+
 def test_a_crop_larger_than_the_image_is_refused(picture: np.ndarray) -> None:
     with pytest.raises(ItemError, match=r"degrade\.crop is 64, but the image has only 32×32"):
         tasks.degrade({"seed": 0, "crop": 64, **DAMAGES[0]}, picture)

@@ -29,6 +29,7 @@ from dipfast.manifest.schema import (
     Section,
     Settings,
     Shrink,
+    SuperRes,
     check_template,
     sections,
 )
@@ -197,11 +198,8 @@ def _conflicts(settings: Settings, with_mask: bool) -> Iterator[tuple[Path, str]
     if damage is not None and damage.type not in DAMAGE[task.type]:
         kinds = either(DAMAGE[task.type])
         yield ("degrade", "type"), f"degrade.type: should be {kinds} for task {task.type}, is {damage.type!r}"
-    elif isinstance(damage, Shrink):
-        for name in ("scale", "kernel"):
-            own, tasks = getattr(damage, name), getattr(task, name)
-            if own != tasks:
-                yield ("degrade", name), f"degrade.{name}: should be the task's {tasks!r}, is {own!r}"
+    elif isinstance(damage, Shrink) and isinstance(task, SuperRes) and damage.scale != task.scale:
+        yield ("degrade", "scale"), f"degrade.scale: should be the task's {task.scale}, is {damage.scale}"
     if isinstance(task, Inpaint) and with_mask:
         if task.mask is None and damage is None:
             yield ("task",), "task.mask: is missing; inpaint needs a mask, or a degrade that makes one"

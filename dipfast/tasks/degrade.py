@@ -29,7 +29,8 @@ class Damaged:
 def degrade(config: Mapping[str, Any], clean: np.ndarray) -> Damaged:
     """Damage ``clean`` [C, H, W] as ``config`` (the manifest's `degrade` section) says. Values stay in [0, 1]."""
     rng = np.random.default_rng(config["seed"])
-    clean = _crop(clean, config["crop"])
+    if config["crop"] is not None:
+        clean = _crop(clean, config["crop"])
     kind = config["type"]
     if kind == "downsample":
         return _shrink(clean, config)
@@ -39,14 +40,16 @@ def degrade(config: Mapping[str, Any], clean: np.ndarray) -> Damaged:
     return Damaged(clean, _spoil(rng, clean, config))
 
 
-def _crop(clean: np.ndarray, side: int | None) -> np.ndarray:
+def _crop(clean: np.ndarray, side: int) -> np.ndarray:
     height, width = clean.shape[1:]
-    if side is None:
-        return clean
     if side > min(height, width):
         raise ItemError("degrade", f"degrade.crop is {side}, but the image has only {width}×{height} pixels")
-    top, left = (height - side) // 2, (width - side) // 2
-    return np.ascontiguousarray(clean[:, top : top + side, left : left + side])
+    return _middle(clean, side, side)
+
+
+def _middle(clean: np.ndarray, height: int, width: int) -> np.ndarray:
+    top, left = (clean.shape[1] - height) // 2, (clean.shape[2] - width) // 2
+    return np.ascontiguousarray(clean[:, top : top + height, left : left + width])
 
 
 def _spoil(rng: np.random.Generator, clean: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
@@ -92,10 +95,11 @@ def _scratches(rng: np.random.Generator, clean: np.ndarray, config: Mapping[str,
 
 
 def _shrink(clean: np.ndarray, config: Mapping[str, Any]) -> Damaged:
+    """The reduced picture, and of ``clean`` the middle that `scale` divides."""
     scale = config["scale"]
     height, width = (side // scale * scale for side in clean.shape[1:])
     if not height or not width:
         raise ItemError("degrade", f"degrade.scale is {scale}, more than the image has pixels")
-    clean = np.ascontiguousarray(clean[:, :height, :width])
+    clean = _middle(clean, height, width)
     small = Downsampling.of(scale, config["kernel"])(torch.from_numpy(clean)[None])[0].clamp(0, 1)
     return Damaged(clean, small.numpy())
