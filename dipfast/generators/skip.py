@@ -27,7 +27,8 @@ class Conv(nn.Module):
             self.conv.register_parameter("bias", None)
         self.margin, self.pad = (size - 1) // 2, config["pad"]
         self.pool = config["downsample"] if halve and config["downsample"] != "stride" else None
-        self.register_buffer("taps", ops.resampling_taps("lanczos2", 2).float(), persistent=False)
+        if self.pool == "lanczos2":
+            self.register_buffer("taps", ops.resampling_taps("lanczos2", 2).float(), persistent=False)
 
     def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:  # [1, I, H, W] -> [1, O, H or H / 2, W or W / 2]
         weight, bias = self.conv.weight.to(dtype), self.conv.bias
@@ -62,7 +63,11 @@ class Block(nn.Module):
         self.activation = config["activation"]
 
     def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:  # [1, I, H, W] -> [1, O, H or H / 2, W or W / 2]
-        return ops.activate(self.norm(self.conv(x, dtype)), self.activation)
+        return self.finish(self.conv(x, dtype))
+
+    def finish(self, x: Tensor) -> Tensor:
+        """What follows the convolution."""
+        return ops.activate(self.norm(x), self.activation)
 
 
 class Scale(nn.Module):
@@ -73,6 +78,8 @@ class Scale(nn.Module):
         down, up, skip, size_down, size_up, mode = (entry[index] for entry in _per_scale(config))
         deeper = down if index + 1 == len(config["channels"]) else _per_scale(config)[1][index + 1]
         self.mode = mode
+        # What lies behind the upsampling is then done on four phases, each of the coarse size.
+        self.in_phases = mode == "nearest" and size_up == 3 and config["pad"] != "zero"
         self.skip = Block(inputs, skip, config["kernel_skip"], config) if skip else None
         self.down1 = Block(inputs, down, size_down, config, halve=True)
         self.down2 = Block(down, down, size_down, config)
@@ -84,10 +91,19 @@ class Scale(nn.Module):
         kept = None if self.skip is None else self.skip(x, dtype)  # [1, S, H, W]
         return kept, self.down2(self.down1(x, dtype), dtype)  # [1, D, H / 2, W / 2]
 
-    def ascend(self, x: Tensor, kept: Tensor | None, dtype: torch.dtype) -> Tensor:
-        x = ops.upsample2x(x, self.mode)
-        x = self.up(self.norm(x if kept is None else torch.cat((kept, x), dim=1)), dtype)
-        return x if self.pointwise is None else self.pointwise(x, dtype)  # [1, U, H, W]
+    def ascend(self, x: Tensor, kept: Tensor | None, dtype: torch.dtype) -> Tensor:  # [1, U, H, W]
+        x = self.rise(x, kept, dtype)
+        return ops.interleave(x) if self.in_phases else x
+
+    def rise(self, x: Tensor, kept: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """The finer tensor, [1, U, H, W], or its four phases, [4, U, H / 2, W / 2], where `in_phases` says so."""
+        if self.in_phases:
+            x = ops.nearest_conv(x, kept, self.up.conv.conv.weight, self.norm.weight, self.up.conv.pad)
+            x = self.up.finish(x)
+        else:
+            x = ops.upsample2x(x, self.mode)
+            x = self.up(self.norm(x if kept is None else torch.cat((kept, x), dim=1)), dtype)
+        return x if self.pointwise is None else self.pointwise(x, dtype)
 
 
 class SkipNet(nn.Module):
@@ -114,10 +130,18 @@ class SkipNet(nn.Module):
         for scale in self._levels():
             skip, x = scale.descend(x, dtype)
             kept.append(skip)
-        for scale, skip in zip(reversed(self._levels()), reversed(kept), strict=True):
-            x = scale.ascend(x, skip, dtype)
-        x = x.float().permute(0, 2, 3, 1)  # a product over channels: oneDNN's 1x1 convolution is slow at three outputs
-        x = F.linear(x, self.head.weight.flatten(1), self.head.bias).permute(0, 3, 1, 2)
+        finest, *coarser = self._levels()
+        for scale in reversed(coarser):
+            x = scale.ascend(x, kept.pop(), dtype)
+        x = self._head(finest.rise(x, kept.pop(), dtype))
+        return ops.interleave(x) if finest.in_phases else x
+
+    def _head(self, x: Tensor) -> Tensor:
+        weight = self.head.weight
+        x = x.to(weight.dtype).permute(
+            0, 2, 3, 1
+        )  # a product over channels: oneDNN's 1x1 convolution is slow at three outputs
+        x = F.linear(x, weight.flatten(1), self.head.bias).permute(0, 3, 1, 2)
         return x.sigmoid() if self.sigmoid else x
 
 

@@ -59,6 +59,51 @@ def test_the_gradient_of_upsampling_is_its_adjoint(mode: str, shape: tuple[int, 
     assert torch.autograd.gradcheck(lambda x: ops.upsample2x(x, mode), x)
 
 
+@pytest.mark.parametrize("amount", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("mode", "name"), [("reflection", "reflect"), ("replication", "replicate"), ("zero", "constant")]
+)
+def test_padding_and_its_gradient_are_pytorchs(mode: str, name: str, amount: int) -> None:
+    x = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+    padded, expected = ops.pad(x, amount, mode), torch.nn.functional.pad(x, (amount,) * 4, mode=name)
+    assert torch.equal(padded, expected)
+    grad = torch.randn_like(expected)
+    for ours, theirs in zip(*(torch.autograd.grad(y, x, grad) for y in (padded, expected)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-14)
+
+
+def plain_nearest_conv(
+    x: torch.Tensor, kept: torch.Tensor | None, weight: torch.Tensor, gain: torch.Tensor, mode: str
+) -> torch.Tensor:
+    up = ops.upsample2x(x, "nearest")
+    joined = up if kept is None else torch.cat((kept, up), dim=1)
+    normalised = ops.batch_norm(joined, gain, torch.zeros_like(gain))
+    return torch.nn.functional.conv2d(ops.pad(normalised, 1, mode), weight)
+
+
+def centred(x: torch.Tensor) -> torch.Tensor:
+    return x - x.mean((0, 2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize("mode", ["reflection", "replication"])
+@pytest.mark.parametrize("skips", [0, 1, 3, 7])
+def test_nearest_conv_is_upsampling_joining_normalising_and_convolving(mode: str, skips: int) -> None:
+    rng = torch.Generator().manual_seed(skips)
+    x, kept, weight, gain = (
+        torch.randn(shape, dtype=torch.float64, generator=rng, requires_grad=True)
+        for shape in ((1, 6, 3, 5), (1, skips, 6, 10), (4, 6 + skips, 3, 3), (6 + skips,))
+    )
+    inputs = (x, kept, weight, gain) if skips else (x, weight, gain)
+    ours = ops.interleave(ops.nearest_conv(x, kept if skips else None, weight, gain, mode))
+    theirs = plain_nearest_conv(x, kept if skips else None, weight, gain, mode)
+    torch.testing.assert_close(centred(ours), centred(theirs), rtol=0, atol=1e-12)
+    score = torch.randn(theirs.shape, dtype=torch.float64, generator=rng)
+    for mine, other in zip(
+        *(torch.autograd.grad((centred(y) * score).sum(), inputs) for y in (ours, theirs)), strict=True
+    ):
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-11)
+
+
 @pytest.mark.parametrize("name", ["leaky_relu", "relu", "elu", "swish", "none"])
 def test_activations_keep_zero_and_large_values(name: str) -> None:
     x = torch.tensor([0.0, 50.0])
