@@ -234,12 +234,6 @@ def test_a_source_that_is_nothing_of_the_kind_is_wrong_usage(tmp_path: Path, nam
         load(tmp_path / name)
 
 
-def test_limit_keeps_the_first_items(spec: Path) -> None:
-    assert [item.name for item in load(spec, limit=2).items] == ["a9", "a10"]
-    with pytest.raises(UsageError, match=r"--limit: should be at least 1, is 0"):
-        load(spec, limit=0)
-
-
 def test_the_command_line_wins_over_items_and_defaults(spec: Path) -> None:
     manifest = load(spec, sets=["fit.steps=7", "task.type=jpeg"], seed=5, engine="eager", precision="fp32")
     assert {(i.settings.fit.steps, i.settings.fit.seed, i.settings.task.type) for i in manifest.items} == {

@@ -32,6 +32,7 @@ def test_the_id_of_the_schemas_defaults_never_changes() -> None:
     "tree",
     [
         {"task": {"mask": "elsewhere/{stem}.png"}},
+        {"task": {"known": "white"}},
         {"fit": {"engine": "eager"}},
         {"fit": {"device": "cuda:1"}},
         {"input": {"max_pixels": "1M"}},

@@ -161,9 +161,15 @@ def test_a_mask_that_cannot_be_right_is_refused(mask: np.ndarray, message: str, 
 
 def test_a_mask_that_is_upside_down_is_refused(picture: np.ndarray) -> None:
     painted = np.where(half(), picture[:, :16, :16], 1.0).astype(np.float32)
-    tasks.known_pixels(mask_of(half()), "white", painted)
-    with pytest.raises(ItemError, match="should it be white"):
-        tasks.known_pixels(mask_of(half()), "black", painted)
+    tasks.known_pixels(mask_of(half()), "auto", painted)
+    with pytest.raises(ItemError, match="upside down"):
+        tasks.known_pixels(mask_of(~half()), "auto", painted)
+
+
+def test_a_mask_whose_colours_are_stated_is_taken_at_its_word(picture: np.ndarray) -> None:
+    painted = np.where(half(), picture[:, :16, :16], 1.0).astype(np.float32)
+    for mask, colour in ((~half(), "white"), (half(), "black")):
+        assert np.array_equal(tasks.known_pixels(mask_of(mask), colour, painted)[0], ~half())
 
 
 DAMAGES: list[dict[str, Any]] = [
@@ -185,6 +191,21 @@ def test_damage_is_seeded_and_in_range(damage: dict[str, Any], channels: int, pi
     assert first.observed.dtype == np.float32
     assert first.observed.min() >= 0 and first.observed.max() <= 1
     assert first.observed.shape[0] == channels
+
+
+@pytest.mark.parametrize(
+    ("side", "kind", "fraction", "message"),
+    [
+        (1, "missing", 0.99, "none is left known"),
+        (1, "missing", 0.01, "all is left known"),
+        (2, "scratches", 0.5, "none is left known"),
+    ],
+)
+def test_damage_that_leaves_nothing_or_everything_is_refused(
+    side: int, kind: str, fraction: float, message: str, picture: np.ndarray
+) -> None:
+    with pytest.raises(ItemError, match=rf"degrade\.fraction is {fraction}, and of {side}×{side} pixels {message}"):
+        tasks.degrade({"type": kind, "seed": 0, "crop": side, "fraction": fraction}, picture)
 
 
 def test_another_seed_damages_otherwise(picture: np.ndarray) -> None:

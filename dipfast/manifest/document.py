@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +56,12 @@ def load(
     engine: str | None = None,
     precision: str | None = None,
     reference: str | None = None,
-    limit: int | None = None,
 ) -> Manifest:
     """Read a SOURCE: a manifest (.yaml, .yml), a folder, a glob, one image or ``sample:NAME``.
 
-    ``sets`` are ``dotted.key=value`` with a YAML value; the rest are flags of the command line. ``limit``
-    keeps the first items. Raises `ManifestError` with all problems, `NothingMatchedError` where there is no
-    image, and `UsageError` where SOURCE is nothing of the kind.
+    ``sets`` are ``dotted.key=value`` with a YAML value; the rest are flags of the command line. Raises
+    `ManifestError` with all problems, `NothingMatchedError` where there is no image, and `UsageError` where
+    SOURCE is nothing of the kind.
     """
     flags = {
         "task": task,
@@ -75,10 +74,9 @@ def load(
     options = read_options(sets, flags)
     name = os.fspath(source)
     if os.path.isfile(name) and name.lower().endswith((".yaml", ".yml")):
-        return _limited(_from_text(_read(name), name, os.path.dirname(os.path.abspath(name)), options), limit)
+        return _from_text(_read(name), name, os.path.dirname(os.path.abspath(name)), options)
     root, path = _bare(name)
-    problems = Problems(name)
-    return _limited(_assemble({"items": [path]}, root, problems, options), limit)
+    return _assemble({"items": [path]}, root, Problems(name), options)
 
 
 def parse(
@@ -87,19 +85,9 @@ def parse(
     base_dir: str | os.PathLike[str],
     *,
     sets: Sequence[str] = (),
-    limit: int | None = None,
 ) -> Manifest:
     """Read a manifest's text; ``name`` stands in errors, paths start at ``base_dir``. Raises as `load`."""
-    options = read_options(sets, {})
-    return _limited(_from_text(text, name, os.path.abspath(base_dir), options), limit)
-
-
-def _limited(manifest: Manifest, limit: int | None) -> Manifest:
-    if limit is None:
-        return manifest
-    if limit < 1:
-        raise UsageError(f"--limit: should be at least 1, is {limit}")
-    return replace(manifest, items=manifest.items[:limit])
+    return _from_text(text, name, os.path.abspath(base_dir), read_options(sets, {}))
 
 
 def _read(name: str) -> bytes:

@@ -51,6 +51,8 @@ def pixel_settings(settings: Settings, ending: str) -> dict[str, Any]:
         "generator": generator.model_dump(mode="json", exclude_none=True),
         "output": {"bit_depth": settings.output.bit_depth, "ending": SPELLINGS.get(ending, ending)},
     }
+    if tree["task"].get("known") == "auto":
+        tree["task"]["known"] = "white"
     tree["generator"] |= {name: list(generator.per_scale(name)) for name in PER_SCALE}
     if settings.degrade is not None:
         tree["degrade"] = settings.degrade.model_dump(mode="json", exclude_none=True)

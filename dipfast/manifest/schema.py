@@ -147,7 +147,10 @@ class Inpaint(Section):
     mask: Template | None = Field(
         default=None, description="mask image of the input's size; {stem} and the like are filled in"
     )
-    known: Literal["white", "black"] = Field(default="white", description="which colour of the mask marks known pixels")
+    known: Literal["auto", "white", "black"] = Field(
+        default="auto",
+        description="which colour of the mask marks known pixels; auto: white, refused where that looks upside down",
+    )
     keep_known: bool = Field(default=True, description="return the known pixels exactly as they were")
 
 
@@ -331,8 +334,9 @@ class Fit(Section):
     steps: Annotated[int, Field(ge=0, le=10_000_000)] = Field(default=3000, description="steps at most")
     optimizer: Optimizer = Field(default=Adam(), description="how the weights move")
     reg_noise_std: Annotated[float, Field(ge=0)] = Field(default=1 / 30, description="input jitter, drawn at each step")
-    average: Annotated[float, Field(ge=0, lt=1)] | None = Field(
-        default=0.99, description="EMA of the outputs; null: none"
+    average: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] | None = Field(
+        default=0.99,
+        description="EMA of the outputs: its constant; auto: over a fifth of the steps so far; null: none",
     )
     stop: Stop = Field(default=FixedStop(), description="when to stop before the last step")
     rollback_db: Annotated[float, Field(gt=0)] | None = Field(

@@ -200,8 +200,10 @@ def _conflicts(settings: Settings, with_mask: bool) -> Iterator[tuple[Path, str]
         yield ("degrade", "type"), f"degrade.type: should be {kinds} for task {task.type}, is {damage.type!r}"
     elif isinstance(damage, Shrink) and isinstance(task, SuperRes) and damage.scale != task.scale:
         yield ("degrade", "scale"), f"degrade.scale: should be the task's {task.scale}, is {damage.scale}"
-    if isinstance(task, Inpaint) and with_mask:
-        if task.mask is None and damage is None:
+    if damage is not None and settings.reference is not None:
+        yield ("reference",), "reference: should be left out, for with degrade the image itself is the true one"
+    if isinstance(task, Inpaint):
+        if with_mask and task.mask is None and damage is None:
             yield ("task",), "task.mask: is missing; inpaint needs a mask, or a degrade that makes one"
         if task.mask is not None and damage is not None:
             yield ("task", "mask"), "task.mask: should be left out, for degrade makes the mask"

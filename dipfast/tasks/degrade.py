@@ -36,6 +36,7 @@ def degrade(config: Mapping[str, Any], clean: np.ndarray) -> Damaged:
         return _shrink(clean, config)
     if kind in ("missing", "scratches"):
         known = _missing(rng, clean, config) if kind == "missing" else _scratches(rng, clean, config)
+        _check_coverage(known, config)
         return Damaged(clean, clean * known, known)
     return Damaged(clean, _spoil(rng, clean, config))
 
@@ -92,6 +93,14 @@ def _scratches(rng: np.random.Generator, clean: np.ndarray, config: Mapping[str,
         stroke[line(rows[0], columns[0], rows[1], columns[1])] = True
         lost |= dilation(stroke, disk(int(rng.integers(1, 4))))
     return ~lost[None]
+
+
+def _check_coverage(known: np.ndarray, config: Mapping[str, Any]) -> None:
+    if known.all() or not known.any():
+        rest, (height, width) = "all" if known.all() else "none", known.shape[1:]
+        raise ItemError(
+            "degrade", f"degrade.fraction is {config['fraction']}, and of {width}×{height} pixels {rest} is left known"
+        )
 
 
 def _shrink(clean: np.ndarray, config: Mapping[str, Any]) -> Damaged:
