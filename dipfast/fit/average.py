@@ -5,12 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+MEMORY = 0.25  # LOG.md
 
-def ema_(
-    average: Tensor,  # [1, C, H, W], updated in place
-    value: Tensor,  # [1, C, H, W]
-    constant: float,
-    step: Tensor,  # 0-D, 0 at the first value
-) -> None:
-    """average <- constant * average + (1 - constant) * value, and the first value as it is (Ulyanov et al.)."""
-    average.lerp_(value, torch.where(step == 0, 1.0, 1.0 - constant))
+
+def newest_weight(
+    kind: float | str,
+    count: Tensor,  # 0-D, values taken so far
+) -> Tensor:  # 0-D
+    """The weight of the next value. A number is the constant of an EMA (Ulyanov et al.); the first value counts fully.
+
+    `auto` is an average whose memory grows with the fit, about `MEMORY` of all values so far, so that it is long in a
+    slow fit and short in a fast one (polynomial-decay averaging, Shamir and Zhang, ICML 2013).
+    """
+    if kind == "auto":
+        return 1 / (1 + MEMORY * count)
+    return torch.where(count == 0, 1.0, 1.0 - float(kind))

@@ -5,6 +5,7 @@ The ground truth is not here and cannot be: this room may not import `dipfast.me
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class FitResult:
     why: str
     rollbacks: int
     programs: int  # built so far on the workbench: one for each bucket
-    losses: list[tuple[int, float]]  # thinned: step, loss
+    losses: list[tuple[int, float]]  # thinned: step, loss; without those that were not finite
     seconds: dict[str, float]  # setup, fit
 
 
@@ -149,7 +150,7 @@ def _result(
         why=_why(state, watch, steps),
         rollbacks=watch.rollbacks,
         programs=programs,
-        losses=[(i + 1, curve[i]) for i in range(stride - 1, steps, stride)],
+        losses=[(i + 1, curve[i]) for i in range(stride - 1, steps, stride) if math.isfinite(curve[i])],
         seconds={"setup": ready - start, "fit": time.perf_counter() - ready},
     )
 

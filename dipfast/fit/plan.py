@@ -15,7 +15,7 @@ class FitPlan:
     steps: int
     optimizer: Mapping[str, Any]  # type: adam | muon, and its settings
     reg_noise_std: float  # of the jitter added to the latent at each step
-    average: float | None  # constant of the EMA of the outputs
+    average: float | str | None  # constant of the EMA of the outputs, or auto
     stop: Mapping[str, Any]  # type: fixed | ema-variance | discrepancy, and its settings
     rollback_db: float | None
     seed: int

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dipfast.fit.average import ema_
+from dipfast.fit.average import newest_weight
 from dipfast.fit.engine import Machine
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
 from dipfast.fit.plan import FitPlan, stream
@@ -31,11 +31,12 @@ class FitState:
         self.optimizer = OptimizerState.zeros_like(self.parameters.values)
         depth = latent_channels(config["input"], channels)
         self.latent = torch.zeros(1, depth, height, width, device=device).contiguous(memory_format=layout)
-        self.noise = torch.zeros_like(self.latent)
+        self.noise = torch.zeros(1, height, width, depth, device=device)  # a normal draw is slow in another layout
         self.random = torch.Generator(device)
         self.step = torch.zeros((), dtype=torch.int64, device=device)
         self.output = torch.zeros(1, channels, height, width, device=device).contiguous(memory_format=layout)
         self.average = torch.zeros_like(self.output)
+        self.averaged = torch.zeros_like(self.step)  # outputs in the average: fewer than steps behind a rollback
         self.stop = make_stop(plan.stop, self.output, problem)
         self.losses = torch.full((plan.steps,), torch.nan, device=device)
         self.residual = torch.zeros((), device=device)
@@ -48,14 +49,15 @@ class FitState:
         latent = make_latent(self.config["input"], height, width, stream(seed, "latent"), self.problem.guide)
         self.latent.copy_(latent)
         self.random.manual_seed(stream(seed, "jitter"))
-        for tensor in (*vars(self.optimizer).values(), self.noise, self.step, self.output, self.average, self.residual):
+        counts = (self.step, self.averaged, self.residual)
+        for tensor in (*vars(self.optimizer).values(), self.noise, self.output, self.average, *counts):
             tensor.zero_()
         self.losses.fill_(torch.nan)
         self.stop.reset()
 
     def tensors(self) -> dict[str, Tensor]:
         """What a rollback must restore: weights, moments, averages and the criterion's statistics."""
-        own = {"values": self.parameters.values, "average": self.average}
+        own = {"values": self.parameters.values, "average": self.average, "averaged": self.averaged}
         return own | vars(self.optimizer) | {f"stop.{k}": v for k, v in self.stop.tensors().items()}
 
     def snapshot(self) -> dict[str, Tensor]:
@@ -71,7 +73,7 @@ def fit_step(state: FitState, problem: Problem, plan: FitPlan, dtype: torch.dtyp
     latent = state.latent
     if plan.reg_noise_std:
         state.noise.normal_(generator=state.random)
-        latent = latent.add(state.noise, alpha=plan.reg_noise_std)
+        latent = latent.add(state.noise.permute(0, 3, 1, 2), alpha=plan.reg_noise_std)
     output = state.forward(latent, dtype)
     prediction = problem.operator(output)
     loss = problem.data_term(prediction, problem.target)
@@ -88,7 +90,8 @@ def _observe(
     """Average, residual, stop statistics and the loss curve."""
     state.output.copy_(output)
     if plan.average is not None:
-        ema_(state.average, output, plan.average, state.step)
+        state.average.lerp_(output, newest_weight(plan.average, state.averaged))
+        state.averaged.add_(1)
     squares = problem.data_term is mean_square
     state.residual.copy_(loss if squares else mean_square(prediction, problem.target))
     state.losses.index_copy_(0, state.step.view(1), loss.view(1))

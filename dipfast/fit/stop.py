@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dipfast.errors import UsageError
-from dipfast.fit.average import ema_
+from dipfast.fit.average import newest_weight
 from dipfast.tasks import Problem
 from dipfast.tasks.problem import mean_square
 
@@ -64,14 +64,16 @@ class EmaVariance(Fixed):
         super().__init__(picture)
         self.alpha, self.patience, self.min_steps = config["alpha"], config["patience"], config["min_steps"]
         self.mean = torch.zeros_like(picture)
+        self.seen = torch.zeros((), dtype=torch.int64, device=picture.device)
         self.variance = torch.zeros((), device=picture.device)
         self.lowest = torch.full_like(self.variance, torch.inf)
 
     def update(self, step: Tensor, output: Tensor, picture: Tensor) -> None:
         change = (output - self.mean).square().mean()
-        ema_(self.mean, output, 1 - self.alpha, step)
+        self.mean.lerp_(output, newest_weight(1 - self.alpha, self.seen))
         variance = (1 - self.alpha) * (self.variance + self.alpha * change)
-        self.variance.copy_(torch.where(step == 0, torch.zeros_like(variance), variance))
+        self.variance.copy_(torch.where(self.seen == 0, torch.zeros_like(variance), variance))
+        self.seen.add_(1)
         better = (self.variance < self.lowest) & (step >= self.min_steps) & ~self.done
         self._keep(better | (step < self.min_steps), step, picture)
         torch.where(better, self.variance, self.lowest, out=self.lowest)

@@ -336,7 +336,7 @@ class Fit(Section):
     reg_noise_std: Annotated[float, Field(ge=0)] = Field(default=1 / 30, description="input jitter, drawn at each step")
     average: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] | None = Field(
         default=0.99,
-        description="EMA of the outputs: its constant; auto: over a fifth of the steps so far; null: none",
+        description="EMA of the outputs: its constant; auto: over a quarter of the steps so far; null: none",
     )
     stop: Stop = Field(default=FixedStop(), description="when to stop before the last step")
     rollback_db: Annotated[float, Field(gt=0)] | None = Field(
