@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -20,14 +20,16 @@ from dipfast.batch.run import Resume, RunResult
 from dipfast.batch.run import run as run_manifest
 from dipfast.errors import UsageError
 from dipfast.image import Image, Limits, from_array, read, to_array
-from dipfast.manifest import Manifest, content_id, settings_from
+from dipfast.manifest import Manifest, Settings, content_id, files_beside, settings_from, title
 from dipfast.manifest import load as load_manifest
 from dipfast.render import FittedGenerator, load
 from dipfast.report import write_report, write_summary
+from dipfast.samples import locate
 
 __all__ = ["FittedGenerator", "RestoreResult", "load", "restore", "run"]
 
 Picture = np.ndarray | str | os.PathLike[str]
+GIVEN = "array.png"  # stands in settings for a picture that came without a file
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,13 @@ class RestoreResult:
 
 def restore(
     image: Picture,
-    task: str | Mapping[str, Any] = "denoise",
+    task: str | Mapping[str, Any] | None = None,
     *,
-    preset: str = "balanced",
+    preset: str | None = None,
     sigma: float | str | None = None,
     scale: int | None = None,
     mask: Picture | None = None,
+    reference: Picture | None = None,
     generator: Mapping[str, Any] | None = None,
     progress: Callable[[int, float], None] | None = None,
     **fit: Any,
@@ -54,25 +57,22 @@ def restore(
     """Restore one image in this process.
 
     ``image``: [H, W] or [H, W, C], uint8, uint16 or float in [0, 1], or a path. ``task``: its type, or the
-    manifest's mapping. ``sigma`` (8-bit units, denoise), ``scale`` (superres) and ``mask`` ([H, W], inpaint) are
-    short for the task's keys. ``generator`` and ``fit`` take the keys of the manifest's sections (``steps``,
-    ``seed``, ``engine``, ``precision``, ``device``, ``average``, ``stop`` …).
+    manifest's mapping; denoise unless given. ``sigma`` (8-bit units, denoise), ``scale`` (superres) and ``mask``
+    ([H, W], also bool; inpaint) are short for the task's keys. ``reference``: the true image, in the form of
+    ``image``, for `record["metrics"]` only. ``generator`` and ``fit`` take the keys of the manifest's sections
+    (``steps``, ``seed``, ``engine``, ``precision``, ``device``, ``average``, ``stop`` …), and ``preset`` its names.
 
     Raises UsageError for a wrong argument, ItemError for an image that cannot be done, MachineError for a device,
     engine or precision that is not here.
     """
     start = time.perf_counter()
-    asked = _task(task, sigma, scale, mask)
-    overrides = {"fit": fit, **({} if generator is None else {"generator": dict(generator)})}
-    settings = settings_from(asked, preset, overrides, place="restore()")
-    if asked["type"] == "inpaint" and mask is None:
-        raise UsageError("restore(): mask should be given for task inpaint")
-    source = _image(image)
+    named = {"generator": generator, "scale": scale, "mask": _name(mask), "reference": _name(reference), "sigma": sigma}
+    given = fit | {name: value for name, value in named.items() if value is not None}
+    settings = settings_from(task, preset, given, place="restore()")
+    source, hole, truth = _pictures(settings, image, mask, reference)
     plain = settings.model_dump(mode="json")
-    observation = observe(plain, source, None if mask is None else _image(mask), None)
-    digest = hashlib.sha256(repr(source.pixels.shape).encode() + source.pixels.tobytes()).hexdigest()
-    extra = {} if mask is None else {"mask": hashlib.sha256(_image(mask).pixels.tobytes()).hexdigest()}
-    id = content_id(digest, settings, extra)
+    observation = observe(plain, source, hole, truth)
+    id = content_id(_digest(source), settings, {} if hole is None else {"mask": _digest(hole)})
     restored = restore_observation(plain, observation, "auto", id, progress)
     seconds = restored.fit.seconds | {"total": time.perf_counter() - start}
     return RestoreResult(
@@ -82,26 +82,47 @@ def restore(
     )
 
 
-def _task(
-    task: str | Mapping[str, Any], sigma: float | str | None, scale: int | None, mask: Picture | None
-) -> dict[str, Any]:
-    tree: dict[str, Any] = {"type": task} if isinstance(task, str) else dict(task)
-    if sigma is not None:
-        if tree.get("type", "denoise") != "denoise":
-            raise UsageError(f"restore(): sigma belongs to task denoise, not {tree['type']}")
-        value = float(sigma) if isinstance(sigma, int | float) else sigma
-        tree["noise"] = {"type": "gaussian"} | dict(tree.get("noise", {})) | {"sigma": value}
-    if scale is not None:
-        tree["scale"] = scale
-    if mask is not None:
-        if tree.get("type") != "inpaint":
-            raise UsageError(f"restore(): mask belongs to task inpaint, not {tree.get('type', 'denoise')}")
-        tree["mask"] = "given" if isinstance(mask, np.ndarray) else os.fspath(mask)
-    return tree
+def _name(picture: Picture | None) -> str | None:
+    """A mask or reference as the manifest would name it: braces are not placeholders, an array has no name."""
+    if picture is None:
+        return None
+    return os.fspath(picture).replace("{", "{{").replace("}", "}}") if _is_file(picture) else GIVEN
 
 
-def _image(picture: Picture) -> Image:
-    return from_array(picture) if isinstance(picture, np.ndarray) else read(picture, Limits())
+def _is_file(picture: object) -> TypeGuard[str | os.PathLike[str]]:
+    return isinstance(picture, str | os.PathLike)
+
+
+def _pictures(
+    settings: Settings, image: Picture, mask: Picture | None, reference: Picture | None
+) -> tuple[Image, Image | None, Image | None]:
+    """The image, its mask and its reference, from arrays or from the files that ``settings`` name."""
+    mask_file, reference_file = files_beside(os.fspath(image) if _is_file(image) else GIVEN, settings)
+    mask = mask_file if mask is None or _is_file(mask) else mask
+    reference = reference_file if reference is None or _is_file(reference) else reference
+    if settings.task.type == "inpaint" and mask is None and settings.degrade is None:
+        raise UsageError("restore(): mask should be given for task inpaint")
+    limits = Limits(**dict(settings.input))
+    if isinstance(mask, np.ndarray) and mask.dtype == bool:
+        mask = mask.astype(np.uint8) * 255
+    return (
+        _read("image", image, limits),
+        None if mask is None else _read("mask", mask, limits),
+        None if reference is None else _read("reference", reference, limits),
+    )
+
+
+def _read(name: str, picture: Picture, limits: Limits) -> Image:
+    if isinstance(picture, str | os.PathLike):
+        return read(locate(os.fspath(picture)), limits)
+    try:
+        return from_array(picture)
+    except UsageError as error:
+        raise UsageError(f"restore(): {name}: {error}") from None
+
+
+def _digest(image: Image) -> str:
+    return hashlib.sha256(repr(image.pixels.shape).encode() + image.pixels.tobytes()).hexdigest()
 
 
 def run(
@@ -117,8 +138,8 @@ def run(
 ) -> RunResult:
     """Run a manifest, folder, glob or one image into the folder ``output``, and write its summary and report.
 
-    ``output`` wins over the manifest's own; without either it is `runs/<name of the source>`. The same call again
-    does only what is not done. Workers are spawned processes: in a script, call this under
+    ``output`` wins over the manifest's own; without either it is a folder in `runs` named after the source. The same
+    call again does only what is not done. Workers are spawned processes: in a script, call this under
     ``if __name__ == "__main__":``.
 
     Raises ManifestError, UsageError, NothingMatchedError, MachineError; a failed item is a row of the result.
@@ -140,10 +161,7 @@ def run(
 
 
 def output_folder(manifest: Manifest, output: str | os.PathLike[str] | None) -> Path:
-    """Where a run of ``manifest`` goes: ``output``, its own, or `runs/<name>`."""
+    """Where a run of ``manifest`` goes: ``output``, its own, or a folder in `runs` that is named after the source."""
     if output is not None:
         return Path(output)
-    if manifest.output is not None:
-        return Path(manifest.output)
-    name = Path(manifest.source.rstrip("/*?")).stem or "run"
-    return Path("runs") / name
+    return Path("runs", title(manifest.source)) if manifest.output is None else Path(manifest.output)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import dipfast
-from dipfast.errors import MachineError, UsageError
+from dipfast.errors import ItemError, MachineError, UsageError
 from dipfast.image import Source, write
 
 TINY: dict[str, Any] = {"channels": [8, 8], "input": {"type": "noise", "depth": 4}}
@@ -40,6 +40,66 @@ def test_known_pixels_come_back_exactly(picture: np.ndarray) -> None:
     mask[8:12] = 0
     image = dipfast.restore(array, "inpaint", mask=mask, **QUICK).image
     assert np.array_equal(image[mask > 0], array[mask > 0])
+
+
+@pytest.mark.parametrize("task", ["inpaint", {"type": "inpaint", "known": "black"}])
+def test_a_mask_may_be_bool(task: Any, picture: np.ndarray) -> None:
+    array = (picture.transpose(1, 2, 0) * 255).astype(np.uint8)
+    mask = np.zeros(array.shape[:2], bool)
+    mask[8:12] = True
+    kept = mask if task == "inpaint" else ~mask
+    image = dipfast.restore(array, task, mask=mask, **QUICK).image
+    assert np.array_equal(image[kept], array[kept])
+    assert not np.array_equal(image[~kept], array[~kept])
+
+
+def test_a_tasks_own_mask_is_found_beside_the_image(picture: np.ndarray, tmp_path: Path) -> None:
+    mask = np.ones((1, 32, 32), np.float32)
+    mask[:, 8:12] = 0
+    write(tmp_path / "a.png", picture, Source("png", "rgb", 8))
+    write(tmp_path / "a_mask{}.png", mask, Source("png", "gray", 8))
+    path = tmp_path / "a.png"
+    by_task = dipfast.restore(path, {"type": "inpaint", "mask": f"{tmp_path}/{{stem}}_mask{{{{}}}}.png"}, **QUICK)
+    by_path = dipfast.restore(path, "inpaint", mask=tmp_path / "a_mask{}.png", **QUICK)
+    by_array = dipfast.restore(path, "inpaint", mask=mask[0], **QUICK)
+    assert np.array_equal(by_task.image, by_array.image)
+    assert by_task.record["id"] == by_path.record["id"] == by_array.record["id"]
+
+
+def test_damage_makes_its_own_mask(picture: np.ndarray) -> None:
+    result = dipfast.restore(picture.transpose(1, 2, 0), "inpaint", degrade={"type": "missing"}, **QUICK)
+    assert 0.3 < result.record["facts"]["unknown_fraction"] < 0.7
+    assert result.record["metrics"]["psnr"] > 0
+
+
+def test_a_reference_is_measured_against_and_changes_no_pixel(picture: np.ndarray, tmp_path: Path) -> None:
+    array = picture.transpose(1, 2, 0)
+    noisy = (array + np.random.default_rng(0).normal(scale=0.1, size=array.shape)).clip(0, 1)
+    write(tmp_path / "clean.tif", picture, Source("tiff", "rgb", 32))
+    results = [dipfast.restore(noisy, sigma=25, reference=truth, **QUICK) for truth in (None, array, noisy)]
+    by_path = dipfast.restore(noisy, sigma=25, reference=tmp_path / "clean.tif", **QUICK)
+    assert results[0].record["metrics"] == {}
+    assert results[1].record["metrics"] == by_path.record["metrics"]
+    assert results[1].record["metrics"]["psnr"] > 5
+    assert results[1].record["metrics"] != results[2].record["metrics"]
+    assert len({result.record["id"] for result in results}) == 1
+    assert np.array_equal(results[0].image, results[1].image)
+
+
+def test_a_reference_of_another_size_is_refused(picture: np.ndarray) -> None:
+    with pytest.raises(ItemError, match="reference should be 32×32"):
+        dipfast.restore(picture.transpose(1, 2, 0), reference=np.zeros((31, 32, 3), np.uint8), **QUICK)
+
+
+def test_a_sample_can_be_named() -> None:
+    limits = {"max_pixels": 10}
+    with pytest.raises(ItemError, match="pixels"):
+        dipfast.restore("sample:camera", input=limits, **QUICK)
+
+
+def test_nothing_but_an_image_is_a_balanced_denoise(picture: np.ndarray) -> None:
+    record = dipfast.restore(picture.transpose(1, 2, 0), None, preset=None, **QUICK).record
+    assert (record["settings"]["task"]["type"], record["settings"]["preset"]) == ("denoise", "balanced")
 
 
 def test_super_resolution_enlarges(picture: np.ndarray) -> None:
@@ -83,11 +143,23 @@ def test_a_generator_of_a_run_can_be_loaded(picture: np.ndarray, tmp_path: Path)
         ({"mask": np.zeros((32, 32), np.uint8)}, "mask belongs to task inpaint"),
         ({"task": "superres"}, "scale"),
         ({"preset": "slow"}, "slow"),
+        ({"task": {"noise": "poisson"}, "sigma": 5}, "sigma"),
+        ({"task": {"noise": "gausian"}}, "did you mean 'gaussian'"),
+        ({"image": None}, "image: an image must be a numpy array"),
+        ({"task": {"sigma": 5}}, "sigma"),
+        ({"task": 3}, "task: should be a mapping"),
+        ({"task": {"noise": {"type": "poisson", "peak": 3}}, "sigma": 5}, "sigma"),
+        ({"noise": {"type": "poisson", "peak": 3}, "sigma": 5}, "sigma"),
+        ({"sigma": [1]}, "sigma"),
+        ({"task": "inpaint", "mask": np.zeros((2, 3, 4, 5), np.uint8)}, "mask: an image array must be"),
+        ({"reference": np.zeros((2, 3, 4, 5), np.uint8)}, "reference: an image array must be"),
+        ({"reference": [1, 2]}, "reference"),
+        ({"task": "inpaint", "mask": np.ones((32, 32), bool), "degrade": {"type": "missing"}}, "left out"),
     ],
 )
 def test_a_wrong_argument_is_named(arguments: dict[str, Any], message: str, picture: np.ndarray) -> None:
     with pytest.raises(UsageError, match=message):
-        dipfast.restore(picture.transpose(1, 2, 0), **arguments)
+        dipfast.restore(**{"image": picture.transpose(1, 2, 0)} | arguments)
 
 
 def test_an_engine_that_is_not_here_is_an_error(picture: np.ndarray) -> None:

@@ -46,6 +46,7 @@ ALLOWED: dict[str, set[str]] = {
         "manifest",
         "render",
         "report",
+        "samples",
     },
 }
 COMMAND_LINE = {"cli", "cli_bench", "cli_options"}

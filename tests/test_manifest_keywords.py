@@ -40,6 +40,11 @@ def test_text_stands_for_a_section_of_that_type() -> None:
     assert (settings.fit.stop, settings.fit.optimizer) == (DiscrepancyStop(type="discrepancy", factor=0.91), Adam())
 
 
+def test_text_stands_for_a_section_inside_another_too() -> None:
+    settings = settings_from({"noise": "gaussian"}, None, {"sigma": 5, "generator": {"input": "meshgrid"}})
+    assert (settings.task.noise.sigma, settings.generator.input.type) == (5, "meshgrid")
+
+
 def test_numpys_numbers_and_paths_are_taken() -> None:
     overrides = {"steps": np.int64(7), "average": np.float32(0.5), "reference": Path("a.png")}
     settings = settings_from(None, None, overrides)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dipfast.manifest.paths import PathError, expand, local, natural_key, url
+from dipfast.manifest.paths import PathError, expand, local, natural_key, title, url
 from dipfast.manifest.schema import EXTENSIONS
 
 
@@ -154,6 +155,44 @@ def test_names_that_are_not_utf8_are_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["plain.png", "a b%20[1]*?.png", "ä{x}.png", os.fsdecode(b"\xff.png")])
 def test_an_address_spells_any_path(name: str) -> None:
     assert local(url(f"/a/{name}"), "/elsewhere") == f"/a/{name}"
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("a/x.png", "x"),
+        ("a", "a"),
+        ("a/", "a"),
+        ("a/*.png", "a"),
+        ("*.png", "here"),
+        ("**/*.png", "here"),
+        (".", "here"),
+        ("..", "there"),
+        ("v1.2", "v1.2"),
+        ("spec.yaml", "spec"),
+        ("[a] b.png", "a_b"),
+        ("/", "run"),
+        ("sample:camera", "camera"),
+        (os.fsdecode(b"caf\xe9.png"), "caf"),
+    ],
+)
+def test_a_source_has_a_title_that_a_folder_can_bear(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, name: str
+) -> None:
+    plant(tmp_path, "there/here/a/x.png", "there/here/v1.2/x.png", "there/here/[a] b.png")
+    monkeypatch.chdir(tmp_path / "there" / "here")
+    assert re.fullmatch(rf"{re.escape(name)}-[0-9a-f]{{6}}", title(source))
+
+
+def test_no_two_sources_share_a_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sources = ["x", "x.png", "x.jpg", "x.yaml", "a/x", "a/x.png", "../x.png", "x/*.png", "x/*", "sample:x"]
+    assert len({title(source) for source in sources}) == len(sources)
+
+
+def test_spellings_of_one_source_share_a_title(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len({title(source) for source in ("a", "a/", "./a", "b/../a", str(tmp_path / "a"))}) == 1
 
 
 @pytest.mark.parametrize(

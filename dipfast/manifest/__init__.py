@@ -4,8 +4,8 @@ from dipfast.manifest.document import Manifest, load, parse
 from dipfast.manifest.identity import content_id
 from dipfast.manifest.items import Item
 from dipfast.manifest.jsonschema import json_schema
-from dipfast.manifest.keywords import settings_from
-from dipfast.manifest.paths import natural_key
+from dipfast.manifest.keywords import files_beside, settings_from
+from dipfast.manifest.paths import natural_key, title
 from dipfast.manifest.schema import Settings
 
 __all__ = [
@@ -13,9 +13,11 @@ __all__ = [
     "Manifest",
     "Settings",
     "content_id",
+    "files_beside",
     "json_schema",
     "load",
     "natural_key",
     "parse",
     "settings_from",
+    "title",
 ]

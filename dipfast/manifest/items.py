@@ -107,26 +107,17 @@ class ItemReader:
         return next((folder for folder in folders if folder is not None), "")
 
     def item(self, file: str, relpath: str, settings: Settings, place: str) -> Item:
-        name, ending = split_name(file)
-        words = {
-            "relpath": relpath,
-            "name": name,
-            "stem": name,
-            "ext": ending,
-            "task": settings.task.type,
-            "preset": settings.preset,
-            "seed": settings.fit.seed,
-        }
-        mask = settings.task.mask if isinstance(settings.task, Inpaint) else None
+        words = words_of(file, relpath, settings)
+        mask, reference = companions(settings, words, self.root)
         return Item(
             index=len(self.items),
             path=file,
             relpath=relpath,
-            name=name,
+            name=str(words["name"]),
             output=output_name(settings.output.template, words),
             settings=settings,
-            mask=fill("task.mask", mask, words, self.root) if mask else None,
-            reference=beside(settings.reference, words, self.root) if settings.reference else None,
+            mask=mask,
+            reference=reference,
             place=place,
         )
 
@@ -154,6 +145,29 @@ def split_name(file: str) -> tuple[str, str]:
         return file.removeprefix(SAMPLE), "png"
     name, ending = os.path.splitext(file.rpartition(os.sep)[2])
     return name, ending[1:]
+
+
+def words_of(file: str, relpath: str, settings: Settings) -> dict[str, object]:
+    """What the placeholders of names stand for."""
+    name, ending = split_name(file)
+    return {
+        "relpath": relpath,
+        "name": name,
+        "stem": name,
+        "ext": ending,
+        "task": settings.task.type,
+        "preset": settings.preset,
+        "seed": settings.fit.seed,
+    }
+
+
+def companions(settings: Settings, words: Mapping[str, object], root: str) -> tuple[str | None, str | None]:
+    """The absolute paths of an image's mask and reference. Raises `PathError`."""
+    mask = settings.task.mask if isinstance(settings.task, Inpaint) else None
+    return (
+        fill("task.mask", mask, words, root) if mask else None,
+        beside(settings.reference, words, root) if settings.reference else None,
+    )
 
 
 def relative(file: str, base: str) -> str | None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from dipfast.errors import UsageError
+from dipfast.manifest.items import companions, words_of
 from dipfast.manifest.options import nested
+from dipfast.manifest.paths import PathError
 from dipfast.manifest.problems import Problem
 from dipfast.manifest.schema import Fit, Section, Settings, sections
 from dipfast.manifest.settings import Layer, resolve
@@ -42,6 +45,14 @@ def settings_from(
     return result
 
 
+def files_beside(image: str, settings: Settings, place: str = "restore()") -> tuple[str | None, str | None]:
+    """The mask and the reference that ``settings`` name for the file ``image``, seen from the working directory."""
+    try:
+        return companions(settings, words_of(image, "", settings), str(Path.cwd()))
+    except PathError as error:
+        raise UsageError(f"{place}: {error}") from None
+
+
 def _flat(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of `fit` beside the others: ``restore`` takes them as its own keywords."""
     fit = overrides.get("fit")
@@ -67,7 +78,9 @@ def _keyword(name: str) -> tuple[str, ...]:
 
 
 def _as_section(prefix: tuple[str, ...], value: Any) -> Any:
-    """``"discrepancy"`` → ``{"type": "discrepancy"}`` for a keyword that names a section with a choice."""
+    """``"discrepancy"`` → ``{"type": "discrepancy"}`` for each name of a section with a choice."""
+    if isinstance(value, dict):
+        return {key: _as_section((*prefix, key), inner) for key, inner in value.items()}
     if not isinstance(value, str):
         return value
     models: list[type[Section]] = [Settings]
@@ -91,6 +104,8 @@ def _plain(value: Any) -> Any:
 def _by_keyword(problem: Problem, prefixes: Mapping[str, tuple[str, ...]]) -> str:
     """``fit.steps: …`` → ``steps: …``, the name under which it was given."""
     name = str(problem.origin)
+    if name == "sigma" and problem.text.startswith("task: unknown key 'noise'"):
+        return "sigma belongs to task denoise"
     prefix = dotted(prefixes.get(name, ()))
     if prefix and problem.text.startswith((f"{prefix}:", f"{prefix}.", f"{prefix}[")):
         return name + problem.text.removeprefix(prefix)

@@ -5,7 +5,7 @@ travel in them as surrogates. Links to files are listed; links to folders are fo
 spells the level, never by `**`, so that no loop of links is endless. Folders of runs are left out, lest a run
 restore its own results. This file opens no image.
 """
-# ruff: noqa: PTH110, PTH112, PTH113, PTH118, PTH119, PTH206
+# ruff: noqa: PTH100, PTH109, PTH110, PTH112, PTH113, PTH118, PTH119, PTH122, PTH206
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
+from hashlib import sha256
 from itertools import groupby
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -75,6 +76,22 @@ def url(path: str) -> str:
     """An absolute path as a ``file:///`` address, which is neither a pattern nor ever ambiguous."""
     raw = os.fsencode(path).replace(os.sep.encode(), b"/")
     return FILE_URL + "/" * (not raw.startswith(b"/")) + quote_from_bytes(raw, safe="/")
+
+
+def title(source: str) -> str:
+    """A folder's name for the runs of a SOURCE: its last plain part, and digits that no other source has.
+
+    The digits are of the path from the working directory, so that a project can be moved with its runs.
+    """
+    if source.startswith(SAMPLE):
+        name, path = source.removeprefix(SAMPLE), source
+    else:
+        path = os.path.relpath(source)
+        base = split(source, os.getcwd())[0] if HAS_WILD(source) and not os.path.lexists(source) else source
+        name = os.path.basename(os.path.abspath(base))
+        name = name if os.path.isdir(base) else os.path.splitext(name)[0]
+    readable = re.sub(r"[^\w.-]+", "_", name).strip("._-") or "run"
+    return f"{readable}-{sha256(os.fsencode(path)).hexdigest()[:6]}"
 
 
 def expand(text: str, root: str, formats: Collection[str]) -> Found:
