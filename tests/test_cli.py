@@ -21,6 +21,7 @@ FLAGS = {
     "retry": "run devices workers progress",
     "evaluate": "run reference as_json fail_under",
     "report": "run compare",
+    "export": "target formats precision min_psnr bake_latent output as_json",
     "demo": "folder",
     "bench": "",
     "doctor": "as_json",

@@ -46,10 +46,11 @@ ALLOWED: dict[str, set[str]] = {
         "manifest",
         "render",
         "report",
+    "export": {"generators", "kernels.ops", "batch.ledger", "files", "errors", "export"},
         "samples",
     },
 }
-COMMAND_LINE = {"cli", "cli_bench", "cli_options"}
+COMMAND_LINE = {"cli", "cli_bench", "cli_options", "cli_export"}
 ANYTHING = {*COMMAND_LINE, ""}  # the command line, and the public names
 
 

@@ -1,0 +1,89 @@
+"""The verbs that make something of fitted generators: export."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dipfast.cli_options import AsJson, console, print_json
+from dipfast.errors import GateError, UsageError
+
+Target = Annotated[Path, typer.Argument(help="a run's folder, a folder of generators, or one", metavar="RUN|GENERATOR")]
+FORMATS = ("onnx", "tensorrt")
+
+
+class ExportPrecision(StrEnum):
+    """What a model's convolutions compute in."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+
+def export(
+    target: Target,
+    formats: Annotated[str, typer.Option("--format", metavar="onnx,tensorrt", help="what to write")] = "onnx",
+    precision: Annotated[ExportPrecision, typer.Option(help="of the convolutions")] = ExportPrecision.FP32,
+    min_psnr: Annotated[
+        float | None,
+        typer.Option("--min-psnr", metavar="DB", help="exit 6 below this agreement with PyTorch; 50, and 80 in fp32"),
+    ] = None,
+    bake_latent: Annotated[
+        bool, typer.Option("--bake-latent", help="the latent as a constant, not as an input with a default")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="RUN/export, or beside the generator")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write fitted generators as models that need nothing of dipfast, each proved against PyTorch."""
+    from dipfast.export.save import export_onnx
+    from dipfast.export.targets import targets
+
+    _formats(formats)
+    reports: list[dict[str, Any]] = []
+    missed = []
+    for one in targets(target):
+        try:
+            reports.append(
+                export_onnx(
+                    one.generator,
+                    output or one.folder,
+                    precision=precision,
+                    min_psnr=min_psnr,
+                    bake_latent=bake_latent,
+                    record=one.record,
+                )
+            )
+        except GateError as error:
+            missed.append(str(error))
+    if as_json:
+        print_json(reports)
+    elif reports:
+        _print_exports(reports)
+    if missed:
+        raise GateError("\n".join(missed))
+
+
+def _formats(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in FORMATS:
+            raise UsageError(f"--format should be of {', '.join(FORMATS)}, is {name!r}")
+    return names
+
+
+def _print_exports(reports: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table("model", "precision", "PSNR dB", "max. difference", "MB")
+    for report in reports:
+        psnr = "equal" if report["psnr_db"] is None else f"{report['psnr_db']:.1f}"
+        table.add_row(
+            report["model"], report["precision"], psnr, f"{report['max_abs']:.1e}", f"{report['bytes'] / 1e6:.1f}"
+        )
+    console().print(table)
+    typer.echo(f"models and parity reports: {Path(reports[0]['path']).parent}")

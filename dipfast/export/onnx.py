@@ -1,0 +1,194 @@
+"""A fitted generator as one ONNX model that needs nothing of dipfast, and the check of one that comes back.
+
+Weights and latent are inside, never in a second file. Only operators of the standard set occur. The height and width
+are fixed, for the statistics that are folded in belong to one latent and one size; the batch is free. A model carries
+a digest of itself, so that one whose weights or graph were changed afterwards is refused.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import importlib.util
+import json
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import onnx
+import torch
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+from torch import Tensor
+
+from dipfast.errors import MachineError, UsageError
+from dipfast.export.fold import FrozenNet, freeze
+from dipfast.generators import Card
+
+OPSET = 20
+FORMAT = "dipfast-onnx/1"
+ARITHMETIC = ("Add", "Cast", "Concat", "Elu", "LeakyRelu", "Mul", "Relu", "Sigmoid")
+OPERATORS = frozenset((*ARITHMETIC, "AveragePool", "Conv", "MaxPool", "Pad", "Resize"))
+VALID = "valid for this latent and this size only: the statistics of the fitted picture are folded into the weights"
+LICENCE = "the weights encode the picture that they were fitted to; the rights in that picture apply to this file"
+
+
+def to_onnx(
+    weights: Mapping[str, Tensor],  # the generator's state
+    latent: Tensor,  # [1, D, H, W]
+    card: Card,
+    *,
+    precision: str = "fp32",
+    bake_latent: bool = False,
+) -> onnx.ModelProto:
+    """The generator as a model `latent [batch, D, H, W] float32` → `image [batch, C, H, W] float32`.
+
+    The latent is an input with the fitted one as its default; with ``bake_latent`` it is a constant, and the model
+    has no input. ``precision``: fp32, or fp16 with the head, the sigmoid and both ends in float32. Raises
+    MachineError for bf16.
+    """
+    if precision == "bf16":
+        raise MachineError(
+            "--precision bf16: onnxruntime has no bf16 convolution on the CPU to prove the model with; use fp16 or fp32"
+        )
+    net = freeze(card.generator, weights, latent)
+    model = _traced(net if precision == "fp32" else net.half_precision(), latent.contiguous())
+    default = numpy_helper.from_array(latent.detach().float().cpu().contiguous().numpy(), "latent")
+    model.graph.initializer.append(default)
+    if bake_latent:
+        model.graph.ClearField("input")
+    for name, value in _metadata(card, precision).items():
+        model.metadata_props.add(key=name, value=value)
+    model.metadata_props.add(key="dipfast.sha256", value=digest(model))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _traced(net: FrozenNet, latent: Tensor) -> onnx.ModelProto:
+    """The network through PyTorch's exporter, less the notes that it leaves (paths of this machine among them)."""
+    if importlib.util.find_spec("onnxscript") is None:
+        raise MachineError(
+            "onnxscript is not installed, without which PyTorch exports nothing: pip install 'dipfast[cpu]'"
+        )
+    with _quiet():
+        program = torch.onnx.export(
+            net,
+            (latent.repeat(2, 1, 1, 1),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["latent"],
+            output_names=["image"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    graph = model.graph
+    graph.ClearField("metadata_props")
+    graph.name = "generator"
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        value.ClearField("metadata_props")
+    _name_nodes(graph)
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of packages that are not needed here."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """A convolution gets the name of its weights, every other node that of its part of the network."""
+    seen: Counter[str] = Counter()
+    for node in graph.node:
+        notes = {note.key: note.value for note in node.metadata_props}
+        scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "['']"))
+        place = ".".join([scope for scope in scopes[:-1] if scope][-1:])
+        weights = [name for name in node.input if name.endswith(".weight")]
+        name = weights[0].removesuffix(".weight") if weights else f"{place or 'generator'}/{node.op_type}"
+        seen[name] += 1
+        node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
+        node.ClearField("metadata_props")
+
+
+def _metadata(card: Card, precision: str) -> dict[str, str]:
+    """What the model says of itself, by its key behind `dipfast.`."""
+    about = {name: value for name, value in asdict(card).items() if name != "precision"}
+    about |= {"fit_precision": card.precision, "precision": precision, "opset": OPSET, "format": FORMAT}
+    about |= {"versions": {name: version(name) for name in ("dipfast", "torch", "onnx", "onnxscript")}}
+    about |= {"valid": VALID, "licence": LICENCE}
+    return {f"dipfast.{k}": v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in about.items()}
+
+
+def metadata(model: onnx.ModelProto) -> dict[str, Any]:
+    """What `_metadata` wrote: by key, without the `dipfast.`."""
+    props = {p.key.removeprefix("dipfast."): p.value for p in model.metadata_props if p.key.startswith("dipfast.")}
+    plain = ("id", "format", "precision", "fit_precision", "valid", "licence", "sha256")
+    return {key: value if key in plain else json.loads(value) for key, value in props.items()}
+
+
+def digest(model: onnx.ModelProto) -> str:
+    """SHA-256 of the whole model but for the digest that it carries."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    kept = [p for p in model.metadata_props if p.key != "dipfast.sha256"]
+    bare.ClearField("metadata_props")
+    bare.metadata_props.extend(kept)
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
+
+
+def verified(data: bytes, name: str) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The model in ``data`` and its metadata. Raises UsageError with the reason for one that was changed."""
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+        about = metadata(model)
+    except (DecodeError, ValueError) as error:
+        raise UsageError(f"{name}: is not an ONNX model that can be read ({error})") from None
+    if about.get("format") != FORMAT:
+        raise UsageError(f"{name}: is not a model that dipfast exported (its format is {about.get('format')})")
+    reason = _altered(model, about)
+    if reason is not None:
+        raise UsageError(f"{name}: refused, {reason}")
+    return model, about
+
+
+def _altered(model: onnx.ModelProto, about: Mapping[str, Any]) -> str | None:
+    """Why the model is not the one that was exported, or None."""
+    graph = model.graph
+    tensors = [*graph.initializer, *(a.t for node in graph.node for a in node.attribute if a.HasField("t"))]
+    outside = [t.name for t in tensors if t.external_data or t.data_location == onnx.TensorProto.EXTERNAL]
+    if outside:
+        return f"its tensor {outside[0]} lies in another file, where all weights should be inside"
+    opsets = [(entry.domain, entry.version) for entry in model.opset_import]
+    if opsets != [("", about.get("opset"))]:
+        return f"its operator sets are {opsets}, where it was exported with {about.get('opset')} of ONNX's own"
+    strange = sorted({node.op_type for node in graph.node if node.domain or node.op_type not in OPERATORS})
+    if strange or model.functions:
+        return f"it holds operators that no export writes: {', '.join(strange) or 'functions'}"
+    shapes = [_shape(value) for value in (*graph.input, *graph.output)]
+    image = ["batch", about.get("channels"), *about.get("padded", ())]
+    if not shapes or shapes[-1] != image or any(shape[2:] != image[2:] for shape in shapes):
+        return f"its shapes are {shapes}, where it was exported for pictures {image}"
+    if digest(model) != about.get("sha256"):
+        return "its weights, graph or metadata were changed after the export (its digest does not hold)"
+    return None
+
+
+def _shape(value: onnx.ValueInfoProto) -> list[int | str]:
+    return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]

@@ -1,0 +1,86 @@
+"""A model on onnxruntime, on exactly the execution provider that was asked for: never another in silence."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from dipfast.errors import MachineError, UsageError
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+# For parity: no TF32, and the kernels that the model's own precision asks for.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "cpu": {},
+    "cuda": {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"},
+    "tensorrt": {},
+}
+INSTALL = {"cpu": "pip install 'dipfast[cpu]'", "cuda": "pip install 'dipfast[gpu]'"}
+
+
+class Session:
+    """One model, ready to run. ``provider`` is what really runs it."""
+
+    def __init__(self, model: bytes, provider: str = "cpu", threads: int | None = None):
+        runtime = _runtime(provider)
+        options = runtime.SessionOptions()
+        options.log_severity_level = 3  # it warns of the latent's default, which is meant
+        options.intra_op_num_threads = threads or _cores()
+        options.inter_op_num_threads = 1
+        if provider != "cpu":
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        asked = PROVIDERS[provider]
+        try:
+            self._session = runtime.InferenceSession(model, options, providers=[(asked, OPTIONS[provider])])
+        except Exception as error:  # onnxruntime has no common type of its own for them
+            raise MachineError(f"onnxruntime cannot run the model on {asked}: {str(error).splitlines()[0]}") from None
+        self._session.disable_fallback()
+        self.provider: str = self._session.get_providers()[0]
+        if self.provider != asked:
+            raise MachineError(f"onnxruntime ran {self.provider} where {asked} was asked for")
+        self._device = "cpu" if provider == "cpu" else "cuda"
+        self._binding = self._session.io_binding()
+
+    def render(self, latent: np.ndarray | None = None) -> np.ndarray:
+        """``latent`` [B, D, H, W] float32, or the fitted one, to pictures [B, C, H, W] float32.
+
+        Raises UsageError where the model's latent is baked in, or has another shape.
+        """
+        if latent is not None:
+            self._check(latent)
+            picture: np.ndarray = self._session.run(["image"], {"latent": np.ascontiguousarray(latent, np.float32)})[0]
+            return picture
+        self._binding.bind_output("image", self._device)  # weights and latent lie on the device already
+        self._session.run_with_iobinding(self._binding)
+        picture = self._binding.copy_outputs_to_cpu()[0]
+        return picture
+
+    def _check(self, latent: np.ndarray) -> None:
+        declared = [*self._session.get_inputs(), *self._session.get_overridable_initializers()]
+        if not declared:
+            raise UsageError("the model's latent is baked in; export it without --bake-latent to give another")
+        if list(latent.shape[1:]) != declared[0].shape[1:]:
+            raise UsageError(f"latent should be {declared[0].shape}, is {list(latent.shape)}")
+
+
+def _runtime(provider: str) -> Any:
+    if provider not in PROVIDERS:
+        raise UsageError(f"provider should be one of {', '.join(PROVIDERS)}, is {provider!r}")
+    hint = INSTALL.get(provider, INSTALL["cuda"])
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MachineError(f"onnxruntime is not installed: {hint}") from None
+    available = onnxruntime.get_available_providers()
+    if PROVIDERS[provider] not in available:
+        raise MachineError(f"this onnxruntime has no {PROVIDERS[provider]} (it has {', '.join(available)}): {hint}")
+    return onnxruntime
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

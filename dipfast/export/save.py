@@ -1,0 +1,113 @@
+"""A generator's file to a model's file, proved on the way: nothing is left where the proof fails."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from dipfast.batch.ledger import dumps, now
+from dipfast.errors import GateError, UsageError
+from dipfast.export import parity
+from dipfast.export.onnx import metadata, to_onnx, verified
+from dipfast.export.providers import Session
+from dipfast.files import write_atomic
+from dipfast.generators import from_file
+
+Report = dict[str, Any]
+
+
+def export_onnx(
+    generator: Path,
+    folder: Path,
+    *,
+    precision: str = "fp32",
+    min_psnr: float | None = None,
+    bake_latent: bool = False,
+    record: Mapping[str, Any] | None = None,
+) -> Report:
+    """Write `<id>.onnx` (fp32) or `<id>.<precision>.onnx` into ``folder``, and its parity report beside it.
+
+    The model is run by onnxruntime and held against the generator in PyTorch in float32. Raises GateError where they
+    differ by more than ``min_psnr`` dB allows (50, and never less than 80 in fp32), and then no such file is there;
+    UsageError for a file that is no generator, MachineError without onnxruntime and for bf16.
+    """
+    module, latent, card = from_file(generator)
+    model = to_onnx(module.state_dict(), latent, card, precision=precision, bake_latent=bake_latent)
+    data = model.SerializeToString()
+    session = Session(data)
+    with torch.no_grad():
+        reference = module(latent).numpy()
+    found = parity.agreement(session.render(), reference)
+    name = card.id or generator.stem
+    path = folder / f"{name}{'' if precision == 'fp32' else '.' + precision}.onnx"
+    least = parity.required(precision, min_psnr)
+    try:
+        parity.check(found, least, path.name)
+    except GateError:
+        for stale in (path, report_path(path)):
+            stale.unlink(missing_ok=True)
+        raise
+    report = {
+        "id": card.id,
+        "model": path.name,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": len(data),
+        "precision": precision,
+        "opset": metadata(model)["opset"],
+        "operators": sorted({node.op_type for node in model.graph.node}),
+        "provider": session.provider,
+        "against": "the generator in PyTorch, float32",
+        **found,
+        "min_psnr": least,
+        "kept_picture_db": ((record or {}).get("generator") or {}).get("parity_db"),
+        "versions": metadata(model)["versions"] | {"onnxruntime": _onnxruntime_version()},
+        "finished": now(),
+    }
+    write_atomic(path, data)
+    write_atomic(report_path(path), dumps(report))
+    return report | {"path": str(path)}
+
+
+def report_path(model: Path) -> Path:
+    """Where the parity report of a model lies."""
+    return model.with_name(model.name.removesuffix(".onnx") + ".parity.json")
+
+
+def load_model(path: Path) -> tuple[onnx.ModelProto, dict[str, Any], bytes]:
+    """A model that `export_onnx` wrote: itself, its metadata, its bytes.
+
+    Raises UsageError with the reason for one that was changed: by its own digest and, where its parity report lies
+    beside it, by the hash in that.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None
+    model, about = verified(data, str(path))
+    try:
+        proved = json.loads(report_path(path).read_bytes())
+    except FileNotFoundError:
+        return model, about, data
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{report_path(path)}: cannot be read ({error})") from None
+    if not isinstance(proved, dict) or proved.get("sha256") != hashlib.sha256(data).hexdigest():
+        raise UsageError(f"{path}: refused, it is not the file that its parity report proved")
+    return model, about, data
+
+
+def latent_of(model: onnx.ModelProto) -> np.ndarray:
+    """The fitted latent [1, D, H, W] float32 inside a model."""
+    return next(onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name == "latent")
+
+
+def _onnxruntime_version() -> str:
+    import onnxruntime
+
+    return str(onnxruntime.__version__)
