@@ -234,6 +234,24 @@ def test_a_source_that_is_nothing_of_the_kind_is_wrong_usage(tmp_path: Path, nam
         load(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    ("source", "rule"),
+    [
+        ("", "should be text that is not empty"),
+        ("s3://bucket/a.png", "this version does not read s3://"),
+        ("a\0.png", "should hold no NUL character"),
+    ],
+)
+def test_a_source_that_is_no_local_path_is_wrong_usage(source: str, rule: str) -> None:
+    with pytest.raises(UsageError, match=f"^SOURCE: .*{rule}"):
+        load(source)
+
+
+def test_a_source_may_be_an_address(tmp_path: Path) -> None:
+    plant(tmp_path, "a b.png")
+    assert [item.name for item in load(f"file://{tmp_path}/a%20b.png").items] == ["a b"]
+
+
 def test_the_command_line_wins_over_items_and_defaults(spec: Path) -> None:
     manifest = load(spec, sets=["fit.steps=7", "task.type=jpeg"], seed=5, engine="eager", precision="fp32")
     assert {(i.settings.fit.steps, i.settings.fit.seed, i.settings.task.type) for i in manifest.items} == {

@@ -91,6 +91,13 @@ def test_wildcards_in_the_root_are_only_letters(tmp_path: Path) -> None:
     assert names(tmp_path / "[ab]", "*.png") == ["x.png"]
 
 
+def test_a_folder_whose_name_looks_like_a_pattern_is_itself(tmp_path: Path) -> None:
+    plant(tmp_path, "a[1]/b*/x.png", "a1/b/y.png", "a[2]/x.png")
+    assert names(tmp_path, "a[1]/b*/*.png") == ["a[1]/b*/x.png"]
+    assert names(tmp_path, "a[1]/**/*.png") == ["a[1]/b*/x.png"]
+    assert names(tmp_path, "a[[]?]/x.png") == ["a[2]/x.png"]
+
+
 def test_a_file_whose_name_looks_like_a_pattern_is_itself(tmp_path: Path) -> None:
     plant(tmp_path, "a[1].png", "a1.png")
     assert names(tmp_path, "a[1].png") == ["a[1].png"]

@@ -102,12 +102,17 @@ def _read(name: str) -> bytes:
 
 def _bare(source: str) -> tuple[str, str]:
     """Root and path for a SOURCE that is no manifest."""
-    full = os.path.abspath(source)
     if source.startswith(SAMPLE):
         return os.getcwd(), source
+    if not source:
+        raise UsageError("SOURCE: should be text that is not empty, is ''")
+    try:
+        full = local(source, os.getcwd())
+    except PathError as error:
+        raise UsageError(f"SOURCE: {error}") from None
     if os.path.isdir(full):
         return full, url(full)
-    if os.path.lexists(full) and source.lower().endswith(SUFFIXES):
+    if os.path.lexists(full) and full.lower().endswith(SUFFIXES):
         return os.path.dirname(full), url(full)
     if not os.path.lexists(full) and HAS_WILD(source):
         base, parts = split(source, os.getcwd())

@@ -121,9 +121,14 @@ def _sorted(files: Iterator[str], base: str) -> list[str]:
 
 
 def split(pattern: str, root: str) -> tuple[str, tuple[str, ...]]:
-    """The folder in front of the first wildcard, and the parts of the pattern from there on."""
+    """The folder in front of the first wildcard, and the parts of the pattern from there on.
+
+    A folder whose name looks like a wildcard and is there by that name is no wildcard.
+    """
     parts = os.path.normpath(pattern).split(os.sep)
-    first = next(index for index, part in enumerate(parts) if HAS_WILD(part))
+    folders = [os.sep.join(parts[: index + 1]) for index in range(len(parts) - 1)]
+    is_wild = [HAS_WILD(parts[i]) and not os.path.isdir(os.path.join(root, path)) for i, path in enumerate(folders)]
+    first = next((index for index, wild in enumerate(is_wild) if wild), len(folders))
     base = os.sep.join(parts[:first]) or (os.sep if first else "")
     tail = [part for part, run in groupby(parts[first:]) for _ in ([0] if part == "**" else run)]
     return os.path.normpath(os.path.join(root, base)), (*tail, "*") if tail[-1] == "**" else tuple(tail)
