@@ -285,10 +285,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _other(error: Exception) -> int:
-    """A wrong option is typer's to word; anything else is a bug, and shows where."""
-    show: Callable[[], None] | None = getattr(error, "show", None)
-    if show is not None:
-        show()
+    """A wrong option is typer's to word, on one line; anything else is a bug, and shows where."""
+    worded: Callable[[], str] | None = getattr(error, "format_message", None)
+    if worded is not None:
+        context = getattr(error, "ctx", None)
+        text = worded().replace("Value error, ", "")
+        hint = "" if context is None or "\n" in text else f" ({context.command_path} --help)"
+        print(text if "\n" in text else f"dipfast: error: {text}{hint}", file=sys.stderr)
         return int(getattr(error, "exit_code", 2))
     traceback.print_exc()
     print("dipfast: internal error; the lines above say where", file=sys.stderr)

@@ -116,10 +116,12 @@ def ask(
     from dataclasses import replace
 
     from dipfast.batch.plan import shard as part
-    from dipfast.manifest import load
+    from dipfast.manifest import SUFFIXES, load
 
+    if reference is not None and not reference.is_dir() and reference.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"--reference {reference}: should be a folder, or the one true image")
     if reference is not None and not reference.exists():
-        raise UsageError(f"--reference {reference}: should be a folder, is not there")
+        raise UsageError(f"--reference {reference}: is not there")
     manifest = load(
         source,
         sets=sets or (),

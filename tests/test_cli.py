@@ -73,6 +73,13 @@ def test_verbs_and_flags_are_the_contracts() -> None:
         (["run", "{image}", "--reference", "{dir}/no"], 2, "--reference"),
         (["plan", "{image}", "--reference", "{dir}/no"], 2, "--reference"),
         (["run", "{image}", "--preset", "slow"], 2, "slow"),
+        (["run", "{image}", "--preset", "FAST"], 2, "'FAST' is not one of 'fast'"),
+        (["run", "{image}", "--limit", "0"], 2, "'--limit'"),
+        (["run", "{image}", "{image}"], 2, "unexpected extra argument"),
+        (["run", "{image}", "--stepz", "3"], 2, "--stepz"),
+        (["run", "{image}", "--reference", "{dir}/no.png"], 2, "no.png: is not there"),
+        (["run", ""], 2, "SOURCE: should be text that is not empty"),
+        (["frobnicate"], 2, "No such command 'frobnicate'"),
         (["run"], 2, "SOURCE"),
         (["status", "{dir}"], 2, "holds no run"),
         (["retry", "{dir}"], 2, "holds no run"),
@@ -89,7 +96,8 @@ def test_a_mistake_is_one_line_and_its_exit_code(
     assert (got, out) == (code, "")
     assert message in error
     assert "Traceback" not in error
-    assert code != 5 or error.count("\n") == 1
+    assert error.startswith("dipfast: error: ")
+    assert error.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 

@@ -6,9 +6,10 @@ from dipfast.manifest.items import Item
 from dipfast.manifest.jsonschema import json_schema
 from dipfast.manifest.keywords import files_beside, settings_from
 from dipfast.manifest.paths import natural_key, title
-from dipfast.manifest.schema import Settings
+from dipfast.manifest.schema import SUFFIXES, Settings
 
 __all__ = [
+    "SUFFIXES",
     "Item",
     "Manifest",
     "Settings",
