@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,9 @@ from dipfast.fit.engine import choose_machine
 from dipfast.fit.loop import LOOK_EVERY, Watch
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
 from dipfast.fit.step import FitState, fit_step
-from dipfast.fit.stop import make_stop
+from dipfast.fit.stop import Sure, make_stop
 from dipfast.metrics import psnr
+from dipfast.tasks.problem import mean_square
 
 GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
 ADAM = {"type": "adam", "lr": 0.01}
@@ -154,7 +157,7 @@ def test_averages_begin_anew_behind_a_rollback_to_the_beginning(noisy: tasks.Pro
     fit_step(state, noisy, plan, torch.float32)
     torch.testing.assert_close(state.average, state.output)
     torch.testing.assert_close(state.stop.mean, state.output)
-    assert float(state.stop.variance) == 0
+    assert float(state.stop.value) == 0
 
 
 def test_a_loss_that_was_not_finite_for_a_moment_leaves_no_trace(noisy: tasks.Problem) -> None:
@@ -204,32 +207,109 @@ def test_discrepancy_without_a_noise_level_is_refused(picture: np.ndarray) -> No
 
 def drive(stop: Any, outputs: list[float]) -> None:
     for step, value in enumerate(outputs):
-        picture = torch.full((1, 1, 2, 2), value)
-        stop.update(torch.tensor(step), picture, picture)
+        picture = torch.full((1, 3, 4, 4), value)
+        stop.update(torch.tensor(step), picture, picture, picture.mean())
 
 
-def test_ema_variance_keeps_the_picture_at_the_valley() -> None:
-    stop = make_stop(
-        {"type": "ema-variance", "alpha": 0.3, "patience": 8, "min_steps": 2}, torch.zeros(1, 1, 2, 2), NOTHING
-    )
-    approach = [1 - 0.5**k for k in range(1, 15)]
-    drive(stop, [*approach, *(1 + 0.1 * k * (-1) ** k for k in range(12))])
+def stop_of(kind: str, problem: tasks.Problem = NOTHING, steps: int = 400, **settings: Any) -> Any:
+    stop = make_stop(fit_plan(stop={"type": kind, **settings}).stop, torch.zeros(1, 3, 4, 4), problem, steps, "noise")
+    stop.reset(0)
+    return stop
+
+
+def descent(pace: int) -> list[float]:
+    """Outputs that come to rest, then begin to swing ever wider; ``pace`` times as slowly."""
+    rest = [1 - math.exp(-step / (4 * pace)) for step in range(40 * pace)]
+    return rest + [1 + 0.05 * step / pace * (-1) ** step for step in range(80 * pace)]
+
+
+@pytest.mark.parametrize("pace", [1, 8], ids=["fast", "slow"])
+@pytest.mark.parametrize("kind", ["ema-variance", "windowed-variance"])
+def test_a_variance_criterion_keeps_the_picture_at_the_valley_of_a_fast_fit_and_of_a_slow_one(
+    kind: str, pace: int
+) -> None:
+    stop = stop_of(kind, steps=120 * pace)
+    drive(stop, descent(pace))
     assert bool(stop.done)
-    assert 10 <= int(stop.best_step) <= 16
-    assert float(stop.best.mean()) == pytest.approx(1, abs=0.01)
+    assert 0.7 < int(stop.best_step) / (40 * pace) < 1.3
+    assert float(stop.best.mean()) == pytest.approx(1, abs=0.02)
+    assert "was lowest" in stop.why()
 
 
-def test_ema_variance_stays_at_the_first_valley_that_patience_confirmed() -> None:
-    stop = make_stop(
-        {"type": "ema-variance", "alpha": 0.3, "patience": 5, "min_steps": 2}, torch.zeros(1, 1, 2, 2), NOTHING
-    )
-    drive(stop, [*(1 - 0.5**k for k in range(1, 9)), *((-1.0) ** k for k in range(10))])
+@pytest.mark.parametrize("kind", ["ema-variance", "windowed-variance"])
+def test_a_variance_criterion_stays_at_the_first_valley_that_patience_confirmed(kind: str) -> None:
+    stop = stop_of(kind)
+    drive(stop, descent(1))
     first = int(stop.best_step)
-    for step in range(18, 80):
-        picture = torch.full((1, 1, 2, 2), 0.5)
-        stop.update(torch.tensor(step), picture, picture)
-    assert bool(stop.done)
+    for step in range(120, 400):
+        picture = torch.full((1, 3, 4, 4), 0.5)
+        stop.update(torch.tensor(step), picture, picture, picture.mean())
     assert int(stop.best_step) == first
+
+
+def test_a_windowed_variance_by_running_sums_is_the_variance_of_the_window() -> None:
+    stop = stop_of("windowed-variance", share=0.25, steps=200)
+    rng = torch.Generator().manual_seed(0)
+    outputs = torch.rand(200, 1, 3, 4, 4, generator=rng, dtype=torch.float64)
+    for step, output in enumerate(outputs.float()):
+        stop.update(torch.tensor(step), output, output, output.mean())
+        window = outputs[: step + 1][-max(2, (step + 1) // 4) :].float().double()
+        expected = float(window.var(0, correction=0).mean())
+        assert float(stop.value) == pytest.approx(expected, rel=1e-5)
+
+
+def test_pixels_held_out_are_kept_from_the_loss_and_judge_the_picture(noisy: tasks.Problem) -> None:
+    plan = fit_plan(stop={"type": "held-out", "share": 0.2})
+    state = FitState(noisy, generator_config(), plan, choose_machine(plan))
+    held = state.stop.held.expand_as(noisy.target)
+    assert 0.1 < float(held.float().mean()) < 0.3
+    prediction = torch.rand_like(noisy.target).requires_grad_()
+    state.stop.fitted(prediction, noisy.target).sum().backward()
+    assert torch.equal(prediction.grad == 0, held)
+    state.stop.update(torch.tensor(50), noisy.target + 0.1 * held, noisy.target + 0.1 * held, torch.tensor(0.0))
+    assert float(state.stop.value) == pytest.approx(0.01, rel=1e-4)
+    other = FitState(noisy, generator_config(), replace(plan, seed=5), choose_machine(plan))
+    assert not torch.equal(other.stop.held, state.stop.held)
+
+
+def test_held_out_stops_a_fit_that_has_begun_to_take_up_noise(noisy: tasks.Problem) -> None:
+    result = fitted(noisy, steps=600, optimizer=MUON, stop={"type": "held-out", "share": 0.1}, average="auto")
+    assert result.chosen_step < result.steps < 600
+    assert result.stop_curve[-1][1] > min(value for _, value in result.stop_curve)
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "poisson"])
+def test_the_risk_of_sure_is_the_true_one_in_expectation(noise: str, picture: np.ndarray) -> None:
+    sharpness, rng = 0.6, torch.Generator().manual_seed(0)
+    clean = 0.25 + 0.5 * torch.rand(1, 3, 64, 64, generator=rng)
+    if noise == "gaussian":
+        task = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
+        y = clean + 25 / 255 * torch.randn(clean.shape, generator=rng)
+    else:
+        task = {"type": "denoise", "noise": {"type": "poisson", "peak": 60.0}}
+        y = torch.poisson(clean * 60, generator=rng) / 60
+    stop = Sure(torch.zeros_like(y), tasks.pose(task, y[0].numpy()), "image")
+    stop.probe.normal_(generator=rng)
+
+    def shrink(z: torch.Tensor) -> torch.Tensor:  # a linear estimator, whose risk is known
+        return 0.5 + sharpness * (z - 0.5)
+
+    risk = mean_square(shrink(y), y) + stop.penalty(shrink(y), shrink(y + stop.probe_step * stop.probe))
+    assert float(risk) == pytest.approx(float(mean_square(shrink(y), clean)), rel=0.08)
+
+
+def test_sure_fits_and_stops(noisy: tasks.Problem) -> None:
+    config = generator_config(input={"type": "image"})
+    result = fitted(noisy, config, steps=300, optimizer=MUON, stop={"type": "sure"}, average="auto")
+    assert result.steps < 300
+    assert "estimated risk" in result.why
+
+
+def test_sure_is_refused_where_it_does_not_apply(noisy: tasks.Problem, picture: np.ndarray) -> None:
+    with pytest.raises(UsageError, match=r"needs generator\.input\.type image, is noise"):
+        fitted(noisy, stop={"type": "sure"})
+    with pytest.raises(UsageError, match="needs a denoise task"):
+        fitted(NOTHING, generator_config(input={"type": "image"}), stop={"type": "sure"})
 
 
 def state_and_watch(problem: tasks.Problem, **changes: Any) -> tuple[FitState, Watch]:
@@ -313,7 +393,9 @@ def test_weights_and_moments_stay_in_fp32_when_convolutions_are_bf16(noisy: task
     assert {tensor.dtype for tensor in kept} == {torch.float32}
 
 
-@pytest.mark.parametrize("stop", [{"type": "fixed"}, {"type": "ema-variance"}, {"type": "discrepancy"}], ids=str)
+@pytest.mark.parametrize(
+    "stop", [{"type": k} for k in ("fixed", "ema-variance", "windowed-variance", "held-out", "discrepancy")], ids=str
+)
 def test_an_item_on_a_used_workbench_comes_out_as_it_does_alone(picture: np.ndarray, stop: dict[str, Any]) -> None:
     items = [
         problem_of(picture * dim, {"type": "gaussian", "sigma": sigma}, noise_of(sigma))

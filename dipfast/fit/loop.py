@@ -21,7 +21,7 @@ from dipfast.fit.step import FitState
 from dipfast.fit.workbench import Workbench
 from dipfast.tasks import Problem
 
-LOOK_EVERY = 25  # steps between two looks of the host at the device
+LOOK_EVERY = 10  # steps between two looks of the host at the device
 MAX_NON_FINITE = 3  # rollbacks from a non-finite loss before the item is given up
 CURVE_POINTS = 200
 
@@ -46,6 +46,7 @@ class FitResult:
     rollbacks: int
     programs: int  # built so far on the workbench: one for each bucket
     losses: list[tuple[int, float]]  # thinned: step, loss; without those that were not finite
+    stop_curve: list[tuple[int, float]]  # likewise: step, the value that the stop criterion looks at
     seconds: dict[str, float]  # setup, fit
 
 
@@ -138,8 +139,6 @@ def _result(
         image, last = (state.problem.finish(x).cpu() for x in (state.stop.best, state.output))
     if not bool(torch.isfinite(image).all()):
         raise ItemError("non-finite", "the fit's picture has non-finite values")
-    curve = state.losses[:steps].tolist()
-    stride = max(1, steps // CURVE_POINTS)
     return FitResult(
         image=image,
         last=last,
@@ -150,9 +149,17 @@ def _result(
         why=_why(state, watch, steps),
         rollbacks=watch.rollbacks,
         programs=programs,
-        losses=[(i + 1, curve[i]) for i in range(stride - 1, steps, stride) if math.isfinite(curve[i])],
+        losses=_thinned(state.losses[:steps]),
+        stop_curve=_thinned(state.stop_values[:steps]),
         seconds={"setup": ready - start, "fit": time.perf_counter() - ready},
     )
+
+
+def _thinned(curve: Tensor) -> list[tuple[int, float]]:  # [steps]
+    """Pairs of step, from 1, and value: about `CURVE_POINTS`, and only those that are finite."""
+    stride = max(1, len(curve) // CURVE_POINTS)
+    values = curve.tolist()
+    return [(i + 1, values[i]) for i in range(stride - 1, len(values), stride) if math.isfinite(values[i])]
 
 
 def _why(state: FitState, watch: Watch, steps: int) -> str:

@@ -12,7 +12,7 @@ from dipfast.fit.average import newest_weight
 from dipfast.fit.engine import Machine
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
 from dipfast.fit.plan import FitPlan, stream
-from dipfast.fit.stop import make_stop
+from dipfast.fit.stop import Sure, make_stop
 from dipfast.generators import build, latent_channels, make_latent
 from dipfast.tasks import Problem
 from dipfast.tasks.problem import mean_square
@@ -37,8 +37,9 @@ class FitState:
         self.output = torch.zeros(1, channels, height, width, device=device).contiguous(memory_format=layout)
         self.average = torch.zeros_like(self.output)
         self.averaged = torch.zeros_like(self.step)  # outputs in the average: fewer than steps behind a rollback
-        self.stop = make_stop(plan.stop, self.output, problem)
+        self.stop = make_stop(plan.stop, self.output, problem, plan.steps, config["input"]["type"])
         self.losses = torch.full((plan.steps,), torch.nan, device=device)
+        self.stop_values = torch.full_like(self.losses, torch.nan)
         self.residual = torch.zeros((), device=device)
         self.reset(plan.seed)
 
@@ -53,7 +54,8 @@ class FitState:
         for tensor in (*vars(self.optimizer).values(), self.noise, self.output, self.average, *counts):
             tensor.zero_()
         self.losses.fill_(torch.nan)
-        self.stop.reset()
+        self.stop_values.fill_(torch.nan)
+        self.stop.reset(stream(seed, "stop"))
 
     def tensors(self) -> dict[str, Tensor]:
         """What a rollback must restore: weights, moments, averages and the criterion's statistics."""
@@ -76,7 +78,11 @@ def fit_step(state: FitState, problem: Problem, plan: FitPlan, dtype: torch.dtyp
         latent = latent.add(state.noise.permute(0, 3, 1, 2), alpha=plan.reg_noise_std)
     output = state.forward(latent, dtype)
     prediction = problem.operator(output)
-    loss = problem.data_term(prediction, problem.target)
+    loss = problem.data_term(state.stop.fitted(prediction, problem.target), problem.target)
+    if isinstance(state.stop, Sure):
+        state.stop.probe.normal_(generator=state.random)
+        shifted = state.forward(latent.add(state.stop.probe, alpha=state.stop.probe_step), dtype)
+        loss = loss + state.stop.penalty(output, shifted)
     state.parameters.grads.zero_()
     loss.backward()
     with torch.no_grad():
@@ -92,8 +98,9 @@ def _observe(
     if plan.average is not None:
         state.average.lerp_(output, newest_weight(plan.average, state.averaged))
         state.averaged.add_(1)
-    squares = problem.data_term is mean_square
-    state.residual.copy_(loss if squares else mean_square(prediction, problem.target))
-    state.losses.index_copy_(0, state.step.view(1), loss.view(1))
-    state.stop.update(state.step, output, state.output if plan.average is None else state.average)
+    state.residual.copy_(mean_square(prediction, problem.target))
+    picture = state.output if plan.average is None else state.average
+    state.stop.update(state.step, output, picture, loss)
+    for curve, value in ((state.losses, loss), (state.stop_values, state.stop.value)):
+        curve.index_copy_(0, state.step.view(1), value.view(1))
     state.step.add_(1)

@@ -1,11 +1,13 @@
 """When to stop: criteria whose state lives on the device, each keeping its best picture, not just its number.
 
 `update` runs inside the step and reads nothing back; the loop looks at `done` now and then. A criterion that never
-fired returns what it holds best at the last step, or the last picture where it holds none.
+fired returns what it holds best at the last step. Windows and patience are shares of the steps taken so far, not
+numbers of steps: a fit with Muon is over before one with Adam has begun.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +17,13 @@ from torch import Tensor
 from dipfast.errors import UsageError
 from dipfast.fit.average import newest_weight
 from dipfast.tasks import Problem
-from dipfast.tasks.problem import mean_square
+from dipfast.tasks.operators import Identity
+from dipfast.tasks.problem import ClippedGaussian, PoissonVariance, mean_square
+
+WATCHED_PIXELS = 4096  # values of the subsample that a windowed variance is taken over
+LONGEST_WINDOW = 1024  # outputs
+SHORTEST_WINDOW = 2
+FEWEST_RISKS = 4  # steps before an averaged risk is believed
 
 
 class Fixed:
@@ -25,12 +33,18 @@ class Fixed:
         self.done = torch.zeros((), dtype=torch.bool, device=picture.device)
         self.best_step = torch.zeros((), dtype=torch.int64, device=picture.device)
         self.best = torch.zeros_like(picture)
+        self.value = torch.zeros((), device=picture.device)  # what the criterion looks at, for the curve
+
+    def fitted(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """``prediction`` as the data term shall see it."""
+        return prediction
 
     def update(
         self,
         step: Tensor,  # 0-D int64, from 0
         output: Tensor,  # [1, C, H, W], of this step
         picture: Tensor,  # [1, C, H, W], the average where there is one
+        loss: Tensor,  # 0-D
     ) -> None:
         self._keep(torch.ones_like(self.done), step, picture)
 
@@ -43,8 +57,8 @@ class Fixed:
         """Everything that a snapshot must keep, by name."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
-    def reset(self) -> None:
-        """Forget everything, in place."""
+    def reset(self, seed: int) -> None:
+        """Forget everything, in place. ``seed`` is for the criteria that draw."""
         for tensor in self.tensors().values():
             tensor.zero_()
 
@@ -53,40 +67,125 @@ class Fixed:
         return "all steps taken"
 
 
-class EmaVariance(Fixed):
-    """ES-EMV of Wang et al. (TMLR 2023): m and v are the moving mean and variance of the outputs, v has a valley.
+class Valley(Fixed):
+    """Holds the picture at the lowest value so far; done when that is long ago, as a share of the steps up to it.
 
-    m <- m + alpha (x - m), v <- (1 - alpha) (v + alpha |x - m|^2 / n). The picture at the lowest v is the answer.
-    Known false minimum: the first steps, hence `min_steps`.
+    A slow fit begins with values that rise from nothing, so a minimum counts only below the share `begun`
+    of the highest value.
     """
+
+    what = "the value"
+    begun = 0.5
 
     def __init__(self, picture: Tensor, config: Mapping[str, Any]) -> None:
         super().__init__(picture)
-        self.alpha, self.patience, self.min_steps = config["alpha"], config["patience"], config["min_steps"]
-        self.mean = torch.zeros_like(picture)
-        self.seen = torch.zeros((), dtype=torch.int64, device=picture.device)
-        self.variance = torch.zeros((), device=picture.device)
-        self.lowest = torch.full_like(self.variance, torch.inf)
+        self.patience, self.min_steps = config["patience"], config["min_steps"]
+        self.lowest = torch.full_like(self.value, torch.inf)
+        self.highest = torch.zeros_like(self.value)
 
-    def update(self, step: Tensor, output: Tensor, picture: Tensor) -> None:
-        change = (output - self.mean).square().mean()
-        self.mean.lerp_(output, newest_weight(1 - self.alpha, self.seen))
-        variance = (1 - self.alpha) * (self.variance + self.alpha * change)
-        self.variance.copy_(torch.where(self.seen == 0, torch.zeros_like(variance), variance))
-        self.seen.add_(1)
-        better = (self.variance < self.lowest) & (step >= self.min_steps) & ~self.done
-        self._keep(better | (step < self.min_steps), step, picture)
-        torch.where(better, self.variance, self.lowest, out=self.lowest)
-        self.done |= step - self.best_step >= self.patience
+    def _descend(self, step: Tensor, picture: Tensor) -> None:
+        torch.maximum(self.highest, self.value, out=self.highest)
+        early = (step < self.min_steps) | (torch.minimum(self.value, self.lowest) > self.begun * self.highest)
+        better = (self.value < self.lowest) & ~early & ~self.done
+        self._keep(better | early, step, picture)
+        torch.where(better, self.value, self.lowest, out=self.lowest)
+        self.done |= step - self.best_step > self.min_steps + self.patience * self.best_step
 
-    def reset(self) -> None:
-        super().reset()
+    def reset(self, seed: int) -> None:
+        super().reset(seed)
         self.lowest.fill_(torch.inf)
 
     def why(self) -> str:
-        if bool(self.done):
-            return f"the outputs' moving variance did not fall for {self.patience} steps"
-        return "all steps taken; the picture at the lowest moving variance"
+        lowest = f"{self.what} was lowest, {float(self.lowest):.3g}"
+        return lowest if bool(self.done) else f"all steps taken; {lowest}"
+
+
+class EmaVariance(Valley):
+    """ES-EMV of Wang et al. (TMLR 2023): m and v are the moving mean and variance of the outputs, v has a valley.
+
+    m <- m + alpha (x - m), v <- (1 - alpha) (v + alpha |x - m|^2 / n), here with a memory that grows with the fit
+    unless ``alpha`` is a number. Known false minimum: the first steps, hence `min_steps`.
+    """
+
+    what = "the outputs' moving variance"
+
+    def __init__(self, picture: Tensor, config: Mapping[str, Any]) -> None:
+        super().__init__(picture, config)
+        self.kind = "auto" if config["alpha"] == "auto" else 1 - config["alpha"]
+        self.mean = torch.zeros_like(picture)
+        self.seen = torch.zeros_like(self.best_step)
+
+    def update(self, step: Tensor, output: Tensor, picture: Tensor, loss: Tensor) -> None:
+        alpha = newest_weight(self.kind, self.seen)
+        change = (output - self.mean).square().mean()
+        self.mean.lerp_(output, alpha)
+        self.value.copy_((1 - alpha) * (self.value + alpha * change))
+        self.seen.add_(1)
+        self._descend(step, picture)
+
+
+class WindowedVariance(Valley):
+    """ES-WMV of Wang et al. (TMLR 2023): the variance of the last outputs, mean_k |x_k - mean|^2 / n, has a valley.
+
+    Over a subsample of pixels, by running sums: each step adds the newest output to them and takes the oldest out
+    where the window did not grow.
+    """
+
+    what = "the outputs' variance over a window"
+
+    def __init__(self, picture: Tensor, config: Mapping[str, Any], steps: int) -> None:
+        super().__init__(picture, config)
+        self.share = config["share"]
+        self.longest = max(SHORTEST_WINDOW, min(LONGEST_WINDOW, math.ceil(self.share * steps)))
+        self.stride = max(1, picture.numel() // WATCHED_PIXELS)
+        watched = len(range(0, picture.numel(), self.stride))
+        self.ring = torch.zeros(self.longest + 1, watched, device=picture.device, dtype=torch.float64)
+        self.sums = torch.zeros(2, watched, device=picture.device, dtype=torch.float64)  # of x and of x^2
+        self.seen = torch.zeros_like(self.best_step)
+        self.length = torch.zeros_like(self.best_step)
+
+    def update(self, step: Tensor, output: Tensor, picture: Tensor, loss: Tensor) -> None:
+        newest = output.permute(0, 2, 3, 1).reshape(-1)[:: self.stride].double()
+        self.ring.index_copy_(0, (self.seen % len(self.ring)).view(1), newest[None])
+        self.seen.add_(1)
+        window = (self.share * self.seen).long().clamp(SHORTEST_WINDOW, self.longest)
+        full = self.length >= window  # the window did not grow: its oldest goes
+        oldest = self.ring.index_select(0, ((self.seen - 1 - self.length) % len(self.ring)).view(1))[0]
+        self.sums.add_(torch.stack((newest, newest.square())))
+        self.sums.sub_(torch.stack((oldest, oldest.square())) * full)
+        self.length.add_(torch.where(full, 0, 1))
+        mean, squares = self.sums / self.length
+        self.value.copy_((squares - mean.square()).mean())
+        self._descend(step, picture)
+
+
+class HeldOut(Valley):
+    """A share of the observed pixels is kept from the fit; the error of the averaged picture there has a valley.
+
+    Self-validation without a second network. Where the noise of a pixel says nothing of its neighbours', the error is
+    the true one plus a constant, in expectation.
+    """
+
+    what = "the error at the pixels held out"
+    begun = 0.9  # most of it may be noise
+
+    def __init__(self, picture: Tensor, config: Mapping[str, Any], problem: Problem) -> None:
+        super().__init__(picture, config)
+        self.share, self.problem = config["share"], problem
+        self.held = torch.zeros_like(problem.target[:, :1], dtype=torch.bool)  # [1, 1, h, w]
+
+    def fitted(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return torch.where(self.held, target, prediction)
+
+    def update(self, step: Tensor, output: Tensor, picture: Tensor, loss: Tensor) -> None:
+        errors = (self.problem.operator(picture) - self.problem.target).square() * self.held
+        self.value.copy_(errors.sum() / (self.held.sum() * errors.shape[1]).clamp_min(1))
+        self._descend(step, picture)
+
+    def reset(self, seed: int) -> None:
+        super().reset(seed)
+        drawn = torch.rand(self.held.shape, generator=torch.Generator().manual_seed(seed)) < self.share
+        self.held.copy_(drawn)
 
 
 class Discrepancy(Fixed):
@@ -101,24 +200,77 @@ class Discrepancy(Fixed):
         if problem.expected_residual is None:
             raise UsageError("fit.stop is discrepancy, but the task knows no noise level: give task.noise.sigma")
         self.factor, self.problem, self.expected = config["factor"], problem, problem.expected_residual
-        self.ratio = torch.zeros((), device=picture.device)
 
-    def update(self, step: Tensor, output: Tensor, picture: Tensor) -> None:
+    def update(self, step: Tensor, output: Tensor, picture: Tensor, loss: Tensor) -> None:
         prediction = self.problem.operator(picture)
         ratio = mean_square(prediction, self.problem.target) / self.expected(prediction)
         self._keep(~self.done, step, picture)
-        torch.where(self.done, self.ratio, ratio, out=self.ratio)
+        torch.where(self.done, self.value, ratio, out=self.value)
         self.done |= ratio <= self.factor
 
     def why(self) -> str:
-        reached = f"mean (A x - y)^2 is {float(self.ratio):.3f} of what the noise leaves"
+        reached = f"mean (A x - y)^2 is {float(self.value):.3f} of what the noise leaves"
         return reached if bool(self.done) else f"all steps taken; {reached}, above {self.factor:g}"
 
 
-def make_stop(config: Mapping[str, Any], picture: Tensor, problem: Problem) -> Fixed:
-    """The criterion that ``config`` (the manifest's `fit.stop`) names, for pictures like ``picture`` [1, C, H, W]."""
-    if config["type"] == "fixed":
-        return Fixed(picture)
-    if config["type"] == "ema-variance":
-        return EmaVariance(picture, config)
+class Sure(Fixed):
+    """Stein's unbiased risk estimate as the loss (Jo et al., ICCV 2021); done when it falls below zero.
+
+    Gaussian noise, with z = y: mean (f - y)^2 + 2 sigma^2 div f - sigma^2, the divergence by one random probe and a
+    finite difference. Poisson noise: PURE (Le Montagner et al., 2014), y / peak in place of sigma^2. Each step takes
+    a second forward pass.
+    """
+
+    probe_step = 0.01  # of the finite difference, in units of full range
+
+    def __init__(self, picture: Tensor, problem: Problem, latent: str) -> None:
+        super().__init__(picture)
+        noise = problem.expected_residual
+        if not isinstance(noise, ClippedGaussian | PoissonVariance) or not isinstance(problem.operator, Identity):
+            raise UsageError("fit.stop is sure, which needs a denoise task with gaussian or poisson noise")
+        if latent != "image":
+            raise UsageError(f"fit.stop is sure, which needs generator.input.type image, is {latent}")
+        self.noise, self.problem = noise, problem
+        self.probe = torch.zeros_like(picture)
+        self.seen = torch.zeros_like(self.best_step)
+
+    def _variance(self) -> Tensor:
+        """Of the noise: 0-D, or [1, C, H, W]."""
+        if isinstance(self.noise, ClippedGaussian):
+            return self.noise.std.square()
+        return self.problem.target / self.noise.peak
+
+    def penalty(self, output: Tensor, shifted: Tensor) -> Tensor:
+        """What the risk has beyond the mean square, given f(z) and f(z + probe_step * probe)."""
+        variance = self._variance()
+        divergence = (self.probe * (shifted - output) * variance).mean() / self.probe_step
+        return 2 * divergence - variance.mean()
+
+    def update(self, step: Tensor, output: Tensor, picture: Tensor, loss: Tensor) -> None:
+        self._keep(~self.done, step, picture)
+        self.value.lerp_(loss, newest_weight("auto", self.seen))
+        self.seen.add_(1)
+        self.done |= (self.value < 0) & (self.seen >= FEWEST_RISKS)
+
+    def why(self) -> str:
+        reached = f"the estimated risk is {float(self.value):.2e}"
+        return f"{reached}, below zero" if bool(self.done) else f"all steps taken; {reached}"
+
+
+def make_stop(config: Mapping[str, Any], picture: Tensor, problem: Problem, steps: int, latent: str) -> Fixed:
+    """The criterion that ``config`` (the manifest's `fit.stop`) names, for pictures like ``picture`` [1, C, H, W].
+
+    ``latent`` is the type of the generator's input. Raises UsageError for a criterion that the task cannot have.
+    """
+    match config["type"]:
+        case "fixed":
+            return Fixed(picture)
+        case "ema-variance":
+            return EmaVariance(picture, config)
+        case "windowed-variance":
+            return WindowedVariance(picture, config, steps)
+        case "held-out":
+            return HeldOut(picture, config, problem)
+        case "sure":
+            return Sure(picture, problem, latent)
     return Discrepancy(picture, config, problem)

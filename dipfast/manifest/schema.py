@@ -307,15 +307,48 @@ class FixedStop(Section):
     type: Literal["fixed"] = "fixed"
 
 
-class EmaVarianceStop(Section):
+Patience = Annotated[float, Field(gt=0)]
+MinSteps = Annotated[int, Field(ge=0)]
+
+
+class ValleyStop(Section):
+    """What the criteria that wait for a minimum share."""
+
+    patience: Patience = Field(
+        default=0.5, description="stop when the minimum is this share of its own step behind, and min_steps more"
+    )
+    min_steps: MinSteps = Field(default=10, description="steps before the first minimum")
+
+
+class EmaVarianceStop(ValleyStop):
     """ES-EMV (Wang et al., TMLR 2023): stop when the outputs' moving variance has not fallen for a while."""
 
     type: Literal["ema-variance"]
-    alpha: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.1, description="weight of the newest output")
-    patience: Annotated[int, Field(gt=0)] = Field(
-        default=300, description="steps without a new minimum before the stop"
+    alpha: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = Field(
+        default="auto", description="weight of the newest output; auto: falls as the fit goes on"
     )
-    min_steps: Annotated[int, Field(ge=0)] = Field(default=100, description="never stop before this step")
+
+
+class WindowedVarianceStop(ValleyStop):
+    """ES-WMV (Wang et al., TMLR 2023): likewise, with the variance over a window of the last outputs."""
+
+    type: Literal["windowed-variance"]
+    share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.25, description="length of the window as a share of the steps so far"
+    )
+
+
+class HeldOutStop(ValleyStop):
+    """Keep some observed pixels from the fit and stop when the error there rises."""
+
+    type: Literal["held-out"]
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.05, description="of the observed pixels")
+
+
+class SureStop(Section):
+    """Fit Stein's unbiased risk estimate (Jo et al., ICCV 2021), and stop when it falls below zero."""
+
+    type: Literal["sure"]
 
 
 class DiscrepancyStop(Section):
@@ -325,7 +358,10 @@ class DiscrepancyStop(Section):
     factor: Annotated[float, Field(gt=0)] = Field(default=1.0, description="the residual over the noise at the stop")
 
 
-Stop = Annotated[FixedStop | EmaVarianceStop | DiscrepancyStop, Field(discriminator="type")]
+Stop = Annotated[
+    FixedStop | EmaVarianceStop | WindowedVarianceStop | HeldOutStop | SureStop | DiscrepancyStop,
+    Field(discriminator="type"),
+]
 
 
 class Fit(Section):
