@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "batch.run": {"manifest", "image", "samples", "fit", "batch.restore", "batch.local", "errors", "files", *DATA},
     "batch.forecast": {"manifest", "fit", "batch.restore", "batch.local", "batch.run", *DATA},
     "report": {"text", "batch.ledger", "batch.run", "metrics", "image", "errors", "files", "report"},
+    "export": {"generators", "kernels.ops", "batch.ledger", "files", "errors", "export"},
     "render": {"image", "generators", "errors"},
     "demo": {"image", "tasks", "samples", "errors", "files"},
     "bench": {"errors", "batch.plan", "fit", "tasks", "bench"},
@@ -46,7 +47,6 @@ ALLOWED: dict[str, set[str]] = {
         "manifest",
         "render",
         "report",
-    "export": {"generators", "kernels.ops", "batch.ledger", "files", "errors", "export"},
         "samples",
     },
 }
