@@ -39,6 +39,7 @@ EXTENSIONS = {
 SUFFIXES = tuple(f".{ext}" for several in EXTENSIONS.values() for ext in several)
 PLACEHOLDERS = ("relpath", "name", "stem", "ext", "task", "preset", "seed")
 MAX_SIDE_CHANNELS = 4096
+BURN_IN = 0.35  # of the steps of a chain, as in the second paper: 7000 of 20000
 
 
 def _count(value: object) -> object:
@@ -92,6 +93,10 @@ def _models(annotation: Any) -> list[type[Section]]:
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     return [model for inner in get_args(annotation) for model in _models(inner)]
+
+
+def _type_of(section: object) -> object:
+    return section.get("type") if isinstance(section, dict) else getattr(section, "type", None)
 
 
 def _tag(model: type[Section]) -> str:
@@ -298,7 +303,56 @@ class Muon(Section):
     newton_schulz_steps: Annotated[int, Field(ge=1, le=10)] = Field(default=3, description="orthogonalisation steps")
 
 
-Optimizer = Annotated[Adam | Muon, Field(discriminator="type")]
+class Sgld(Section):
+    """Langevin dynamics: the weights wander over the posterior instead of settling. Needs `posterior`."""
+
+    type: Literal["sgld"]
+    rule: Literal["paper", "preconditioned"] = Field(
+        default="paper",
+        description="paper: Adam, and noise on the convolutions behind each step (Cheng et al., CVPR 2019); "
+        "preconditioned: noise of the right scale (pSGLD, Li et al., AAAI 2016)",
+    )
+    lr: Annotated[float, Field(gt=0)] = Field(default=1e-2, description="learning rate; preconditioned: the first one")
+    noise: Annotated[float, Field(ge=0)] = Field(default=2.0, description="paper: the noise's deviation over lr")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        default=5e-8, description="paper: factor on the weights' squared norm"
+    )
+    sigma: Sigma | Literal["auto"] = Field(
+        default="auto", description="preconditioned: the observation's noise in 8-bit units; auto: the task's"
+    )
+    prior_std: Annotated[float, Field(gt=0)] = Field(
+        default=1.0, description="preconditioned: deviation of the weights' normal prior"
+    )
+    decay: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=1 / 3, description="preconditioned: the rate falls as lr / (1 + steps / decay_steps) ** decay"
+    )
+    decay_steps: Annotated[int, Field(gt=0)] = Field(
+        default=1000, description="preconditioned: steps until the rate has begun to fall"
+    )
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Sgld:
+        others = ("sigma", "prior_std", "decay", "decay_steps") if self.rule == "paper" else ("noise", "weight_decay")
+        for name in others:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} does not belong to rule {self.rule}")
+        return self
+
+
+Optimizer = Annotated[Adam | Muon | Sgld, Field(discriminator="type")]
+
+
+class Posterior(Section):
+    """What becomes of the samples that sgld draws: the answer is their mean."""
+
+    burn_in: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="steps before the first sample; null: 35 % of the steps"
+    )
+    every: Annotated[int, Field(gt=0)] = Field(default=50, description="steps from one sample to the next")
+    uncertainty: bool = Field(default=True, description="write the samples' deviation as a 16-bit map")
+    keep: Annotated[int, Field(ge=0, le=64)] = Field(
+        default=0, description="samples whose weights are kept as generators, evenly spread"
+    )
 
 
 class FixedStop(Section):
@@ -369,6 +423,9 @@ class Fit(Section):
 
     steps: Annotated[int, Field(ge=0, le=10_000_000)] = Field(default=3000, description="steps at most")
     optimizer: Optimizer = Field(default=Adam(), description="how the weights move")
+    posterior: Posterior | None = Field(
+        default=None, description="samples of the fit; with sgld filled in where it is left out, else null"
+    )
     reg_noise_std: Annotated[float, Field(ge=0)] = Field(default=1 / 30, description="input jitter, drawn at each step")
     average: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] | None = Field(
         default=0.99,
@@ -383,6 +440,32 @@ class Fit(Section):
     engine: Engine = Field(default="auto", description="how a step is run")
     precision: Precision = Field(default="auto", description="of convolutions and activations")
     device: Annotated[str, AfterValidator(_device)] = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_samples(cls, tree: Any) -> Any:
+        """With sgld: `posterior`, and the burn-in that null stands for."""
+        if not isinstance(tree, dict) or _type_of(tree.get("optimizer")) != "sgld":
+            return tree
+        posterior, steps = tree.get("posterior", {}), tree.get("steps", cls.model_fields["steps"].default)
+        if isinstance(posterior, dict) and posterior.get("burn_in") is None and isinstance(steps, int):
+            posterior = {**posterior, "burn_in": int(BURN_IN * steps)}
+        return {**tree, "posterior": posterior}
+
+    @model_validator(mode="after")
+    def _sampled(self) -> Fit:
+        posterior, kind = self.posterior, self.optimizer.type
+        if (posterior is None) == (kind == "sgld"):
+            raise ValueError(f"posterior should be {'given' if posterior is None else 'null'} with optimizer {kind}")
+        if posterior is None:
+            return self
+        if self.stop.type != "fixed":
+            raise ValueError(f"stop should be fixed with optimizer sgld, which takes all its steps, is {self.stop.type}")
+        samples = max(0, (self.steps - 1) // posterior.every - (posterior.burn_in or 0) // posterior.every)
+        if self.steps and samples < max(2, posterior.keep):
+            given = f"steps {self.steps}, burn_in {posterior.burn_in} and every {posterior.every} give {samples}"
+            raise ValueError(f"posterior should have {max(2, posterior.keep)} samples or more; {given}")
+        return self
 
 
 # ---- degradations: a clean image is damaged with a seed, so that a result can be measured ------------------
