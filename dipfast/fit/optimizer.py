@@ -1,8 +1,9 @@
-"""Adam and Muon as functions over one flat buffer that holds all parameters of a generator.
+"""Adam, Muon and SGLD as functions over one flat buffer that holds all parameters of a generator.
 
 Parameters lie in the buffer ordered so that all convolutions of one matrix shape are neighbours: a group of them is
-one view [N, rows, columns], and Muon's products over a group are batched without a copy. The moving parts (moments,
-step count) are tensors on the device, so that a step reads nothing from the host.
+one view [N, rows, columns], and Muon's products over a group are batched without a copy. Behind the groups come the
+small convolutions, then all that is no convolution. The moving parts (moments, step count) are tensors on the device,
+so that a step reads nothing from the host.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from dipfast.kernels import ops
 
 MUON_SMALLEST_SIDE = 9  # a matrix with fewer rows or columns is left to Adam: skip branches, the head
+ADAM = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}  # PyTorch's own
+RMS_DECAY, RMS_FLOOR = 0.99, 1e-5  # alpha and lambda of Li et al. (AAAI 2016)
 
 
 class FlatParameters:
@@ -41,6 +44,7 @@ class FlatParameters:
             start += parameter.numel()
         self.groups = _groups(parameters)  # (start, count, rows, columns) of the matrices that Muon takes
         self.rest = sum(count * rows * columns for _, count, rows, columns in self.groups)
+        self.kernels = sum(p.numel() for p in parameters if p.dim() == 4)  # the buffer begins with all convolutions
 
     def load(self, module: nn.Module) -> None:
         """Copy the parameters of ``module``, of the same architecture, into the buffer."""
@@ -54,7 +58,7 @@ def _matrix_shape(parameter: Tensor) -> tuple[int, int]:
 
 def _place(parameter: Tensor) -> tuple:
     rows, columns = _matrix_shape(parameter)
-    return (0, rows, columns) if min(rows, columns) >= MUON_SMALLEST_SIDE else (1, 0, 0)
+    return (0, rows, columns) if min(rows, columns) >= MUON_SMALLEST_SIDE else (1 if parameter.dim() == 4 else 2, 0, 0)
 
 
 def _groups(parameters: list[nn.Parameter]) -> list[tuple[int, int, int, int]]:
@@ -105,8 +109,56 @@ def optimizer_step(
     values, grads, first, second = (
         flat[parameters.rest :] for flat in (parameters.values, parameters.grads, state.first, state.second)
     )
-    adam = {"lr": config["lr"], "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
-    _adam(values, grads, first, second, state.step, adam)
+    _adam(values, grads, first, second, state.step, ADAM | {"lr": config["lr"]})
+
+
+def sgld_step(
+    config: Mapping[str, Any],
+    parameters: FlatParameters,
+    state: OptimizerState,
+    random: torch.Generator,
+    scale: Tensor | None,  # 0-D, for rule preconditioned: loss times scale is the negative log-likelihood
+    burn_in: int,  # steps in which the preconditioner adapts
+) -> None:
+    """One step of Langevin dynamics, in place. ``config``: the manifest's `fit.optimizer` of type sgld.
+
+    Rule paper: Adam with weight decay, then N(0, (noise lr)^2) on every convolution's weights and on nothing else, as
+    the code of Cheng et al. (CVPR 2019) has it. This samples no stated posterior. Rule preconditioned: `_langevin`.
+    """
+    state.step.add_(1)
+    values, grads = parameters.values, parameters.grads
+    draw = torch.empty_like(values if scale is not None else values[: parameters.kernels]).normal_(generator=random)
+    if scale is not None:
+        _langevin(values, grads, draw, state.second, state.step, scale, burn_in, config)
+        return
+    adam = ADAM | {"lr": config["lr"], "weight_decay": config["weight_decay"]}
+    _adam(values, grads, state.first, state.second, state.step, adam)
+    values[: parameters.kernels].add_(draw, alpha=config["noise"] * config["lr"])
+
+
+def _langevin(
+    values: Tensor,  # [P]
+    grads: Tensor,  # [P], of the loss
+    draw: Tensor,  # [P], normal
+    second: Tensor,  # [P]
+    step: Tensor,  # 0-D, counts from 1
+    scale: Tensor,  # 0-D
+    burn_in: int,
+    config: Mapping[str, Any],
+) -> None:
+    """Equation 5 of Li et al. (AAAI 2016): theta += eps / 2 G grad log p(theta | y) + N(0, eps G).
+
+    G = 1 / (lambda + sqrt(V)), V the moving average of the loss's squared gradient. With eps = 2 lr / scale this is
+    RMSprop at rate lr on the loss and the prior's share of it, with noise of variance 2 lr G / scale. G is frozen
+    behind the burn-in: while it moves with theta, leaving out their Gamma biases the chain (a Gaussian's variance up
+    to twofold). The rate falls as Welling and Teh (ICML 2011) ask, by the power that Teh et al. (JMLR 2016) find best.
+    """
+    adapting = step.clamp_max(burn_in + 1)
+    second.lerp_(grads.square(), torch.where(step > burn_in + 1, 0.0, 1 - RMS_DECAY))
+    g = 1 / (RMS_FLOOR + (second / (1 - RMS_DECAY**adapting)).sqrt())
+    lr = config["lr"] / (1 + (step - 1) / config["decay_steps"]) ** config["decay"]
+    drift = grads + values / (scale * config["prior_std"] ** 2)
+    values.add_(draw * (2 * lr * g / scale).sqrt() - lr * g * drift)
 
 
 def _adam(
