@@ -13,7 +13,7 @@ class FitPlan:
     """The manifest's `fit` section, every default filled in: `FitPlan(**section)`."""
 
     steps: int
-    optimizer: Mapping[str, Any]  # type: adam | muon, and its settings
+    optimizer: Mapping[str, Any]  # type: adam | muon | sgld, and its settings
     reg_noise_std: float  # of the jitter added to the latent at each step
     average: float | str | None  # constant of the EMA of the outputs, or auto
     stop: Mapping[str, Any]  # type: fixed | ema-variance | discrepancy, and its settings
@@ -22,6 +22,7 @@ class FitPlan:
     engine: str
     precision: str
     device: str
+    posterior: Mapping[str, Any] | None = None  # burn_in, every, uncertainty, keep; with sgld
 
 
 def stream(seed: int, name: str) -> int:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from dipfast.fit.average import newest_weight
 from dipfast.fit.engine import Machine
-from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
+from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step, sgld_step
 from dipfast.fit.plan import FitPlan, stream
+from dipfast.fit.posterior import Posterior, likelihood_scale
 from dipfast.fit.stop import Sure, make_stop
 from dipfast.generators import build, latent_channels, make_latent
 from dipfast.tasks import Problem
@@ -38,6 +39,9 @@ class FitState:
         self.average = torch.zeros_like(self.output)
         self.averaged = torch.zeros_like(self.step)  # outputs in the average: fewer than steps behind a rollback
         self.stop = make_stop(plan.stop, self.output, problem, plan.steps, config["input"]["type"])
+        self.posterior: Posterior | None = None
+        if plan.posterior is not None:
+            self.posterior = Posterior(plan.posterior, plan.steps, self.output, self.parameters.values)
         self.losses = torch.full((plan.steps,), torch.nan, device=device)
         self.stop_values = torch.full_like(self.losses, torch.nan)
         self.residual = torch.zeros((), device=device)
@@ -53,6 +57,8 @@ class FitState:
         counts = (self.step, self.averaged, self.residual)
         for tensor in (*vars(self.optimizer).values(), self.noise, self.output, self.average, *counts):
             tensor.zero_()
+        if self.posterior is not None:
+            self.posterior.reset()
         self.losses.fill_(torch.nan)
         self.stop_values.fill_(torch.nan)
         self.stop.reset(stream(seed, "stop"))
@@ -60,6 +66,8 @@ class FitState:
     def tensors(self) -> dict[str, Tensor]:
         """What a rollback must restore: weights, moments, averages and the criterion's statistics."""
         own = {"values": self.parameters.values, "average": self.average, "averaged": self.averaged}
+        if self.posterior is not None:
+            own |= {f"posterior.{k}": v for k, v in self.posterior.tensors().items()}
         return own | vars(self.optimizer) | {f"stop.{k}": v for k, v in self.stop.tensors().items()}
 
     def snapshot(self) -> dict[str, Tensor]:
@@ -86,8 +94,19 @@ def fit_step(state: FitState, problem: Problem, plan: FitPlan, dtype: torch.dtyp
     state.parameters.grads.zero_()
     loss.backward()
     with torch.no_grad():
-        optimizer_step(plan.optimizer, state.parameters, state.optimizer, dtype)
+        if plan.optimizer["type"] == "sgld":
+            _sample(state, problem, plan)
+        else:
+            optimizer_step(plan.optimizer, state.parameters, state.optimizer, dtype)
         _observe(state, problem, plan, output.detach(), prediction.detach(), loss.detach())
+
+
+def _sample(state: FitState, problem: Problem, plan: FitPlan) -> None:
+    """One step of the chain of weights whose outputs are the posterior's samples."""
+    config = plan.optimizer
+    scale = likelihood_scale(config, problem) if config["rule"] == "preconditioned" else None
+    burn_in = plan.posterior["burn_in"] if plan.posterior is not None else plan.steps
+    sgld_step(config, state.parameters, state.optimizer, state.random, scale, burn_in)
 
 
 def _observe(
