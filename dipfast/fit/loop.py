@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dipfast.errors import DipfastError, ItemError
 from dipfast.fit.engine import Machine, choose_machine
 from dipfast.fit.plan import FitPlan
+from dipfast.fit.posterior import Posterior
 from dipfast.fit.step import FitState
 from dipfast.fit.workbench import Workbench
 from dipfast.tasks import Problem
@@ -48,6 +49,9 @@ class FitResult:
     losses: list[tuple[int, float]]  # thinned: step, loss; without those that were not finite
     stop_curve: list[tuple[int, float]]  # likewise: step, the value that the stop criterion looks at
     seconds: dict[str, float]  # setup, fit
+    deviation: Tensor | None = None  # of the answer, [1, C, H, W] on the CPU, where samples were taken
+    samples: int = 0  # whose mean the answer is; 0: it is no mean of samples
+    kept: tuple[nn.Module, ...] = ()  # generators with the weights of some of the samples
 
 
 def fit(
@@ -137,6 +141,7 @@ def _result(
             state.output.copy_(state.generator(state.latent, machine.dtype))
             state.stop.best.copy_(state.output)
         image, last = (state.problem.finish(x).cpu() for x in (state.stop.best, state.output))
+        sampled = {} if state.posterior is None else _sampled(state, state.posterior)
     if not bool(torch.isfinite(image).all()):
         raise ItemError("non-finite", "the fit's picture has non-finite values")
     return FitResult(
@@ -152,7 +157,20 @@ def _result(
         losses=_thinned(state.losses[:steps]),
         stop_curve=_thinned(state.stop_values[:steps]),
         seconds={"setup": ready - start, "fit": time.perf_counter() - ready},
+        **sampled,
     )
+
+
+def _sampled(state: FitState, posterior: Posterior) -> dict[str, Any]:
+    """What samples add to the result. Pixels that are returned as they were known have no deviation."""
+    deviation, keep = posterior.deviation(), state.problem.keep
+    if deviation is not None and keep is not None:
+        deviation = torch.where(keep > 0.5, 0.0, deviation)
+    return {
+        "deviation": None if deviation is None else deviation.cpu(),
+        "samples": int(posterior.count),
+        "kept": posterior.kept(state.generator, state.parameters),
+    }
 
 
 def _thinned(curve: Tensor) -> list[tuple[int, float]]:  # [steps]
@@ -167,4 +185,5 @@ def _why(state: FitState, watch: Watch, steps: int) -> str:
     if not steps:
         return "no steps asked for"
     times = f"; rolled back {watch.rollbacks} times" if watch.rollbacks else ""
-    return state.stop.why() + times
+    samples = "" if state.posterior is None else f"; mean of {int(state.posterior.count)} samples"
+    return state.stop.why() + samples + times

@@ -119,6 +119,9 @@ def _observe(
         state.averaged.add_(1)
     state.residual.copy_(mean_square(prediction, problem.target))
     picture = state.output if plan.average is None else state.average
+    if state.posterior is not None:
+        state.posterior.update(state.step, output, state.parameters.values)
+        picture = state.posterior.mean
     state.stop.update(state.step, output, picture, loss)
     for curve, value in ((state.losses, loss), (state.stop_values, state.stop.value)):
         curve.index_copy_(0, state.step.view(1), value.view(1))
