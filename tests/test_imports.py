@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+FUSED = ("adam", "head", "norm_pad", "upsample_concat")
 DATA = {"batch.ledger", "batch.plan"}
+AROUND = {"batch.environment", "batch.index", "batch.lock", "batch.prepare", "batch.restore", "batch.rows"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "metrics": set(),
@@ -18,7 +20,13 @@ ALLOWED: dict[str, set[str]] = {
     "files": set(),
     "samples": {"errors"},
     "kernels.reference": set(),
-    "kernels.ops": {"kernels.reference"},
+    "kernels.ops": {"kernels.reference", "kernels.faces"},
+    "kernels.choice": set(),
+    "kernels.twins": {"kernels.reference"},
+    "kernels.faces": {"kernels.choice", "kernels.twins", *(f"kernels.fused_{name}" for name in FUSED)},
+    **{f"kernels.fused_{name}": {"kernels.choice", "kernels.twins", f"kernels.{name}"} for name in FUSED},
+    **{f"kernels.{name}": {"kernels.tiles"} for name in FUSED},
+    "kernels.tiles": set(),
     "manifest": {"errors", "presets", "manifest"},
     "image": {"errors", "files", "image"},
     "tasks": {"errors", "kernels.ops", "tasks"},
@@ -27,18 +35,40 @@ ALLOWED: dict[str, set[str]] = {
     "batch.plan": {"manifest", "errors"},
     "batch.ledger": {"manifest", "errors", "files"},
     "batch.restore": {"image", "tasks", "generators", "fit", "metrics", "batch.ledger", "errors", ""},
-    "batch.worker": {"image", "fit", "batch.restore", "errors", "files", "samples", *DATA},
+    "batch.index": {"files", "batch.ledger"},
+    "batch.lock": {"errors", "files", "batch.ledger"},
+    "batch.environment": {"errors", *DATA},
+    "batch.prepare": {"manifest", "image", "samples", "errors", "files", "batch.index", "batch.restore", *DATA},
+    "batch.rows": {"errors", "files", "batch.index", *DATA},
+    "batch.worker": {"image", "fit", "batch.prepare", "batch.restore", "errors", "files", "samples", *DATA},
     "batch.local": {"batch.worker", *DATA},
-    "batch.run": {"manifest", "image", "samples", "fit", "batch.restore", "batch.local", "errors", "files", *DATA},
-    "batch.forecast": {"manifest", "fit", "batch.restore", "batch.local", "batch.run", *DATA},
+    "batch.run": {"manifest", "samples", "fit", "errors", "files", *AROUND, "batch.local", *DATA},
+    "batch.merge": {"errors", "files", *AROUND, *DATA},
+    "batch.forecast": {"manifest", "fit", *AROUND, "batch.run", *DATA},
     "report": {"text", "batch.ledger", "batch.run", "metrics", "image", "errors", "files", "report"},
     "export": {"generators", "kernels.ops", "batch.ledger", "files", "errors", "export"},
-    "render": {"image", "generators", "errors"},
+    "render": {"image", "generators", "errors", "export"},
+    "rerender": {"image", "errors", "export", "files", "metrics", "render", "samples", "batch.restore"},
     "demo": {"image", "tasks", "samples", "errors", "files"},
-    "bench": {"errors", "batch.plan", "fit", "tasks", "bench"},
-    "doctor": {"batch.run", "fit"},
+    "bench": {
+        "presets",
+        "manifest",
+        "image",
+        "samples",
+        "metrics",
+        "errors",
+        "kernels.choice",
+        "kernels.faces",
+        "kernels.twins",
+        "batch.plan",
+        "fit",
+        "tasks",
+        "bench",
+    },
+    "doctor": {"batch.environment", "fit"},
     "api": {
         "batch.ledger",
+        "batch.lock",
         "batch.restore",
         "batch.run",
         "errors",
@@ -74,7 +104,7 @@ def imported(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            module = f"dipfast.kernels.{node.module}" if node.level else node.module
+            module = f"dipfast.kernels.{node.module or ''}".rstrip(".") if node.level else node.module
             names |= {f"{module}.{alias.name}" for alias in node.names}
     return {name.removeprefix("dipfast").removeprefix(".") for name in names if name.split(".")[0] == "dipfast"}
 

@@ -1,0 +1,94 @@
+"""Pictures with a known truth, damaged with a seed: what `bench stop` and `bench frontier` fit.
+
+A damage is named by one word: `gaussian:25`, `poisson:30`, `jpeg:10`, `missing:0.5`, `superres:4`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dipfast.errors import UsageError
+from dipfast.fit import FitPlan
+from dipfast.image import Limits, read
+from dipfast.manifest.options import read_options
+from dipfast.manifest.settings import Layer, resolve
+from dipfast.samples import locate
+from dipfast.tasks import Problem, degrade, pose
+
+SAMPLES = ("sample:astronaut", "sample:chelsea", "sample:coffee", "sample:rocket")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A damaged picture, its task as the manifest has it, and the truth [C, H, W] float32 in [0, 1]."""
+
+    picture: str
+    damage: str
+    task: dict[str, Any]
+    problem: Problem
+    clean: np.ndarray
+
+
+def make_case(picture: str, damage: str, crop: int, seed: int) -> Case:
+    """``picture`` (a path or `sample:NAME`), ``crop`` pixels a side from its middle, damaged with ``seed``.
+
+    Raises UsageError for a damage that is not one, ItemError for a picture that cannot be read.
+    """
+    config, task = parse_damage(damage)
+    image = read(str(locate(picture)), Limits())
+    if min(image.pixels.shape[1:]) < crop:
+        raise UsageError(f"--crop is {crop}, but {picture} is {image.pixels.shape[2]}×{image.pixels.shape[1]}")
+    damaged = degrade({"crop": crop, "seed": seed, **config}, image.pixels)
+    return Case(picture, damage, task, pose(task, damaged.observed, damaged.known), damaged.clean)
+
+
+def settings_of(task: dict[str, Any], preset: str, sets: Sequence[str], seed: int) -> tuple[dict[str, Any], FitPlan]:
+    """The generator's section and the plan that ``preset`` and ``sets`` (`KEY=VALUE`) come to for ``task``.
+
+    Raises UsageError for what is wrong with them.
+    """
+    options = read_options(sets, {"preset": preset, "seed": seed})
+    found = resolve([Layer({"task": task}, "task"), *options.settings], with_mask=False)
+    problems = [*options.problems, *(found if isinstance(found, list) else [])]
+    if problems or isinstance(found, list):
+        raise UsageError("; ".join(f"{problem.origin}: {problem.text}" for problem in problems))
+    settings = found.model_dump(mode="json")
+    return settings["generator"], FitPlan(**settings["fit"])
+
+
+def parse_damage(word: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The `degrade` and `task` sections that ``word`` stands for. Raises UsageError."""
+    kind, _, text = word.partition(":")
+    try:
+        value = float(text)
+    except ValueError:
+        raise _bad(word) from None
+    match kind:
+        case "gaussian":
+            noise = {"type": "gaussian", "sigma": value}
+            return noise, {"type": "denoise", "noise": noise}
+        case "poisson":
+            noise = {"type": "poisson", "peak": value}
+            return noise, {"type": "denoise", "noise": noise}
+        case "jpeg":
+            return {"type": "jpeg", "quality": int(value)}, {"type": "jpeg"}
+        case "missing":
+            inpaint = {"type": "inpaint", "known": "auto", "keep_known": True}
+            return {"type": "missing", "fraction": value}, inpaint
+        case "superres":
+            shrink = {"scale": int(value), "kernel": "lanczos2"}
+            return {"type": "downsample", **shrink}, {"type": "superres", **shrink}
+    raise _bad(word)
+
+
+def _bad(word: str) -> UsageError:
+    return UsageError(f"--damage should be like gaussian:25, poisson:30, jpeg:10, missing:0.5 or superres:4, is {word}")
+
+
+def pictures(given: Sequence[str]) -> list[str]:
+    """``given``, or scikit-image's own photographs."""
+    return list(given) or list(SAMPLES)
