@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dipfast.cli_bench import bench
-from dipfast.cli_export import export
+from dipfast.cli_export import export, render
 from dipfast.cli_options import (
     AsJson,
     Asked,
@@ -44,6 +44,7 @@ app = typer.Typer(
 )
 app.add_typer(bench, name="bench")
 app.command()(export)
+app.command()(render)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The verbs that make something of fitted generators: export."""
+"""The verbs that make something of fitted generators: export, render."""
 
 from __future__ import annotations
 
@@ -43,7 +43,10 @@ def export(
     from dipfast.export.save import export_onnx
     from dipfast.export.targets import targets
 
-    _formats(formats)
+    if "tensorrt" in _formats(formats):
+        from dipfast.export.tensorrt import bindings
+
+        bindings()
     reports: list[dict[str, Any]] = []
     missed = []
     for one in targets(target):
@@ -66,6 +69,64 @@ def export(
         _print_exports(reports)
     if missed:
         raise GateError("\n".join(missed))
+
+
+class Backend(StrEnum):
+    """What renders."""
+
+    AUTO = "auto"
+    TORCH = "torch"
+    ONNXRUNTIME = "onnxruntime"
+    TENSORRT = "tensorrt"
+
+
+class Provider(StrEnum):
+    """What onnxruntime runs on."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+    TENSORRT = "tensorrt"
+
+
+class RenderPrecision(StrEnum):
+    """What the convolutions of a render compute in."""
+
+    FP32 = "fp32"
+    TF32 = "tf32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+def render(
+    target: Annotated[Path, typer.Argument(help="what to render", metavar="RUN|GENERATOR|MODEL.onnx")],
+    backend: Annotated[Backend, typer.Option(help="auto: torch for generators, onnxruntime for models")] = Backend.AUTO,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="OUT", help="file or folder; RUN/renders, or beside it")
+    ] = None,
+    precision: Annotated[RenderPrecision, typer.Option(help="of the convolutions")] = RenderPrecision.FP32,
+    provider: Annotated[Provider, typer.Option(help="what onnxruntime runs on, and nothing else")] = Provider.CPU,
+    as_json: AsJson = False,
+) -> None:
+    """Render fitted generators or an exported model again, into files like those of the run."""
+    from dipfast.export.targets import targets
+    from dipfast.render import renderer
+    from dipfast.rerender import render_model, render_targets
+
+    if target.suffix == ".onnx":
+        if backend not in (Backend.AUTO, Backend.ONNXRUNTIME):
+            raise UsageError(f"--backend {backend}: a model is rendered by onnxruntime; give its generator")
+        one, ran = render_model(target, provider, output)
+        rendered = [one]
+    else:
+        found = targets(target)
+        chosen = renderer("torch" if backend == Backend.AUTO else backend, precision, provider)
+        rendered = render_targets(found, chosen, output)
+        ran = chosen.ran
+    if as_json:
+        print_json({"ran": ran, "rendered": [each.as_json() for each in rendered]})
+        return
+    for each in rendered:
+        typer.echo(each.path)
 
 
 def _formats(text: str) -> list[str]:

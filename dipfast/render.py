@@ -1,13 +1,16 @@
-"""A fitted generator → its picture. In this version on torch, in the precision of the fit or another.
+"""A stored generator → its picture, on torch, onnxruntime or TensorRT.
 
-The picture rendered is that of one set of weights. The one that a fit returns is an average over many, so the two
-differ; a record's `metrics` speak of the average.
+The picture rendered is that of one set of weights, not the average over many that a fit returns; a record's
+`generator.parity_db` says how far apart the two are. On torch in fp32 the same generator gives the same bits on the
+same device and number of threads; another backend gives them within its parity report.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,6 +21,7 @@ from dipfast.generators import Card, SkipNet, from_file
 from dipfast.image import cut
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+BACKENDS = ("torch", "onnxruntime", "tensorrt")
 
 
 @dataclass(frozen=True)
@@ -33,15 +37,84 @@ class FittedGenerator:
 
         ``precision``: fp32, bf16, or None for that of the fit. Raises UsageError for another.
         """
-        name = precision or self.card.precision
-        if name not in DTYPES:
-            raise UsageError(f"precision should be one of {', '.join(DTYPES)}, is {name!r}")
-        with torch.no_grad():
-            picture = self.module(self.latent, DTYPES[name])[0].clamp(0, 1).numpy()
-        pixels = cut(picture, *self.card.size).transpose(1, 2, 0)
+        pixels = kept(self.output(precision or self.card.precision), self.card.size).transpose(1, 2, 0)
         return np.ascontiguousarray(pixels[..., 0] if self.card.channels == 1 else pixels)
+
+    def output(self, precision: str, latent: Tensor | None = None) -> np.ndarray:
+        """What the network gives at ``latent`` [1, D, H', W'] or at its own: float32 [C, H', W'], nothing cut."""
+        if precision not in DTYPES:
+            raise UsageError(f"precision should be one of {', '.join(DTYPES)}, is {precision!r}")
+        with torch.no_grad():
+            output: np.ndarray = self.module(self.latent if latent is None else latent, DTYPES[precision])[0].numpy()
+        return output
 
 
 def load(path: Path | str) -> FittedGenerator:
     """A generator from a run's `generators/<id>.safetensors`. Raises UsageError for a file that is not one."""
     return FittedGenerator(*from_file(path))
+
+
+def kept(output: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """[C, H', W'] as a network gives it to the picture [C, H, W] in [0, 1]."""
+    return cut(output.clip(0, 1), *size)
+
+
+class Renderer(Protocol):
+    """One backend. ``ran`` says what it really is, for records; `prepare` is what can be done ahead of `render`."""
+
+    ran: dict[str, Any]
+
+    def prepare(self, generator: FittedGenerator) -> Callable[[], np.ndarray]:
+        """A call that renders: [C, H', W'] float32, nothing cut."""
+        ...
+
+
+class TorchRenderer:
+    """The network itself, statistics and all, on the CPU."""
+
+    def __init__(self, precision: str) -> None:
+        if precision not in DTYPES:
+            raise UsageError(f"--precision {precision}: torch renders in {', '.join(DTYPES)}")
+        self.precision = precision
+        self.ran: dict[str, Any] = {"backend": "torch", "version": torch.__version__, "device": "cpu"}
+
+    def prepare(self, generator: FittedGenerator) -> Callable[[], np.ndarray]:
+        return lambda: generator.output(self.precision)
+
+
+class OnnxRenderer:
+    """An export in memory, run by onnxruntime on one provider."""
+
+    def __init__(self, precision: str, provider: str) -> None:
+        from dipfast.export.providers import runtime
+
+        self.precision, self.provider = precision, provider
+        self.ran: dict[str, Any] = {"backend": "onnxruntime", "version": runtime(provider).__version__}
+
+    def prepare(self, generator: FittedGenerator) -> Callable[[], np.ndarray]:
+        from dipfast.export.onnx import to_onnx
+
+        state = generator.module.state_dict()
+        model = to_onnx(state, generator.latent, generator.card, precision=self.precision)
+        return self.model(model.SerializeToString())
+
+    def model(self, data: bytes) -> Callable[[], np.ndarray]:
+        """The same for a model that is exported already."""
+        from dipfast.export.providers import Session
+
+        session = Session(data, self.provider)
+        self.ran["device"] = session.provider
+        return lambda: session.render()[0]
+
+
+def renderer(backend: str, precision: str, provider: str) -> Renderer:
+    """The backend of that name. Raises UsageError for another, MachineError where it cannot run here."""
+    if backend == "torch":
+        return TorchRenderer(precision)
+    if backend == "onnxruntime":
+        return OnnxRenderer(precision, provider)
+    if backend == "tensorrt":
+        from dipfast.export.tensorrt import bindings
+
+        bindings()
+    raise UsageError(f"backend should be one of {', '.join(BACKENDS)}, is {backend!r}")

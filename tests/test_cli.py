@@ -22,6 +22,7 @@ FLAGS = {
     "evaluate": "run reference as_json fail_under",
     "report": "run compare",
     "export": "target formats precision min_psnr bake_latent output as_json",
+    "render": "target backend output precision provider as_json",
     "demo": "folder",
     "bench": "",
     "doctor": "as_json",

@@ -235,6 +235,7 @@ def test_a_missed_gate_leaves_nothing_behind(stored: Path, tmp_path: Path) -> No
         (["{stored}", "--min-psnr", "300"], 6, "300 dB are asked for"),
         (["{stored}", "--precision", "bf16"], 5, "bf16"),
         (["{stored}", "--format", "onyx"], 2, "--format should be of onnx, tensorrt"),
+        (["{stored}", "--format", "onnx,tensorrt"], 5, "TensorRT is not installed: pip install"),
         (["{dir}/nothing"], 2, "should be a run's folder or a generator"),
         (["{dir}/empty"], 4, "holds neither a run nor generators"),
         (["{dir}/empty.safetensors"], 2, "is not a generator"),

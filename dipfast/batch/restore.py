@@ -77,7 +77,7 @@ def restore(
     """
     task, config = settings["task"], settings["generator"]
     start = time.perf_counter()
-    problem = tasks.pose(task, *_padded(settings, observation))
+    problem = pose(settings, observation)
     posed = time.perf_counter() - start
     plan = fit_plan(settings, device)
     result = fit(problem, config, plan, progress, cancelled, workbench)
@@ -109,6 +109,11 @@ def fit_plan(settings: Settings, device: str) -> FitPlan:
     """The plan of a fit by a worker on ``device``; a device that the settings name wins."""
     asked = dict(settings["fit"])
     return FitPlan(**(asked | {"device": device if asked["device"] == "auto" else asked["device"]}))
+
+
+def pose(settings: Settings, observation: Observation) -> tasks.Problem:
+    """The problem of ``observation``, padded to what the generator needs."""
+    return tasks.pose(settings["task"], *_padded(settings, observation))
 
 
 def _padded(settings: Settings, observation: Observation) -> tuple[np.ndarray, np.ndarray | None]:

@@ -127,6 +127,7 @@ def _reporter(job: Job, send: Send) -> Callable[[int, float], None]:
         if time.monotonic() - last >= PROGRESS_SECONDS:
             last = time.monotonic()
             total = job.settings["fit"]["steps"]
+    record["input"]["mask"] = job.mask
             send({"event": "progress", "id": job.id, "path": job.path, "step": steps, "steps": total, "loss": loss})
 
     return report

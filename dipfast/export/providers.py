@@ -27,8 +27,8 @@ class Session:
     """One model, ready to run. ``provider`` is what really runs it."""
 
     def __init__(self, model: bytes, provider: str = "cpu", threads: int | None = None):
-        runtime = _runtime(provider)
-        options = runtime.SessionOptions()
+        ort = runtime(provider)
+        options = ort.SessionOptions()
         options.log_severity_level = 3  # it warns of the latent's default, which is meant
         options.intra_op_num_threads = threads or _cores()
         options.inter_op_num_threads = 1
@@ -36,7 +36,7 @@ class Session:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         asked = PROVIDERS[provider]
         try:
-            self._session = runtime.InferenceSession(model, options, providers=[(asked, OPTIONS[provider])])
+            self._session = ort.InferenceSession(model, options, providers=[(asked, OPTIONS[provider])])
         except Exception as error:  # onnxruntime has no common type of its own for them
             raise MachineError(f"onnxruntime cannot run the model on {asked}: {str(error).splitlines()[0]}") from None
         self._session.disable_fallback()
@@ -68,7 +68,8 @@ class Session:
             raise UsageError(f"latent should be {declared[0].shape}, is {list(latent.shape)}")
 
 
-def _runtime(provider: str) -> Any:
+def runtime(provider: str) -> Any:
+    """The module onnxruntime, where it has ``provider``. Raises UsageError or MachineError."""
     if provider not in PROVIDERS:
         raise UsageError(f"provider should be one of {', '.join(PROVIDERS)}, is {provider!r}")
     hint = INSTALL.get(provider, INSTALL["cuda"])
