@@ -13,10 +13,11 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from dipfast import generators
-from dipfast.batch.ledger import RunFolder
+from dipfast.batch.ledger import RunFolder, Shard
+from dipfast.batch.lock import reporting, writing
 from dipfast.batch.restore import describe, observe
 from dipfast.batch.restore import restore as restore_observation
-from dipfast.batch.run import Resume, RunResult
+from dipfast.batch.run import Resume, RunResult, rows_of
 from dipfast.batch.run import run as run_manifest
 from dipfast.errors import UsageError
 from dipfast.image import Image, Limits, from_array, read, to_array
@@ -134,13 +135,14 @@ def run(
     resume: Resume = "auto",
     max_failures: int | None = None,
     sets: tuple[str, ...] = (),
+    shard: Shard | None = None,
     on_event: Callable[[dict[str, Any]], None] = lambda event: None,
 ) -> RunResult:
     """Run a manifest, folder, glob or one image into the folder ``output``, and write its summary and report.
 
     ``output`` wins over the manifest's own; without either it is a folder in `runs` named after the source. The same
-    call again does only what is not done. Workers are spawned processes: in a script, call this under
-    ``if __name__ == "__main__":``.
+    call again does only what is not done; ``shard`` (I, N) is part I of N of the items; shards may share a folder.
+    Workers are spawned processes: in a script, call this under ``if __name__ == "__main__":``.
 
     Raises ManifestError, UsageError, NothingMatchedError, MachineError; a failed item is a row of the result.
     """
@@ -154,9 +156,13 @@ def run(
         resume=resume,
         max_failures=max_failures,
         on_event=on_event,
+        shard=shard,
     )
-    summary = write_summary(folder, result.rows, result.seconds, already_done=result.already_done)
-    write_report(folder, result.rows, summary, html=manifest.report.html)
+    with writing(folder), reporting(folder):
+        rows = result.rows if shard is None else rows_of(folder)
+        before = result.already_done + len(rows) - len(result.rows)
+        summary = write_summary(folder, rows, result.seconds, already_done=before)
+        write_report(folder, rows, summary, html=manifest.report.html)
     return result
 
 

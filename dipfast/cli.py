@@ -98,7 +98,7 @@ def retry(
     workers: Workers = None,
     progress: Progress = ProgressChoice.AUTO,
 ) -> None:
-    """Do again what failed in a run, and only that."""
+    """Do again what failed in a run, and what it left undone."""
     from dipfast.manifest import load
 
     resolved = run / "manifest.resolved.yaml"
@@ -106,6 +106,26 @@ def retry(
         raise UsageError(f"{run}: holds no run (it has no manifest.resolved.yaml)")
     result = _run(Asked(load(str(resolved)), run, devices, workers), "failed", None, progress)
     raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def merge(
+    runs: Annotated[list[Path], typer.Argument(help="folders of runs", metavar="RUN...")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="a new folder, or one merged before")],
+) -> None:
+    """Make one run out of the runs of shards."""
+    from dipfast.batch.ledger import RunFolder
+    from dipfast.batch.lock import writing
+    from dipfast.batch.merge import merge as join
+    from dipfast.batch.run import rows_of
+    from dipfast.report import print_summary, write_report, write_summary
+
+    folder = join([RunFolder(run) for run in runs], RunFolder(output))
+    rows = rows_of(folder)
+    with writing(folder):
+        summary = write_summary(folder, rows)
+        write_report(folder, rows, summary)
+    print_summary(summary, console())
 
 
 @app.command()
@@ -140,14 +160,16 @@ def report(
 ) -> None:
     """Write a run's report.html, report.md, summary.json and results.csv again."""
     from dipfast.batch.ledger import RunFolder
+    from dipfast.batch.lock import writing
     from dipfast.batch.run import rows_of
     from dipfast.report import write_report, write_summary
 
     folder = RunFolder(run)
-    rows = rows_of(folder)
     other = None if compare is None else (RunFolder(compare), rows_of(RunFolder(compare)))
-    summary = write_summary(folder, rows)
-    write_report(folder, rows, summary, compare=other)
+    rows = rows_of(folder)
+    with writing(folder):
+        summary = write_summary(folder, rows)
+        write_report(folder, rows, summary, compare=other)
     typer.echo(run / "report.html")
 
 
@@ -201,11 +223,11 @@ def _options(
 
 def _run(asked: Asked, resume: str, max_failures: str | None, progress: str) -> RunResult:
     from dipfast import api
-    from dipfast.batch.run import ready
+    from dipfast.batch.run import ready, shard_of
     from dipfast.progress import make_progress
     from dipfast.report import print_summary, summarize
 
-    manifest = asked.manifest
+    manifest = shard_of(asked.manifest, asked.shard)
     folder = api.output_folder(manifest, asked.output)
     allowed = _max_failures(max_failures, len(manifest.items))
     ready(manifest, asked.devices, asked.workers)  # what is wrong is said alone
@@ -214,10 +236,11 @@ def _run(asked: Asked, resume: str, max_failures: str | None, progress: str) -> 
         _say(progress, "export: this version exports nothing; the fitted generators are kept in generators/")
     with make_progress(str(progress)) as show:
         result = api.run(
-            manifest,
+            asked.manifest,
             folder,
             devices=asked.devices,
             workers=asked.workers,
+            shard=asked.shard,
             resume=str(resume),  # type: ignore[arg-type]
             max_failures=allowed,
             on_event=show,
@@ -254,9 +277,11 @@ def _max_failures(text: str | None, items: int) -> int | None:
 def _print_plan(asked: Asked, as_json: bool) -> None:
     from dipfast import api
     from dipfast.batch.forecast import forecast, print_forecast
+    from dipfast.batch.run import shard_of
 
-    folder = api.output_folder(asked.manifest, asked.output)
-    prediction = forecast(asked.manifest, folder, asked.devices, asked.workers)
+    manifest = shard_of(asked.manifest, asked.shard)
+    folder = api.output_folder(manifest, asked.output)
+    prediction = forecast(manifest, folder, asked.devices, asked.workers)
     if as_json:
         print_json(prediction)
     else:

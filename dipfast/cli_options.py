@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dipfast.errors import NothingMatchedError, UsageError
+from dipfast.errors import UsageError
 
 if TYPE_CHECKING:
     from dipfast.manifest import Manifest
@@ -89,6 +89,7 @@ class Asked:
     output: Path | None
     devices: str
     workers: int | None
+    shard: tuple[int, int] | None = None
 
 
 def ask(
@@ -115,7 +116,6 @@ def ask(
     """The manifest behind SOURCE with all options in it. Raises what `dipfast.manifest.load` raises."""
     from dataclasses import replace
 
-    from dipfast.batch.plan import shard as part
     from dipfast.manifest import SUFFIXES, load
 
     if reference is not None and not reference.is_dir() and reference.suffix.lower() not in SUFFIXES:
@@ -132,10 +132,8 @@ def ask(
         precision=precision,
         reference=None if reference is None else str(reference),
     )
-    items = manifest.items if shard is None else tuple(part(manifest.items, *_shard(shard)))
-    if not items:
-        raise NothingMatchedError(f"{source}: no item is left by --shard {shard}")
-    return Asked(replace(manifest, items=items[:limit]), output, devices, workers)
+    part = None if shard is None else _shard(shard)
+    return Asked(replace(manifest, items=manifest.items[:limit]), output, devices, workers, part)
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -46,11 +46,11 @@ def _package(name: str) -> Finding:
 def _cpu() -> Finding:
     import torch
 
-    from dipfast.batch.run import cores
+    from dipfast.batch.environment import cores, cpu_model
     from dipfast.fit.engine import has_fast_bf16
 
     fast = has_fast_bf16(torch.device("cpu"))
-    found = f"{cores()} cores, {torch.backends.cpu.get_cpu_capability()}"
+    found = f"{cpu_model()}, {cores()} cores, {torch.backends.cpu.get_cpu_capability()}"
     return _finding("cpu", True, f"{found}, precision auto = {'bf16' if fast else 'fp32'}")
 
 

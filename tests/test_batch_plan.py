@@ -4,17 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import TINY, generator_config
 
-from dipfast.batch.plan import Job, forward_flops, ordered, predicted_bytes, predicted_seconds, shard, spread
+from dipfast import generators
+from dipfast.batch.plan import (
+    Job,
+    forward_flops,
+    ordered,
+    parameter_count,
+    predicted_bytes,
+    predicted_seconds,
+    shard,
+    spread,
+)
+from dipfast.batch.prepare import fitted_shape
+from dipfast.batch.restore import observe, restore
+from dipfast.image import Image, Source
 from dipfast.manifest import settings_from
 
 
 def job(id: str, height: int = 64, width: int = 64, steps: int = 10, task: Any = "denoise", **settings: Any) -> Job:
     overrides = {"fit": {"steps": steps}, "generator": TINY | {"channels": [8, 8]}, **settings}
     plain = settings_from(task, "balanced", overrides).model_dump(mode="json")
-    return Job(id, f"/in/{id}.png", "0" * 64, (f"{id}.png",), plain, shape=(3, height, width))
+    padded = fitted_shape(plain, (3, height, width))
+    return Job(id, f"/in/{id}.png", "0" * 64, (f"{id}.png",), plain, padded=padded)
 
 
 def test_the_standard_net_costs_what_was_counted() -> None:
@@ -27,8 +42,6 @@ def test_operations_are_those_of_the_modules_convolutions() -> None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from dipfast import generators
-
     config = generator_config(channels=(8, 12, 16), kernel_down=(3, 5, 3), skip_channels=(0, 4, 2), pad="zero")
     module = generators.build(config, 3, 0)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -37,10 +50,43 @@ def test_operations_are_those_of_the_modules_convolutions() -> None:
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"bias": True, "pointwise_up": False, "skip_channels": 0},
+        {"channels": (8, 12, 16), "up_channels": (6, 8, 10), "kernel_down": (3, 5, 3), "input": {"type": "meshgrid"}},
+    ],
+)
+def test_parameters_are_counted_as_the_module_has_them(changes: Any) -> None:
+    config = generator_config(**changes)
+    module = generators.build(config, 3, 0)
+    assert parameter_count(config, 3) == sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("task", "height", "settings"),
+    [
+        ("denoise", 5, {}),
+        ("denoise", 33, {"generator": TINY | {"channels": [8, 8, 8], "kernel_down": 7}}),
+        ({"type": "superres", "scale": 2}, 7, {}),
+        ({"type": "superres", "scale": 3}, 20, {}),
+        ("denoise", 40, {"degrade": {"type": "gaussian", "sigma": 5.0, "crop": 21}}),
+        ({"type": "superres", "scale": 4}, 70, {"degrade": {"type": "downsample", "scale": 4, "crop": 66}}),
+    ],
+)
+def test_what_is_planned_is_the_size_that_is_fitted(task: Any, height: int, settings: Any) -> None:
+    planned = job("a", height, 80, steps=0, task=task, **settings)
+    image = Image(np.full((3, height, 80), 0.5, np.float32), Source("png", "rgb", 8))
+    observation = observe(planned.settings, image, None, None)
+    *_, card = generators.from_bytes(restore(planned.settings, observation, "cpu").generator)
+    assert (card.channels, *card.padded) == planned.padded
+
+
+@pytest.mark.parametrize(
     ("task", "settings", "padded"),
     [
         ("denoise", {}, (3, 64, 104)),
-        ({"type": "superres", "scale": 3}, {}, (3, 184, 304)),
+        ({"type": "superres", "scale": 3}, {}, (3, 192, 312)),
         ("denoise", {"degrade": {"type": "gaussian", "sigma": 5.0, "crop": 33}}, (3, 36, 36)),
         (
             {"type": "superres", "scale": 2},
@@ -69,7 +115,17 @@ def test_more_steps_and_pixels_take_longer_and_more_threads_less() -> None:
     seconds = predicted_seconds(small, "cpu", 1, "fp32")
     assert seconds < predicted_seconds(large, "cpu", 1, "fp32")
     assert seconds > predicted_seconds(small, "cpu", 2, "fp32")
-    assert predicted_bytes(large) == 16 * predicted_bytes(small)
+
+
+def test_memory_is_that_of_pixels_and_of_weights() -> None:
+    small, large, wide = (
+        job("a"),
+        job("b", 256, 256),
+        job("c", generator={"channels": [256, 256], "input": {"depth": 8}}),
+    )
+    weights = 4 * 7 * parameter_count(small.settings["generator"], 3)
+    assert predicted_bytes(large) - weights == pytest.approx(16 * (predicted_bytes(small) - weights), abs=64)
+    assert predicted_bytes(wide) > 4 * 7 * parameter_count(wide.settings["generator"], 3) > 2e7
 
 
 @pytest.mark.parametrize(

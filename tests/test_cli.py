@@ -19,6 +19,7 @@ FLAGS = {
     "plan": f"{SELECTION} as_json",
     "status": "run as_json",
     "retry": "run devices workers progress",
+    "merge": "runs output",
     "evaluate": "run reference as_json fail_under",
     "report": "run compare",
     "export": "target formats precision min_psnr bake_latent output as_json",

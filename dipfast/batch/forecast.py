@@ -8,11 +8,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from dipfast.batch.index import Index
 from dipfast.batch.ledger import RunFolder
-from dipfast.batch.local import Place
-from dipfast.batch.plan import Job, ordered, predicted_bytes, predicted_seconds
+from dipfast.batch.plan import Job, Place, ordered, predicted_bytes, predicted_seconds
+from dipfast.batch.prepare import prepare
 from dipfast.batch.restore import fit_plan
-from dipfast.batch.run import prepare, ready
+from dipfast.batch.rows import seen_inputs
+from dipfast.batch.run import ready
 from dipfast.fit import choose_machine
 from dipfast.manifest import Manifest
 
@@ -22,9 +24,9 @@ SHOWN = 40  # output names in the table; --json has all
 def forecast(manifest: Manifest, folder: Path, devices: str, workers: int | None) -> dict[str, Any]:
     """The plan as plain data. Reads the inputs and, where there is one, the run's folder; writes nothing."""
     places = ready(manifest, devices, workers)
-    prepared = prepare(manifest.items)
-    run = RunFolder(folder)
-    rows = [_row(job, run, places[0]) for job in ordered(prepared.jobs)]
+    prepared = prepare(manifest.items, seen_inputs(RunFolder(folder)))
+    index = Index(RunFolder(folder))
+    rows = [_row(job, index, places[0]) for job in ordered(prepared.jobs)]
     left = [row["seconds"] for row in rows if not row["done"]]
     return {
         "output": str(folder),
@@ -36,8 +38,8 @@ def forecast(manifest: Manifest, folder: Path, devices: str, workers: int | None
     }
 
 
-def _row(job: Job, run: RunFolder, place: Place) -> dict[str, Any]:
-    record = run.record(job.id)
+def _row(job: Job, index: Index, place: Place) -> dict[str, Any]:
+    held = index.held(job.id)
     machine = choose_machine(fit_plan(job.settings, place.device))
     channels, height, width = job.padded
     return {
@@ -52,7 +54,7 @@ def _row(job: Job, run: RunFolder, place: Place) -> dict[str, Any]:
         "precision": machine.precision,
         "seconds": round(predicted_seconds(job, machine.device.type, place.threads, machine.precision), 1),
         "bytes": predicted_bytes(job),
-        "done": record is not None and set(job.outputs) <= set(record["output"]["paths"]),
+        "done": held is not None and set(job.outputs) <= held[1],
     }
 
 

@@ -1,4 +1,4 @@
-"""What a run has done, on disk: append-only events, commit records, and the lock on a run's folder.
+"""What a run has done, on disk: append-only events and commit records.
 
 A record is written last and is what makes an item done; it names the hashes of the files that it vouches for. The
 ledger tells the story, for people and for the reasons of failures; nothing is read from it that a record decides.
@@ -6,9 +6,9 @@ ledger tells the story, for people and for the reasons of failures; nothing is r
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +16,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from dipfast.errors import UsageError
 from dipfast.files import sha256_of, write_atomic
 
 Record = dict[str, Any]
+Shard = tuple[int, int]  # part I of N, I from 1
 
 
 @dataclass(frozen=True)
@@ -51,30 +49,23 @@ class RunFolder:
     def ledger(self) -> Path:
         return self.root / "ledger"
 
+    @property
+    def index(self) -> Path:
+        return self.root / ".index"
+
     def log(self, worker: str, event: str, **facts: Any) -> None:
         """Append one event to the worker's ledger, in one write: a crash can tear the last line only."""
-        self.ledger.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"time": now(), "event": event, **facts}, ensure_ascii=False) + "\n"
-        path = self.ledger / f"{worker}.jsonl"
-        torn = path.exists() and path.stat().st_size > 0 and not _ends_with_newline(path)
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        try:
-            os.write(descriptor, (("\n" if torn else "") + line).encode("utf-8", "backslashreplace"))
-        finally:
-            os.close(descriptor)
+        line = json.dumps({"time": now(), "event": event, **facts}, ensure_ascii=False)
+        append_line(self.ledger / f"{worker}.jsonl", line)
 
     def events(self) -> Iterator[Record]:
         """Every event that can be read, oldest first. A torn line is passed over."""
-        events = []
+        events = [event for line in self._lines() if (event := _event(line)) is not None]
+        return iter(sorted(events, key=lambda event: str(event.get("time"))))
+
+    def _lines(self) -> Iterator[bytes]:
         for path in sorted(self.ledger.glob("*.jsonl")):
-            for line in path.read_bytes().splitlines():
-                try:
-                    event = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(event, dict) and "event" in event:
-                    events.append(event)
-        return iter(sorted(events, key=lambda event: event.get("time", "")))
+            yield from path.read_bytes().splitlines()
 
     def commit(self, record: Record) -> None:
         """Write the record of an item whose files are all there. Raises OSError."""
@@ -86,7 +77,11 @@ class RunFolder:
             record = json.loads((self.records / f"{id}.json").read_bytes())
         except (OSError, ValueError):
             return None
-        return record if isinstance(record, dict) and record.get("id") == id else None
+        return record if is_record(record) and record["id"] == id else None
+
+    def forget(self, id: str) -> None:
+        """Take back the record of an item that is to be fitted again. Raises OSError."""
+        (self.records / f"{id}.json").unlink(missing_ok=True)
 
     def all_records(self) -> list[Record]:
         """Every readable record, in the order of the ids."""
@@ -95,41 +90,69 @@ class RunFolder:
 
     def holds(self, record: Record) -> bool:
         """Whether every file that ``record`` vouches for is there, with the hash that it names."""
-        files = {f"images/{path}": record["output"]["sha256"] for path in record["output"]["paths"]}
-        files[record["generator"]["path"]] = record["generator"]["sha256"]
-        return all(_has_hash(self.root / path, digest) for path, digest in files.items())
+        return all(_has_hash(self.root / path, digest) for path, digest in files_of(record).items())
 
-    def lock(self) -> FileLock:
-        """Take the folder for this process. Raises UsageError naming the process that has it."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.root / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UsageError(f"{self.root}: another run writes here ({self._owner()})") from None
-        write_atomic(self.root / ".owner.json", dumps({"pid": os.getpid(), "host": socket.gethostname()}))
-        return lock
 
-    def _owner(self) -> str:
-        try:
-            owner = json.loads((self.root / ".owner.json").read_bytes())
-            return f"pid {owner['pid']} on {owner['host']}"
-        except (OSError, ValueError, KeyError, TypeError):
-            return "its pid is unknown"
+def suffix(shard: Shard | None) -> str:
+    """What the files of a shard have in their names: ``.1-of-2``; nothing for a whole run."""
+    return "" if shard is None else f".{shard[0]}-of-{shard[1]}"
+
+
+def files_of(record: Record) -> dict[str, str]:
+    """The files that ``record`` vouches for, from the run's folder, and their SHA-256."""
+    pictures = {f"images/{path}": record["output"]["sha256"] for path in record["output"]["paths"]}
+    return pictures | {record["generator"]["path"]: record["generator"]["sha256"]}
 
 
 def failures(folder: RunFolder) -> dict[str, Record]:
-    """The last failure of every id or path that failed and was not done since: id → event."""
+    """The last failure of every id or path that failed and was not done since: id or path → event."""
+    if not any(_tells_failure(line) for line in folder._lines()):
+        return {}
     last: dict[str, Record] = {}
     for event in folder.events():
-        key = event.get("id") or event.get("path")
-        if key is None:
-            continue
         if event["event"] in ("failed", "quarantined"):
-            last[key] = event
-        elif event["event"] in ("done", "claimed"):
-            last.pop(key, None)
+            last[event.get("id") or event.get("path") or ""] = event
+        elif event["event"] == "done":
+            last.pop(event.get("id") or "", None)
+            last.pop(event.get("path") or "", None)
     return last
+
+
+def _tells_failure(line: bytes) -> bool:
+    return b'"event": "failed"' in line or b'"event": "quarantined"' in line
+
+
+def _event(line: bytes) -> Record | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+
+
+def is_record(tree: object) -> bool:
+    """Whether ``tree`` has what a record's files are checked by."""
+    if not (isinstance(tree, dict) and isinstance(tree.get("id"), str)):
+        return False
+    output, generator = tree.get("output"), tree.get("generator")
+    if not (isinstance(output, dict) and isinstance(generator, dict)):
+        return False
+    words = (output.get("sha256"), generator.get("sha256"), generator.get("path"))
+    paths = output.get("paths")
+    return all(isinstance(word, str) for word in words) and isinstance(paths, list) and set(map(type, paths)) <= {str}
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append ``line`` in one write: a crash can tear the last line only, and no later one. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torn = path.exists() and path.stat().st_size > 0 and not _ends_with_newline(path)
+    data = (("\n" if torn else "") + line + "\n").encode("utf-8", "backslashreplace")
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        if os.write(descriptor, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    finally:
+        os.close(descriptor)
 
 
 def dumps(value: Any) -> bytes:

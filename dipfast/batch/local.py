@@ -18,30 +18,21 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from dipfast.batch.ledger import RunFolder
-from dipfast.batch.plan import Job
+from dipfast.batch.plan import Job, Place
 
 ATTEMPTS = 3
 GRACE_SECONDS = 30.0  # for workers to leave after a cancellation
 Event = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a worker lives: a name for its ledger, its device, and its number of CPU threads."""
-
-    name: str
-    device: str
-    threads: int
-
-
 @dataclass
 class Outcome:
-    """How a run ended: records of what was done, events of what failed, and the signal that cut it short."""
+    """How a run ended: events of what failed, and what cut it short: a signal, a limit, a disk that takes no more."""
 
-    done: list[dict[str, Any]] = field(default_factory=list)
     failed: list[Event] = field(default_factory=list)
     signal: int | None = None
     gave_up: str | None = None
+    broken: str | None = None
 
 
 class Worker:
@@ -53,7 +44,8 @@ class Worker:
         self.job: Job | None = None
         self.connection, child = context.Pipe()
         self.process = context.Process(target=_start, args=(child, root, place), name=place.name, daemon=True)
-        self.process.start()
+        with _deaf():
+            self.process.start()
         child.close()
 
     def give(self, job: Job) -> None:
@@ -68,6 +60,7 @@ class Worker:
     def kill(self) -> None:
         self.process.kill()
         self.process.join()
+        self.connection.close()
 
 
 def _start(connection: Connection, root: str, place: Place) -> None:
@@ -86,20 +79,34 @@ class Driver:
         folder: RunFolder,
         on_event: Callable[[Event], None],
         max_failures: int | None,
+        name: str,
     ) -> None:
         self.queue, self.folder, self.on_event = deque(jobs), folder, on_event
         self.max_failures = max_failures
         self.attempts: dict[str, int] = {}
         self.outcome = Outcome()
-        self.workers = [Worker(place, str(folder.root)) for place in places]
+        self.name, self.places = name, places
+        self.workers: list[Worker] = []
 
     def run(self) -> Outcome:
         with _signals() as caught:
-            while self._busy() and not caught and self.outcome.gave_up is None:
-                self._listen(0.2)
+            try:
+                for place in self.places:
+                    self._hire(place)
+                while self._busy() and not caught and self._going():
+                    self._listen(0.2)
+                self._leave(caught)
+            finally:
+                for worker in self.workers:
+                    worker.kill()
             self.outcome.signal = caught[0] if caught else None
-            self._leave(caught)
         return self.outcome
+
+    def _hire(self, place: Place) -> None:
+        self.workers.append(Worker(place, str(self.folder.root)))
+
+    def _going(self) -> bool:
+        return self.outcome.gave_up is None and self.outcome.broken is None
 
     def _busy(self) -> bool:
         return bool(self.queue) or any(worker.job is not None for worker in self.workers)
@@ -112,12 +119,15 @@ class Driver:
             self._hear(worker)
 
     def _hear(self, worker: Worker) -> None:
-        try:
-            while worker.connection.poll():
-                self._take(worker, worker.connection.recv())
-        except (EOFError, OSError):
-            self._bury(worker)
-            return
+        while True:
+            try:
+                if not worker.connection.poll():
+                    break
+                event = worker.connection.recv()
+            except (EOFError, OSError):
+                self._bury(worker)
+                return
+            self._take(worker, event)
         if not worker.process.is_alive() and not worker.connection.poll():
             self._bury(worker)
 
@@ -125,9 +135,7 @@ class Driver:
         if event["event"] == "progress":
             self.on_event(event)
             return
-        if event["event"] == "done":
-            self.outcome.done.append(event["record"])
-        elif event["event"] == "failed":
+        if event["event"] == "failed":
             self._fail(event)
         if event["event"] == "ready":
             worker.ready = True
@@ -137,19 +145,21 @@ class Driver:
         self._feed(worker)
 
     def _feed(self, worker: Worker) -> None:
-        if self.queue and self.outcome.gave_up is None:
+        if self.queue and self._going():
             job = self.queue.popleft()
             self.on_event({"event": "claimed", "id": job.id, "path": job.path, "worker": worker.place.name})
             worker.give(job)
 
     def _fail(self, event: Event) -> None:
         self.outcome.failed.append(event)
+        self.outcome.broken = self.outcome.broken or event.get("broken")
         if self.max_failures is not None and len(self.outcome.failed) > self.max_failures:
             self.outcome.gave_up = "more items failed than allowed"
 
     def _bury(self, worker: Worker) -> None:
         """A worker died: its item loses an attempt, and another worker takes its place."""
-        worker.process.join()
+        worker.process.join(1)
+        worker.kill()
         self.workers.remove(worker)
         code, job = worker.process.exitcode, worker.job
         if not worker.ready:
@@ -157,7 +167,7 @@ class Driver:
         if job is not None:
             self._lose(job, code)
         if self._busy() or job is not None:
-            self.workers.append(Worker(worker.place, str(self.folder.root)))
+            self._hire(worker.place)
 
     def _lose(self, job: Job, code: int | None) -> None:
         self.attempts[job.id] = self.attempts.get(job.id, 0) + 1
@@ -168,7 +178,8 @@ class Driver:
             self._fail(event)
         else:
             self.queue.appendleft(job)
-        self.folder.log("driver", **event)
+        with contextlib.suppress(OSError):  # the event is told all the same
+            self.folder.log(self.name, **event)
         self.on_event(event)
 
     def _leave(self, caught: list[int]) -> None:
@@ -181,9 +192,7 @@ class Driver:
                 break
             self._drain()
             time.sleep(0.02)
-        for worker in self.workers:
-            worker.kill()
-            worker.connection.close()
+        self._drain()
 
     def _drain(self) -> None:
         """Take what a leaving worker still finished."""
@@ -192,7 +201,6 @@ class Driver:
                 while worker.connection.poll():
                     event = worker.connection.recv()
                     if event["event"] == "done":
-                        self.outcome.done.append(event["record"])
                         self.on_event(event)
 
 
@@ -212,6 +220,19 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Ignore SIGINT for a moment: a process that is spawned in it ignores Ctrl-C from its first instruction on."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _exit_text(code: int | None) -> str:
     if code is not None and code < 0:
         return f"signal {signal.Signals(-code).name}"
@@ -224,6 +245,10 @@ def execute(
     folder: RunFolder,
     on_event: Callable[[Event], None],
     max_failures: int | None = None,
+    name: str = "driver",
 ) -> Outcome:
-    """Run ``jobs`` in the order given on ``places``. ``on_event`` hears of everything, in this process."""
-    return Driver(jobs, places, folder, on_event, max_failures).run()
+    """Run ``jobs`` in the order given on ``places``. ``on_event`` hears of everything, in this process.
+
+    ``name``: of this process in the ledger.
+    """
+    return Driver(jobs, places, folder, on_event, max_failures, name).run()

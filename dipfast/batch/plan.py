@@ -6,8 +6,7 @@ and are not a promise.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,18 @@ from typing import Any
 RATES = {("cpu", "fp32"): 8e10, ("cpu", "bf16"): 9e10, ("cuda", "fp32"): 2e13, ("cuda", "bf16"): 2e14}
 SECONDS_AROUND_A_FIT = 0.5  # decode, encode, save
 ACTIVATION_COPIES = 4  # what a step keeps of each activation, in float32 equivalents
+PARAMETER_COPIES = 7  # values, gradients, two moments, and the rollback's values and moments
+LATENT_COPIES = 3  # latent, jitter, their sum
+IMAGE_COPIES = 8  # target, guide, output, average, best, and the rollback's
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker lives: a name for its ledger, its device, and its number of CPU threads."""
+
+    name: str
+    device: str
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -31,26 +42,12 @@ class Job:
     settings: dict[str, Any]
     mask: str | None = None
     reference: str | None = None
-    shape: tuple[int, int, int] | None = None  # channels, height and width of the picture given, from its header
+    padded: tuple[int, int, int] = (0, 0, 0)  # channels, height and width that the generator works at
 
     @property
     def bucket(self) -> tuple:
         """Jobs of one bucket run the same program: task, generator and padded shape."""
-        generator = self.settings["generator"]
-        return self.settings["task"]["type"], repr(generator), self.padded
-
-    @property
-    def padded(self) -> tuple[int, int, int]:
-        """Channels, height and width that the generator works at; zeros where the header could not be read."""
-        if self.shape is None:
-            return (0, 0, 0)
-        scale = self.settings["task"].get("scale", 1)
-        channels, height, width = self.shape
-        side = 2 ** len(self.settings["generator"]["channels"])
-        crop = (self.settings.get("degrade") or {}).get("crop")
-        sides = (min(side_length, crop or side_length) for side_length in (height, width))
-        grow = 1 if self.settings.get("degrade") else scale
-        return channels, *(math.ceil(length * grow / side) * side for length in sides)
+        return self.settings["task"]["type"], repr(self.settings["generator"]), self.padded
 
     @property
     def flops(self) -> float:
@@ -62,21 +59,43 @@ class Job:
 
 def forward_flops(generator: Mapping[str, Any], image_channels: int, pixels: int) -> float:
     """Operations (two for each multiply-add) of the convolutions of one forward pass over ``pixels`` pixels."""
-    down = list(generator["channels"])
-    up = list(generator["up_channels"] or down)
-    skip, size_down, size_up = (
-        _per_scale(generator[name], len(down)) for name in ("skip_channels", "kernel_down", "kernel_up")
-    )
-    inputs, total = _latent_depth(generator["input"], image_channels), 2.0 * pixels * up[0] * image_channels
+    return sum(2 * pixels * share * weights for share, weights, _ in _convolutions(generator, image_channels))
+
+
+def parameter_count(generator: Mapping[str, Any], image_channels: int) -> int:
+    """Numbers that a generator learns: weights, biases, and scale and shift of every normalisation."""
+    *inner, head = _convolutions(generator, image_channels)
+    biases = 3 if generator["bias"] else 2  # with the two of the normalisation behind the convolution
+    count = head[1] + head[2] + sum(weights + biases * outputs for _, weights, outputs in inner)
+    down, up, skip, _, _ = _widths(generator)
+    deeper = [*up[1:], down[-1]]
+    return count + 2 * sum(map(sum, zip(deeper, skip, strict=True)))
+
+
+def _convolutions(generator: Mapping[str, Any], image_channels: int) -> Iterator[tuple[float, int, int]]:
+    """Of each convolution: its output's pixels as a share of the picture's, its weights, its output channels."""
+    down, up, skip, size_down, size_up = _widths(generator)
+    inputs = _latent_depth(generator["input"], image_channels)
     for i, width in enumerate(down):
-        full, half = pixels / 4**i, pixels / 4 ** (i + 1)
-        before = half if generator["downsample"] == "stride" else full
+        full, half = 1 / 4**i, 1 / 4 ** (i + 1)
         deeper = width if i + 1 == len(down) else up[i + 1]
-        macs = before * inputs * width * size_down[i] ** 2 + half * width**2 * size_down[i] ** 2
-        macs += full * (inputs * skip[i] * generator["kernel_skip"] ** 2 + (deeper + skip[i]) * up[i] * size_up[i] ** 2)
-        total += 2 * (macs + (full * up[i] ** 2 if generator["pointwise_up"] else 0))
+        if skip[i]:
+            yield full, inputs * skip[i] * generator["kernel_skip"] ** 2, skip[i]
+        yield half if generator["downsample"] == "stride" else full, inputs * width * size_down[i] ** 2, width
+        yield half, width**2 * size_down[i] ** 2, width
+        yield full, (deeper + skip[i]) * up[i] * size_up[i] ** 2, up[i]
+        if generator["pointwise_up"]:
+            yield full, up[i] ** 2, up[i]
         inputs = width
-    return total
+    yield 1.0, up[0] * image_channels, image_channels
+
+
+def _widths(generator: Mapping[str, Any]) -> tuple[list[int], ...]:
+    """channels, up_channels, skip_channels, kernel_down and kernel_up, one number for each scale."""
+    scales = len(generator["channels"])
+    names = ("channels", "up_channels", "skip_channels", "kernel_down", "kernel_up")
+    values = (generator["channels"] if generator[name] is None else generator[name] for name in names)
+    return tuple(_per_scale(value, scales) for value in values)
 
 
 def _per_scale(value: Any, scales: int) -> list[int]:
@@ -95,15 +114,17 @@ def predicted_seconds(job: Job, kind: str, threads: int, precision: str) -> floa
 
 
 def predicted_bytes(job: Job) -> int:
-    """Bytes that the fit's tensors take at the most: activations of a step, and the float32 images."""
-    _, height, width = job.padded
+    """Bytes that the fit's tensors take at the most.
+
+    Activations of a step; weights, gradients, moments and what a rollback keeps of them; latents and float32 images.
+    """
+    channels, height, width = job.padded
     generator = job.settings["generator"]
-    skip = _per_scale(generator["skip_channels"], len(generator["channels"]))
-    up = list(generator["up_channels"] or generator["channels"])
-    elements = sum(
-        height * width / 4**i * (3 * up[i] + 2 * skip[i] + generator["channels"][i] / 2) for i in range(len(up))
-    )
-    return int(4 * ACTIVATION_COPIES * elements)
+    down, up, skip, _, _ = _widths(generator)
+    activations = sum((3 * up[i] + 2 * skip[i] + down[i] / 2) / 4**i for i in range(len(up)))
+    images = LATENT_COPIES * _latent_depth(generator["input"], channels) + IMAGE_COPIES * channels
+    elements = height * width * (ACTIVATION_COPIES * activations + images)
+    return int(4 * (elements + PARAMETER_COPIES * parameter_count(generator, channels)))
 
 
 def ordered(jobs: Iterable[Job]) -> list[Job]:

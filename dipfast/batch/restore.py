@@ -118,14 +118,19 @@ def pose(settings: Settings, observation: Observation) -> tasks.Problem:
 
 def _padded(settings: Settings, observation: Observation) -> tuple[np.ndarray, np.ndarray | None]:
     """The observation grown by reflection to what the generator needs; the mask likewise."""
-    task, config = settings["task"], settings["generator"]
-    multiple = tasks.padded_multiple(task, generators.multiple(config))
-    smallest = -(-generators.smallest_side(config) // tasks.scale(task))
+    multiple, smallest = padding(settings)
     known = observation.known
     return (
         pad(observation.observed, multiple, smallest),
         None if known is None else pad(known, multiple, smallest),
     )
+
+
+def padding(settings: Settings) -> tuple[int, int]:
+    """What the sides of the picture given are padded to: a multiple of the first, and at least the second."""
+    task, config = settings["task"], settings["generator"]
+    multiple = tasks.padded_multiple(task, generators.multiple(config))
+    return multiple, -(-generators.smallest_side(config) // tasks.scale(task))
 
 
 def _matching(reference: np.ndarray, observed: np.ndarray, scale: int) -> np.ndarray:
@@ -170,6 +175,7 @@ def describe(
         "why": fitted.why,
         "rollbacks": fitted.rollbacks,
         "losses": fitted.losses,
+        "stop_curve": fitted.stop_curve,
         "facts": restored.facts,
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
         "metrics": measure(observation, restored),

@@ -1,59 +1,36 @@
-"""One run, from the items of a manifest to committed records: identify, resume, execute.
-
-`items.jsonl` in the run's folder maps every item to its content id, so that `status`, `report` and `retry` need
-neither the inputs nor the manifest's own file.
-"""
+"""One run, from the items of a manifest to committed records: identify, resume, execute."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from dipfast.batch.ledger import Record, RunFolder, dumps, failures, now
-from dipfast.batch.local import Event, Outcome, Place, execute
-from dipfast.batch.plan import Job, ordered, spread
+from dipfast.batch.environment import environment, places_for
+from dipfast.batch.index import Index
+from dipfast.batch.ledger import Record, RunFolder, Shard, dumps, now, suffix
+from dipfast.batch.local import Event, Outcome, execute
+from dipfast.batch.lock import claimed, writing
+from dipfast.batch.plan import Job, Place, ordered
+from dipfast.batch.plan import shard as part
+from dipfast.batch.prepare import Prepared, prepare
 from dipfast.batch.restore import fit_plan
-from dipfast.errors import DipfastError, ItemError, MachineError, UsageError
-from dipfast.files import sha256_of, write_atomic
+from dipfast.batch.rows import Row, row_as_json, rows_of, seen_inputs, write_entries
+from dipfast.errors import MachineError, NothingMatchedError
+from dipfast.files import write_atomic
 from dipfast.fit import choose_machine
-from dipfast.image import Limits, probe
-from dipfast.manifest import Item, Manifest, content_id
+from dipfast.manifest import Manifest
 from dipfast.samples import locate
+
+__all__ = ["Resume", "Row", "RunResult", "places_for", "prepare", "ready", "row_as_json", "rows_of", "run"]
 
 Resume = Literal["auto", "never", "failed"]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One item of a run as it stands: done (with its record), failed (with a reason), or pending."""
-
-    path: str
-    output: str
-    id: str | None
-    status: Literal["done", "failed", "pending"]
-    record: Record | None = None
-    kind: str | None = None
-    reason: str | None = None
-
-
-@dataclass
-class Prepared:
-    """The jobs that a manifest comes to, and what failed before it could become one."""
-
-    jobs: list[Job] = field(default_factory=list)
-    failed: list[Event] = field(default_factory=list)
-    entries: list[dict[str, Any]] = field(default_factory=list)  # for items.jsonl
-
-
-@dataclass(frozen=True)
 class RunResult:
-    """What `run` did: the folder, rows of all items, how many were done before, wall seconds, and the signal if any."""
+    """What `run` did: the folder, rows of its items, how many were done before, wall seconds, and the signal if any."""
 
     folder: RunFolder
     rows: list[Row]
@@ -70,62 +47,6 @@ class RunResult:
         return 3 if self.gave_up or any(row.status != "done" for row in self.rows) else 0
 
 
-def prepare(items: Sequence[Item]) -> Prepared:
-    """Read every input's bytes and header. What cannot be read fails alone."""
-    prepared = Prepared()
-    by_id: dict[str, Job] = {}
-    for item in items:
-        entry = {"path": item.path, "output": item.output, "id": None}
-        try:
-            job = _identify(item)
-            twin = by_id.get(job.id)
-            if twin is not None and None not in (twin.reference, job.reference) and twin.reference != job.reference:
-                job = _identify(item, apart=True)
-                twin = by_id.get(job.id)
-        except ItemError as error:
-            about = {"id": None, "path": item.path, "kind": error.kind, "reason": str(error)}
-            prepared.failed.append({"event": "failed", **about})
-        else:
-            by_id[job.id] = job if twin is None else _merged(twin, job)
-            entry["id"] = job.id
-        prepared.entries.append(entry)
-    prepared.jobs = list(by_id.values())
-    return prepared
-
-
-def _merged(twin: Job, job: Job) -> Job:
-    return replace(twin, outputs=twin.outputs + job.outputs, reference=twin.reference or job.reference)
-
-
-def _identify(item: Item, apart: bool = False) -> Job:
-    """The job of one item. ``apart``: from a twin's that is measured against another reference."""
-    settings = item.settings.model_dump(mode="json")
-    path = str(locate(item.path))
-    limits = settings["input"]
-    header = probe(path, Limits(**(limits | {"formats": tuple(limits["formats"])})))
-    digest = _hash(path)
-    extra = {} if item.mask is None else {"mask": _hash(item.mask)}
-    if apart and item.reference is not None:
-        extra["reference"] = _hash(item.reference)
-    return Job(
-        id=content_id(digest, item.settings, extra, item.output),
-        path=item.path,
-        input_sha256=digest,
-        outputs=(item.output,),
-        settings=settings,
-        mask=item.mask,
-        reference=item.reference,
-        shape=(header.channels, header.height, header.width),
-    )
-
-
-def _hash(path: str) -> str:
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise ItemError("unreadable", f"{path}: {error.strerror or error}") from None
-
-
 def run(
     manifest: Manifest,
     folder: RunFolder,
@@ -135,31 +56,62 @@ def run(
     resume: Resume = "auto",
     max_failures: int | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
+    shard: Shard | None = None,
 ) -> RunResult:
-    """Restore every item of ``manifest`` that ``folder`` does not hold yet.
+    """Restore every item of ``manifest``, or of its ``shard`` (I, N), that ``folder`` does not hold yet.
 
-    ``devices``: auto, cpu, or cuda:0,1 …; ``workers``: processes on a CPU, by default one a core. Raises UsageError
-    where another run has the folder or it cannot be written, MachineError for devices that there are not.
+    ``devices``: auto, cpu, or cuda:0,1 …; ``workers``: processes on a CPU, by default one a core; ``resume``: auto and
+    failed do what is not done, never does all again. Shards may run into one folder at the same time.
+
+    Raises UsageError where another run has the folder, NothingMatchedError for an empty shard, MachineError for
+    devices that there are not and where the folder cannot be written; what is done then stays done.
     """
     start = time.perf_counter()
-    places = ready(manifest, devices, workers)
-    with Locked(folder):
-        prepared = prepare(manifest.items)
-        _write_head(manifest, folder, prepared)
+    mine = shard_of(manifest, shard)
+    places = ready(mine, devices, workers)
+    with claimed(folder, shard), writing(folder):
+        index = Index(folder, owner=f"run{suffix(shard)}")
+        prepared = prepare(mine.items, seen_inputs(folder))
+        _write_head(manifest, folder, prepared, shard)
+        driver = _named("driver", shard)
         for event in prepared.failed:
-            folder.log("driver", **event)
+            folder.log(driver, **event)
             on_event(event)
-        todo, done = _split(prepared.jobs, folder, resume)
+        todo, done = _split(prepared.jobs, folder, index, resume)
         on_event({"event": "started", "jobs": len(todo), "done": done, "time": now()})
+
+        def hear(event: Event) -> None:
+            if event["event"] == "done":
+                index.held(event["id"])  # read back what was written
+            on_event(event)
+
         outcome = Outcome()
         allowed = None if max_failures is None else max_failures - len(prepared.failed)
         if allowed is not None and allowed < 0:
             outcome.gave_up = "more items failed than allowed"
         elif todo:
-            outcome = execute(ordered(todo), places[: len(todo)], folder, on_event, allowed)
-        rows = rows_of(folder)
+            named = [replace(place, name=_named(place.name, shard)) for place in places]
+            outcome = execute(ordered(todo), named[: len(todo)], folder, hear, allowed, driver)
+        rows = rows_of(folder, shard, index)
+    if outcome.broken is not None:
+        raise MachineError(f"{folder.root}: cannot be written ({outcome.broken}); what is done stays done")
     seconds = time.perf_counter() - start
     return RunResult(folder, rows, done, seconds, outcome.signal, outcome.gave_up)
+
+
+def shard_of(manifest: Manifest, shard: Shard | None) -> Manifest:
+    """The manifest with the items of one shard. Raises NothingMatchedError where there are none."""
+    if shard is None:
+        return manifest
+    items = tuple(part(manifest.items, *shard))
+    if not items:
+        raise NothingMatchedError(f"{manifest.source}: no item is left by --shard {shard[0]}/{shard[1]}")
+    return replace(manifest, items=items)
+
+
+def _named(worker: str, shard: Shard | None) -> str:
+    """A worker's name in the ledger: shards on several machines write into one folder."""
+    return f"{worker}{suffix(shard)}"
 
 
 def ready(manifest: Manifest, devices: str, workers: int | None = None) -> list[Place]:
@@ -176,140 +128,40 @@ def ready(manifest: Manifest, devices: str, workers: int | None = None) -> list[
     return places
 
 
-class Locked:
-    """The folder's lock for the length of a `with`, and one line for a folder that cannot be written."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        try:
-            self.lock = self.folder.lock()
-        except OSError as error:
-            raise UsageError(f"output {self.folder.root}: cannot be written ({error.strerror or error})") from None
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()
-
-
-def _write_head(manifest: Manifest, folder: RunFolder, prepared: Prepared) -> None:
+def _write_head(manifest: Manifest, folder: RunFolder, prepared: Prepared, shard: Shard | None) -> None:
+    """What a run is, before it begins. The manifest is the whole one, for every shard."""
     write_atomic(folder.root / "manifest.resolved.yaml", manifest.resolved().encode("utf-8", "surrogateescape"))
-    write_atomic(folder.root / "environment.json", dumps(environment()))
-    lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in prepared.entries)
-    write_atomic(folder.root / "items.jsonl", "".join(lines).encode("utf-8", "backslashreplace"))
+    here = dumps(environment())
+    for name in sorted({"environment.json", f"environment{suffix(shard)}.json"}):
+        write_atomic(folder.root / name, here)
+    write_entries(folder, prepared.entries, shard)
 
 
-def environment() -> dict[str, Any]:
-    """Versions, machine and command line, for `environment.json`."""
-    from importlib.metadata import version
-
-    names = ("dipfast", "torch", "numpy", "pillow", "tifffile", "imagecodecs", "safetensors", "scikit-image")
-    return {
-        "time": now(),
-        "command": sys.argv,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "host": platform.node(),
-        "cores": cores(),
-        "versions": {name: version(name) for name in names},
-    }
+def _split(jobs: Sequence[Job], folder: RunFolder, index: Index, resume: Resume) -> tuple[list[Job], int]:
+    """The jobs to fit, and how many are done. The records of those to fit are taken back: what failed has none."""
+    undone = [job for job in jobs if resume == "never" or not _is_done(job, folder, index)]
+    for job in undone:
+        folder.forget(job.id)
+    return undone, len(jobs) - len(undone)
 
 
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def places_for(devices: str, jobs: int, workers: int | None = None) -> list[Place]:
-    """A worker for each device that ``devices`` names. Raises UsageError or MachineError with the reason."""
-    if devices in ("auto", "cpu"):
-        count = 0 if devices == "cpu" else _cuda_devices()
-        if count == 0:
-            number, threads = spread(cores(), jobs, workers)
-            return [Place(f"cpu-{i}", "cpu", threads) for i in range(number)]
-        indices = list(range(count))
-    else:
-        indices = _indices(devices)
-        if max(indices) >= _cuda_devices():
-            raise MachineError(f"--devices {devices}: this machine has {_cuda_devices()} CUDA devices")
-    return [Place(f"cuda-{i}", f"cuda:{i}", max(1, cores() // len(indices))) for i in indices]
-
-
-def _indices(devices: str) -> list[int]:
-    kind, _, numbers = devices.partition(":")
-    if kind != "cuda" or not all(number.isdecimal() and number.isascii() for number in numbers.split(",")):
-        raise UsageError(f"--devices should be auto, cpu, or cuda:0,1 and so on, is {devices!r}")
-    return sorted({int(number) for number in numbers.split(",")})
-
-
-def _cuda_devices() -> int:
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def _split(jobs: Sequence[Job], folder: RunFolder, resume: Resume) -> tuple[list[Job], int]:
-    """The jobs to fit, and how many are done. Those whose picture is there under another name count as done."""
-    if resume == "never":
-        return list(jobs), 0
-    undone = [job for job in jobs if not _is_done(job, folder)]
-    done = len(jobs) - len(undone)
-    if resume == "failed":
-        failed = failures(folder)
-        undone = [job for job in undone if job.id in failed or job.path in failed]
-    return undone, done
-
-
-def _is_done(job: Job, folder: RunFolder) -> bool:
-    record = folder.record(job.id)
-    if record is None:
+def _is_done(job: Job, folder: RunFolder, index: Index) -> bool:
+    """Whether all pictures of ``job`` are there; one that another item of the same id has is copied."""
+    held = index.held(job.id)
+    if held is None or not held[1]:
         return False
-    paths = record["output"]["paths"]
-    if set(job.outputs) <= set(paths):
-        return folder.holds(record)
-    return _copied(job, folder, record)
+    missing = set(job.outputs) - held[1]
+    if missing:
+        data = (folder.images / min(held[1])).read_bytes()
+        for output in missing:
+            write_atomic(folder.images / output, data)
+        _rename(job, folder, sorted(held[1]))
+    return True
 
 
-def _copied(job: Job, folder: RunFolder, record: Record) -> bool:
-    """Give a moved or renamed input its picture from the record's. False where no intact one is left."""
-    for path in record["output"]["paths"]:
-        one = {**record, "output": {**record["output"], "paths": [path]}}
-        if folder.holds(one):
-            data = (folder.images / path).read_bytes()
-            for output in job.outputs:
-                write_atomic(folder.images / output, data)
-            folder.commit({**record, "output": {**record["output"], "paths": list(job.outputs)}})
-            return True
-    return False
-
-
-def rows_of(folder: RunFolder) -> list[Row]:
-    """Every item of the folder's last run as it stands. Raises UsageError where the folder holds no run."""
-    failed = failures(folder)
-    return [_row(entry, folder, failed) for entry in _entries(folder)]
-
-
-def _entries(folder: RunFolder) -> Iterator[dict[str, Any]]:
-    try:
-        lines = (folder.root / "items.jsonl").read_bytes().splitlines()
-    except OSError:
-        raise UsageError(f"{folder.root}: holds no run (it has no items.jsonl)") from None
-    try:
-        return iter([json.loads(line) for line in lines])
-    except ValueError:
-        raise DipfastError(f"{folder.root}/items.jsonl: is damaged; run the manifest again") from None
-
-
-def _row(entry: dict[str, Any], folder: RunFolder, failed: dict[str, Record]) -> Row:
-    record = folder.record(entry["id"]) if entry["id"] else None
-    if record is not None and entry["output"] in record["output"]["paths"]:
-        return Row(**entry, status="done", record=record)
-    failure = failed.get(entry["id"] or entry["path"])
-    if failure is not None:
-        return Row(**entry, status="failed", kind=failure.get("kind"), reason=failure.get("reason"))
-    return Row(**entry, status="pending")
-
-
-def row_as_json(row: Row) -> dict[str, Any]:
-    """A row without its record's bulk, for `status --json`."""
-    return {key: value for key, value in asdict(row).items() if key != "record"}
+def _rename(job: Job, folder: RunFolder, intact: Sequence[str]) -> None:
+    """Have the record name the pictures of ``job``, and those that other items have of it."""
+    record: Record | None = folder.record(job.id)
+    assert record is not None
+    paths = [*job.outputs, *(path for path in intact if path not in job.outputs)]
+    folder.commit({**record, "output": {**record["output"], "paths": paths}})

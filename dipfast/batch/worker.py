@@ -5,11 +5,13 @@ The record is written last, so a worker that dies leaves an item undone and noth
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import signal
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,16 @@ import torch
 
 from dipfast.batch.ledger import Record, RunFolder
 from dipfast.batch.plan import Job
+from dipfast.batch.prepare import hash_of
 from dipfast.batch.restore import Observation, Restored, describe, observe, restore
 from dipfast.errors import DipfastError, ItemError
-from dipfast.files import sha256_of, write_atomic
+from dipfast.files import write_atomic
 from dipfast.fit import Cancelled, Workbench, keep_freed_memory
 from dipfast.image import Image, Limits, check_output, encode, format_of, read
 from dipfast.samples import locate
 
+DISK_IS_OUT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no later item fares better
+CPU_ALLOCATOR = "DefaultCPUAllocator: "  # how torch says that the machine's memory is used up
 PROGRESS_SECONDS = 0.5  # between two progress events of one fit
 Send = Callable[[dict[str, Any]], None]
 
@@ -41,9 +46,7 @@ def work(connection: Connection, root: str, name: str, device: str, threads: int
     connection.send({"event": "ready", "worker": name})
     while (job := _next(connection)) is not None:
         start = time.perf_counter()
-        folder.log(name, "claimed", id=job.id, path=job.path)
-        outcome = _outcome(job, folder, device, connection, workbench)
-        folder.log(name, **{key: value for key, value in outcome.items() if key != "record"})
+        outcome = _outcome(job, folder, name, device, connection, workbench)
         connection.send(outcome | {"worker": name, "wall": time.perf_counter() - start})
         if outcome["event"] == "cancelled":
             return
@@ -56,27 +59,42 @@ def _next(connection: Connection) -> Job | None:
         return None
 
 
-def _outcome(job: Job, folder: RunFolder, device: str, connection: Connection, workbench: Workbench) -> dict[str, Any]:
-    """Process ``job`` and say how it ended. No exception of an item gets past here."""
+def _outcome(
+    job: Job, folder: RunFolder, name: str, device: str, connection: Connection, workbench: Workbench
+) -> dict[str, Any]:
+    """Process ``job``, say how it ended, and write that into the ledger. No exception of an item gets past here."""
     about = {"id": job.id, "path": job.path}
     try:
+        folder.log(name, "claimed", **about)
         record = process(job, folder, device, connection.send, connection.poll, workbench)
+        folder.log(name, "done", **about)
+        return {"event": "done", **about, "record": record}
     except Cancelled:
-        return {"event": "cancelled", **about}
-    except (ItemError, DipfastError) as error:
-        kind = error.kind if isinstance(error, ItemError) else "machine"
-        return {"event": "failed", **about, "kind": kind, "reason": str(error)}
-    except torch.OutOfMemoryError as error:
-        return {"event": "failed", **about, "kind": "out-of-memory", "reason": str(error).splitlines()[0]}
-    except MemoryError:
-        return {"event": "failed", **about, "kind": "out-of-memory", "reason": "not enough memory for this item"}
-    except OSError as error:
-        return {"event": "failed", **about, "kind": "unwritable", "reason": str(error)}
+        outcome = {"event": "cancelled", **about}
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        trace = traceback.format_exc()
-        return {"event": "failed", **about, "kind": "internal", "reason": reason, "traceback": trace}
-    return {"event": "done", **about, "record": record}
+        outcome = {"event": "failed", **about, **_reason(error)}
+    with suppress(OSError):  # the driver hears of it all the same
+        folder.log(name, **outcome)
+    return outcome
+
+
+def _reason(error: Exception) -> dict[str, str]:
+    """Kind and reason of a failure; where the run cannot go on for any item, also what broke."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    match error:
+        case ItemError():
+            return {"kind": error.kind, "reason": str(error)}
+        case DipfastError():
+            return {"kind": "machine", "reason": str(error)}
+        case torch.OutOfMemoryError() | MemoryError():
+            return {"kind": "out-of-memory", "reason": f"not enough memory: {text}"}
+        case RuntimeError() if CPU_ALLOCATOR in text:
+            return {"kind": "out-of-memory", "reason": f"not enough memory: {text.partition(CPU_ALLOCATOR)[2]}"}
+        case OSError():
+            broken = {"broken": error.strerror or text} if error.errno in DISK_IS_OUT else {}
+            return {"kind": "unwritable", "reason": str(error), **broken}
+    trace = "".join(traceback.format_exception(error))
+    return {"kind": "internal", "reason": f"{type(error).__name__}: {text}", "traceback": trace}
 
 
 def process(
@@ -90,7 +108,7 @@ def process(
     clock = time.perf_counter()
     path = str(locate(job.path))
     image = _read(job, path)
-    if sha256_of(path) != job.input_sha256:
+    if hash_of(path) != job.input_sha256:
         raise ItemError("changed", f"{path}: the file changed after the run had started")
     mask = None if job.mask is None else _read(job, job.mask)
     reference = None if job.reference is None else _read(job, job.reference)
@@ -109,6 +127,7 @@ def process(
     }
     record = describe(job.id, job.settings, image, observation, restored, seconds) | files
     record["input"] = {"path": job.path, "sha256": job.input_sha256} | record["input"]
+    record["input"]["mask"] = job.mask
     folder.commit(record)
     return record
 
@@ -127,17 +146,23 @@ def _reporter(job: Job, send: Send) -> Callable[[int, float], None]:
         if time.monotonic() - last >= PROGRESS_SECONDS:
             last = time.monotonic()
             total = job.settings["fit"]["steps"]
-    record["input"]["mask"] = job.mask
             send({"event": "progress", "id": job.id, "path": job.path, "step": steps, "steps": total, "loss": loss})
 
     return report
+
+
+def _outputs_elsewhere(job: Job, folder: RunFolder) -> list[str]:
+    """Pictures of the same id that the run of another shard has written since this one began."""
+    record = folder.record(job.id)
+    return [] if record is None else [path for path in record["output"]["paths"] if path not in job.outputs]
 
 
 def _save(job: Job, folder: RunFolder, observation: Observation, restored: Restored) -> dict[str, Any]:
     """Write the pictures and the generator. Returns their paths and hashes, for the record."""
     depth = job.settings["output"]["bit_depth"]
     data = encode(restored.pixels, restored.source, format_of(job.outputs[0]), bit_depth=depth)
-    for output in job.outputs:
+    outputs = [*job.outputs, *_outputs_elsewhere(job, folder)]
+    for output in outputs:
         write_atomic(folder.images / output, data)
         if observation.damaged:
             damaged = encode(observation.observed, restored.source, "png", bit_depth=depth)
@@ -145,6 +170,6 @@ def _save(job: Job, folder: RunFolder, observation: Observation, restored: Resto
     path = f"generators/{job.id}.safetensors"
     write_atomic(folder.root / path, restored.generator)
     return {
-        "output": {"sha256": hashlib.sha256(data).hexdigest(), "paths": list(job.outputs)},
+        "output": {"sha256": hashlib.sha256(data).hexdigest(), "paths": outputs},
         "generator": {"path": path, "sha256": hashlib.sha256(restored.generator).hexdigest()},
     }

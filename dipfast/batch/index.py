@@ -1,0 +1,104 @@
+"""What is known of a run's files without reading them: which records were found to hold, and when that was seen.
+
+A line names an item's files with the size and the modification time at which their hashes were last found right, and
+the record without its bulk. A file with another size or time is hashed again; losing the index costs time only. It
+does not know of a file changed behind an unchanged size and modification time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from typing import Any
+
+from dipfast.batch.ledger import Record, RunFolder, append_line, files_of, is_record
+from dipfast.files import sha256_of
+
+Stamp = list[int]  # size in bytes, modification time in nanoseconds
+BULK = ("losses", "stop_curve")
+SETTINGS = ("task", "preset", "degrade")  # that a brief record keeps
+
+
+class Index:
+    """The index of one run's folder. ``owner``: whose file new findings go to; None writes nothing."""
+
+    def __init__(self, folder: RunFolder, owner: str | None = None) -> None:
+        self.folder, self.owner = folder, owner
+        self.root = str(folder.root)
+        self.lines: dict[str, bytes] = {}
+        for path in sorted(folder.index.glob("*.jsonl")):
+            for line in path.read_bytes().splitlines():
+                self.lines[line[8 : line.find(b'"', 8)].decode(errors="replace")] = line
+
+    def held(self, id: str) -> tuple[Record, set[str]] | None:
+        """The brief record of ``id`` and those of its pictures whose hashes hold; None without record or generator."""
+        own = f"records/{id}.json"
+        stamp = self._stamp(own)
+        if stamp is None:
+            return None
+        entry = self._entry(id)
+        if entry is None or entry["files"].get(own) != stamp:
+            record = self.folder.record(id)
+            if record is None:
+                return None
+            entry = {"id": id, "files": {own: stamp}, "record": brief(record)}
+        record, known = entry["record"], dict(entry["files"])
+        intact = {path for path, digest in files_of(record).items() if self._is_intact(path, digest, known)}
+        if known != entry["files"]:
+            self._write(id, {"id": id, "files": known, "record": record})
+        if record["generator"]["path"] not in intact:
+            return None
+        return record, {path for path in record["output"]["paths"] if f"images/{path}" in intact}
+
+    def _entry(self, id: str) -> dict[str, Any] | None:
+        try:
+            entry = json.loads(self.lines.get(id, b"{}"))
+        except ValueError:  # torn
+            return None
+        whole = isinstance(entry, dict) and isinstance(entry.get("files"), dict) and is_record(entry.get("record"))
+        return entry if whole else None
+
+    def _is_intact(self, path: str, digest: str, known: dict[str, Stamp]) -> bool:
+        stamp = self._stamp(path)
+        if stamp is None:
+            known.pop(path, None)
+            return False
+        if known.get(path) == stamp:
+            return True
+        known.pop(path, None)
+        try:
+            if sha256_of(f"{self.root}/{path}") != digest:
+                return False
+        except OSError:
+            return False
+        known[path] = stamp
+        return True
+
+    def _stamp(self, path: str) -> Stamp | None:
+        return stamp_of(f"{self.root}/{path}")
+
+    def _write(self, id: str, entry: dict[str, Any]) -> None:
+        line = json.dumps(entry, ensure_ascii=True)
+        self.lines[id] = line.encode()
+        if self.owner is not None:
+            with suppress(OSError):
+                append_line(self.folder.index / f"{self.owner}.jsonl", line)
+
+
+def stamp_of(path: str) -> Stamp | None:
+    """Size and modification time of a file; None where there is none."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a million times
+    except (OSError, ValueError):
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
+def brief(record: Record) -> Record:
+    """The record without what only its own page needs."""
+    short = {key: value for key, value in record.items() if key not in BULK}
+    settings = record.get("settings")
+    if isinstance(settings, dict):
+        short["settings"] = {key: settings[key] for key in SETTINGS if key in settings}
+    return short

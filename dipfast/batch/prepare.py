@@ -1,0 +1,144 @@
+"""Items to jobs: every input's hash, header, content id and fitted size. An input that is as it was is not read again.
+
+What it trusts: an input of the same size and modification time as when `items.jsonl` was written has the same bytes.
+A worker hashes the input once more before it fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from typing import Any
+
+from dipfast.batch.index import stamp_of
+from dipfast.batch.plan import Job
+from dipfast.batch.restore import padding
+from dipfast.errors import ItemError
+from dipfast.files import sha256_of
+from dipfast.image import Limits, probe
+from dipfast.manifest import Item, Settings, content_id
+from dipfast.samples import locate
+
+Event = dict[str, Any]
+Seen = Mapping[str, Mapping[str, Any]]  # path → its entry of items.jsonl
+
+
+@dataclass
+class Prepared:
+    """The jobs that a manifest comes to, and what failed before it could become one."""
+
+    jobs: list[Job] = field(default_factory=list)
+    failed: list[Event] = field(default_factory=list)
+    entries: list[dict[str, Any]] = field(default_factory=list)  # for items.jsonl
+
+
+def prepare(items: Sequence[Item], seen: Seen | None = None) -> Prepared:
+    """Read the bytes and the header of every input that ``seen`` does not know. What cannot be read fails alone."""
+    prepared = Prepared()
+    by_id: dict[str, Job] = {}
+    identify = _Identifier(seen or {})
+    for item in items:
+        entry = {"path": item.path, "output": item.output, "id": None}
+        try:
+            job, facts = identify(item)
+            if _measured_apart(by_id.get(job.id), job):
+                job, facts = identify(item, apart=True)
+        except ItemError as error:
+            about = {"id": None, "path": item.path, "kind": error.kind, "reason": str(error)}
+            prepared.failed.append({"event": "failed", **about})
+        else:
+            by_id[job.id] = _merged(by_id.get(job.id), job)
+            entry |= {"id": job.id, **facts}
+        prepared.entries.append(entry)
+    prepared.jobs = list(by_id.values())
+    return prepared
+
+
+def _measured_apart(twin: Job | None, job: Job) -> bool:
+    """Whether two jobs of one id have references of their own, and so need a record each."""
+    return twin is not None and None not in (twin.reference, job.reference) and twin.reference != job.reference
+
+
+def _merged(twin: Job | None, job: Job) -> Job:
+    if twin is None:
+        return job
+    return replace(twin, outputs=twin.outputs + job.outputs, reference=twin.reference or job.reference)
+
+
+class _Identifier:
+    """Makes jobs of items. Settings that many items share are written out once."""
+
+    def __init__(self, seen: Seen) -> None:
+        self.seen = seen
+        self.plain: dict[int, tuple[Settings, dict[str, Any], Limits, str]] = {}
+
+    def __call__(self, item: Item, apart: bool = False) -> tuple[Job, dict[str, Any]]:
+        """The job, and what `items.jsonl` keeps of its input. ``apart``: from a twin with another reference.
+
+        Raises ItemError.
+        """
+        settings, limits, rule = self._settings(item.settings)
+        facts = self._facts(item, limits, rule)
+        extra = {} if item.mask is None else {"mask": facts["mask"]["sha256"]}
+        if apart and item.reference is not None:
+            extra["reference"] = hash_of(item.reference)
+        job = Job(
+            id=content_id(facts["sha256"], item.settings, extra, item.output),
+            path=item.path,
+            input_sha256=facts["sha256"],
+            outputs=(item.output,),
+            settings=settings,
+            mask=item.mask,
+            reference=item.reference,
+            padded=fitted_shape(settings, facts["shape"]),
+        )
+        return job, facts
+
+    def _settings(self, settings: Settings) -> tuple[dict[str, Any], Limits, str]:
+        """The settings as plain data, the limits on inputs, and a short name of these limits."""
+        found = self.plain.get(id(settings))
+        if found is None:
+            tree = settings.model_dump(mode="json")
+            given = tree["input"]
+            limits = Limits(**(given | {"formats": tuple(given["formats"])}))
+            rule = sha256(repr(limits).encode()).hexdigest()[:8]
+            found = self.plain[id(settings)] = (settings, tree, limits, rule)  # holding it keeps its id() its own
+        return found[1:]
+
+    def _facts(self, item: Item, limits: Limits, rule: str) -> dict[str, Any]:
+        """Hash, size, time and shape of the input and the hash of its mask, read only where they are not known."""
+        seen = self.seen.get(item.path, {})
+        path = str(locate(item.path))
+        stamp = stamp_of(path)
+        if stamp is not None and seen.get("stamp") == stamp and seen.get("limits") == rule:
+            facts = {key: seen[key] for key in ("sha256", "stamp", "limits", "shape")}
+        else:
+            header = probe(path, limits)
+            shape = [header.channels, header.height, header.width]
+            facts = {"sha256": hash_of(path), "stamp": stamp, "limits": rule, "shape": shape}
+        if item.mask is not None:
+            mask = seen.get("mask") or {}
+            stamp = stamp_of(item.mask)
+            known = stamp is not None and mask.get("stamp") == stamp
+            facts["mask"] = mask if known else {"sha256": hash_of(item.mask), "stamp": stamp}
+        return facts
+
+
+def hash_of(path: str) -> str:
+    """SHA-256 of an input. Raises ItemError."""
+    try:
+        return sha256_of(path)
+    except OSError as error:
+        raise ItemError("unreadable", f"{path}: {error.strerror or error}") from None
+
+
+def fitted_shape(settings: Mapping[str, Any], shape: Sequence[int]) -> tuple[int, int, int]:
+    """Channels, height and width that the generator works at, for a picture of ``shape`` as its header has it."""
+    damage = settings["degrade"] or {}
+    multiple, smallest = padding(settings)
+    sides = []
+    for side in shape[1:]:
+        given = min(side, damage.get("crop") or side) // damage.get("scale", 1)
+        sides.append(-(-max(given, smallest) // multiple) * multiple * settings["task"].get("scale", 1))
+    return shape[0], sides[0], sides[1]

@@ -1,0 +1,110 @@
+"""Every item of a run as it stands on disk.
+
+`items.jsonl` maps every item to its content id, so that `status`, `report` and `retry` need neither the inputs nor the
+manifest's own file. A run of a shard writes its own part, `items.1-of-2.jsonl`; all parts together are the run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dipfast.batch.index import Index
+from dipfast.batch.ledger import Record, RunFolder, Shard, failures, suffix
+from dipfast.errors import DipfastError, UsageError
+from dipfast.files import write_atomic
+
+Entry = dict[str, Any]  # path, output, id, and what was seen of the input
+
+
+@dataclass(frozen=True)
+class Row:
+    """One item of a run as it stands: done (with its brief record), failed (with a reason), or pending."""
+
+    path: str
+    output: str
+    id: str | None
+    status: Literal["done", "failed", "pending"]
+    record: Record | None = None
+    kind: str | None = None
+    reason: str | None = None
+
+
+def rows_of(folder: RunFolder, shard: Shard | None = None, index: Index | None = None) -> list[Row]:
+    """Every item of the folder's last run, or of one shard of it. Raises UsageError where the folder holds no run."""
+    entries = list(read_entries(folder, shard))
+    failed, known = failures(folder), index or Index(folder)
+    return [_row(entry, known, failed) for entry in entries]
+
+
+def _row(entry: Entry, index: Index, failed: Mapping[str, Record]) -> Row:
+    """Done is what has a record whose hashes hold. A record is taken back before its item is fitted again."""
+    about = {key: entry[key] for key in ("path", "output", "id")}
+    held = index.held(entry["id"]) if entry["id"] else None
+    if held is not None and entry["output"] in held[1]:
+        return Row(**about, status="done", record=held[0])
+    failure = failed.get(entry["id"] or entry["path"])
+    if failure is not None:
+        return Row(**about, status="failed", kind=failure.get("kind"), reason=failure.get("reason"))
+    lost = held is not None and entry["output"] in held[0]["output"]["paths"]
+    return Row(**about, status="pending", reason="its picture is gone or was changed" if lost else None)
+
+
+def row_as_json(row: Row) -> dict[str, Any]:
+    """A row without its record's bulk, for `status --json`."""
+    return {key: value for key, value in asdict(row).items() if key != "record"}
+
+
+def write_entries(folder: RunFolder, entries: Sequence[Entry], shard: Shard | None = None) -> None:
+    """Write the items of a run, or of a shard, in place of those divided in another way. Raises OSError."""
+    lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+    mine = folder.root / f"items{suffix(shard)}.jsonl"
+    write_atomic(mine, "".join(lines).encode("utf-8", "backslashreplace"))
+    for path in _parts(folder):
+        if path != mine and (shard is None or not path.name.endswith(f"-of-{shard[1]}.jsonl")):
+            path.unlink(missing_ok=True)
+
+
+def read_entries(folder: RunFolder, shard: Shard | None = None) -> Iterator[Entry]:
+    """The items of the folder's last run. Raises UsageError where there is none, DipfastError where it is damaged."""
+    parts = _parts(folder) if shard is None else [folder.root / f"items{suffix(shard)}.jsonl"]
+    if not parts:
+        raise UsageError(f"{folder.root}: holds no run (it has no items.jsonl)")
+    for path in parts:
+        yield from _entries(path)
+
+
+def _parts(folder: RunFolder) -> list[Path]:
+    return sorted([*folder.root.glob("items.jsonl"), *folder.root.glob("items.*-of-*.jsonl")])
+
+
+def _entries(path: Path) -> Iterator[Entry]:
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = None
+        if not _is_entry(entry):
+            raise DipfastError(f"{path}:{number}: is damaged; run the manifest again")
+        yield entry
+
+
+def _is_entry(entry: object) -> bool:
+    if not isinstance(entry, dict) or not {"path", "output", "id"} <= entry.keys():
+        return False
+    return all(isinstance(entry[key], str) for key in ("path", "output")) and isinstance(entry["id"], str | None)
+
+
+def seen_inputs(folder: RunFolder) -> dict[str, Entry]:
+    """What earlier runs saw of each input, by path. A damaged list is as good as none."""
+    try:
+        return {entry["path"]: entry for entry in read_entries(folder) if entry["id"] is not None}
+    except DipfastError:
+        return {}

@@ -1,0 +1,101 @@
+"""The index: what was found to hold is not read again, and what changed is."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from test_batch_ledger import committed
+
+from dipfast.batch import index as module
+from dipfast.batch.index import Index
+from dipfast.batch.ledger import RunFolder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder(tmp_path / "run")
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of files that are hashed from here on."""
+    names: list[str] = []
+    real = module.sha256_of
+    monkeypatch.setattr(module, "sha256_of", lambda path: names.append(Path(path).name) or real(path))
+    return names
+
+
+def test_what_holds_is_found_and_remembered(folder: RunFolder, hashed: list[str]) -> None:
+    record = committed(folder)
+    held = Index(folder, owner="run").held("abc")
+    assert held == (record, {"a.png"})
+    assert hashed == ["a.png", "abc.safetensors"]
+    assert Index(folder).held("abc") == held
+    assert len(hashed) == 2
+
+
+def test_a_reader_writes_nothing(folder: RunFolder) -> None:
+    committed(folder)
+    before = sorted(folder.root.rglob("*"))
+    assert Index(folder).held("abc")
+    assert sorted(folder.root.rglob("*")) == before
+
+
+def test_a_touched_file_is_hashed_again_and_holds(folder: RunFolder, hashed: list[str]) -> None:
+    committed(folder)
+    Index(folder, owner="run").held("abc")
+    os.utime(folder.images / "a.png", ns=(1, 1))
+    hashed.clear()
+    assert Index(folder).held("abc")
+    assert hashed == ["a.png"]
+
+
+def test_a_picture_of_the_same_size_and_other_bytes_does_not_hold(folder: RunFolder) -> None:
+    committed(folder)
+    Index(folder, owner="run").held("abc")
+    (folder.images / "a.png").write_bytes(b"PICTURE")
+    found = Index(folder).held("abc")
+    assert found is not None
+    assert found[1] == set()
+
+
+def test_nothing_holds_without_its_generator_or_its_record(folder: RunFolder) -> None:
+    committed(folder)
+    Index(folder, owner="run").held("abc")
+    (folder.generators / "abc.safetensors").unlink()
+    assert Index(folder).held("abc") is None
+    committed(folder)
+    folder.forget("abc")
+    assert Index(folder).held("abc") is None
+
+
+def test_a_record_that_was_written_again_is_read_again(folder: RunFolder) -> None:
+    record = committed(folder)
+    Index(folder, owner="run").held("abc")
+    folder.commit(record | {"steps": 7})
+    found = Index(folder).held("abc")
+    assert found is not None
+    assert found[0]["steps"] == 7
+
+
+@pytest.mark.parametrize(
+    "damage", [b'{"id": "abc", "fi', b"\xff\xfe", b"[]", b'{"id": "abc"}', b'{"id": "abc", "files": 3}']
+)
+def test_a_damaged_index_costs_time_only(folder: RunFolder, damage: bytes) -> None:
+    committed(folder)
+    folder.index.mkdir()
+    (folder.index / "run.jsonl").write_bytes(damage)
+    found = Index(folder, owner="run").held("abc")
+    assert found is not None
+    assert found[1] == {"a.png"}
+
+
+def test_a_brief_record_has_no_bulk(folder: RunFolder) -> None:
+    record = committed(folder)
+    folder.commit(record | {"losses": [[1, 0.5]], "settings": {"task": {"type": "jpeg"}, "fit": {}}})
+    found = Index(folder).held("abc")
+    assert found is not None
+    assert "losses" not in found[0]
+    assert found[0]["settings"] == {"task": {"type": "jpeg"}}
