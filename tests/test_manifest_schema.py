@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from dipfast.manifest import json_schema
-from dipfast.manifest.schema import Document, Fit, Input, Output, Section, Settings, SkipGenerator, sections
+from dipfast.manifest.schema import Document, Fit, Input, Output, Section, Settings, sections
 
 
 def every_section() -> set[type[Section]]:
@@ -89,13 +89,6 @@ def test_a_template_may_hold_braces() -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         Fit().steps = 3
-
-
-def test_settings_are_one_entry_for_each_scale() -> None:
-    generator = SkipGenerator(channels=(8, 16), skip_channels=(0, 4))
-    assert generator.per_scale("up_channels") == (8, 16)
-    assert generator.per_scale("skip_channels") == (0, 4)
-    assert generator.per_scale("kernel_down") == (3, 3)
 
 
 def test_sections_tell_their_types() -> None:

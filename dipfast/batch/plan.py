@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dipfast.shapes import latent_channels, per_scale
+
 # Operations per second of a whole step: one core of a server CPU as measured, and an H200 as estimated.
 RATES = {("cpu", "fp32"): 8e10, ("cpu", "bf16"): 9e10, ("cuda", "fp32"): 2e13, ("cuda", "bf16"): 2e14}
 SECONDS_AROUND_A_FIT = 0.5  # decode, encode, save
@@ -67,15 +69,15 @@ def parameter_count(generator: Mapping[str, Any], image_channels: int) -> int:
     *inner, head = _convolutions(generator, image_channels)
     biases = 3 if generator["bias"] else 2  # with the two of the normalisation behind the convolution
     count = head[1] + head[2] + sum(weights + biases * outputs for _, weights, outputs in inner)
-    down, up, skip, _, _ = _widths(generator)
+    down, up, skip, *_ = per_scale(generator)
     deeper = [*up[1:], down[-1]]
     return count + 2 * sum(map(sum, zip(deeper, skip, strict=True)))
 
 
 def _convolutions(generator: Mapping[str, Any], image_channels: int) -> Iterator[tuple[float, int, int]]:
     """Of each convolution: its output's pixels as a share of the picture's, its weights, its output channels."""
-    down, up, skip, size_down, size_up = _widths(generator)
-    inputs = _latent_depth(generator["input"], image_channels)
+    down, up, skip, size_down, size_up, _ = per_scale(generator)
+    inputs = latent_channels(generator["input"], image_channels)
     for i, width in enumerate(down):
         full, half = 1 / 4**i, 1 / 4 ** (i + 1)
         deeper = width if i + 1 == len(down) else up[i + 1]
@@ -88,23 +90,6 @@ def _convolutions(generator: Mapping[str, Any], image_channels: int) -> Iterator
             yield full, up[i] ** 2, up[i]
         inputs = width
     yield 1.0, up[0] * image_channels, image_channels
-
-
-def _widths(generator: Mapping[str, Any]) -> tuple[list[int], ...]:
-    """channels, up_channels, skip_channels, kernel_down and kernel_up, one number for each scale."""
-    scales = len(generator["channels"])
-    names = ("channels", "up_channels", "skip_channels", "kernel_down", "kernel_up")
-    values = (generator["channels"] if generator[name] is None else generator[name] for name in names)
-    return tuple(_per_scale(value, scales) for value in values)
-
-
-def _per_scale(value: Any, scales: int) -> list[int]:
-    return list(value) if isinstance(value, list | tuple) else [value] * scales
-
-
-def _latent_depth(latent: Mapping[str, Any], image_channels: int) -> int:
-    depths = {"meshgrid": 2, "image": image_channels, "fourier": 4 * latent.get("frequencies", 0)}
-    return int(depths.get(latent["type"], latent.get("depth", 0)))
 
 
 def predicted_seconds(job: Job, kind: str, threads: int, precision: str) -> float:
@@ -120,9 +105,9 @@ def predicted_bytes(job: Job) -> int:
     """
     channels, height, width = job.padded
     generator = job.settings["generator"]
-    down, up, skip, _, _ = _widths(generator)
+    down, up, skip, *_ = per_scale(generator)
     activations = sum((3 * up[i] + 2 * skip[i] + down[i] / 2) / 4**i for i in range(len(up)))
-    images = LATENT_COPIES * _latent_depth(generator["input"], channels) + IMAGE_COPIES * channels
+    images = LATENT_COPIES * latent_channels(generator["input"], channels) + IMAGE_COPIES * channels
     elements = height * width * (ACTIVATION_COPIES * activations + images)
     return int(4 * (elements + PARAMETER_COPIES * parameter_count(generator, channels)))
 

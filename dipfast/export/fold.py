@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dipfast.kernels import ops
+from dipfast.shapes import per_scale
 
 EPS = 1e-5  # of the generator's normalisations
 PAD_MODES = {"reflection": "reflect", "replication": "replicate", "zero": "constant"}
@@ -200,11 +201,3 @@ def _convolution(x: Tensor, kernel: Tensor, stride: int) -> Tensor:
 def _assign(module: nn.Module, weight: Tensor, bias: Tensor) -> None:
     module.weight.copy_(weight)  # type: ignore[operator]
     module.bias.copy_(bias)  # type: ignore[operator]
-
-
-def per_scale(config: Mapping[str, Any]) -> tuple[tuple[Any, ...], ...]:
-    """channels, up_channels, skip_channels, kernel_down, kernel_up and upsample, one entry for each scale."""
-    channels = tuple(config["channels"])
-    names = ("up_channels", "skip_channels", "kernel_down", "kernel_up", "upsample")
-    values = (config[name] if config[name] is not None else channels for name in names)
-    return channels, *(tuple(v) if isinstance(v, list | tuple) else (v,) * len(channels) for v in values)

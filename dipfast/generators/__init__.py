@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dipfast.generators.latent import latent_channels, make_latent
+from dipfast.generators.latent import make_latent
 from dipfast.generators.skip import SkipNet
 from dipfast.generators.store import Card, from_bytes, from_file, to_bytes
+from dipfast.shapes import latent_channels
 
 __all__ = [
     "Card",

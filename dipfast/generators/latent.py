@@ -10,14 +10,6 @@ import torch
 from torch import Tensor
 
 
-def latent_channels(config: Mapping[str, Any], image_channels: int) -> int:
-    """How many channels the latent of ``config`` (the manifest's `generator.input`) has."""
-    kind = config["type"]
-    if kind == "noise":
-        return int(config["depth"])
-    return {"meshgrid": 2, "image": image_channels, "fourier": 4 * int(config.get("frequencies", 0))}[kind]
-
-
 def make_latent(
     config: Mapping[str, Any],
     height: int,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dipfast.kernels import ops
+from dipfast.shapes import per_scale
 
 
 class Conv(nn.Module):
@@ -75,8 +76,8 @@ class Scale(nn.Module):
 
     def __init__(self, index: int, inputs: int, config: Mapping[str, Any]):
         super().__init__()
-        down, up, skip, size_down, size_up, mode = (entry[index] for entry in _per_scale(config))
-        deeper = down if index + 1 == len(config["channels"]) else _per_scale(config)[1][index + 1]
+        down, up, skip, size_down, size_up, mode = (entry[index] for entry in per_scale(config))
+        deeper = down if index + 1 == len(config["channels"]) else per_scale(config)[1][index + 1]
         self.mode = mode
         # What lies behind the upsampling is then done on four phases, each of the coarse size.
         self.in_phases = mode == "nearest" and size_up == 3 and config["pad"] != "zero"
@@ -119,7 +120,7 @@ class SkipNet(nn.Module):
             torch.manual_seed(seed)
             inputs = (latent_channels, *config["channels"][:-1])
             self.scales = nn.ModuleList(Scale(i, inputs[i], config) for i in range(len(inputs)))
-            self.head = nn.Conv2d(_per_scale(config)[1][0], image_channels, 1)
+            self.head = nn.Conv2d(per_scale(config)[1][0], image_channels, 1)
         self.sigmoid = config["sigmoid"]
 
     def _levels(self) -> list[Scale]:
@@ -143,11 +144,3 @@ class SkipNet(nn.Module):
         )  # a product over channels: oneDNN's 1x1 convolution is slow at three outputs
         x = F.linear(x, weight.flatten(1), self.head.bias).permute(0, 3, 1, 2)
         return x.sigmoid() if self.sigmoid else x
-
-
-def _per_scale(config: Mapping[str, Any]) -> tuple[tuple, ...]:
-    """channels, up_channels, skip_channels, kernel_down, kernel_up and upsample, one entry for each scale."""
-    channels = tuple(config["channels"])
-    names = ("up_channels", "skip_channels", "kernel_down", "kernel_up", "upsample")
-    values = (config[name] if config[name] is not None else channels for name in names)
-    return channels, *(tuple(v) if isinstance(v, list | tuple) else (v,) * len(channels) for v in values)

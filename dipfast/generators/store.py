@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from dipfast.errors import UsageError
-from dipfast.generators.latent import latent_channels, make_latent
+from dipfast.generators.latent import make_latent
 from dipfast.generators.skip import SkipNet
+from dipfast.shapes import latent_channels
 
 FORMAT = "dipfast-generator/1"
 

@@ -15,10 +15,10 @@ from types import MappingProxyType
 from typing import Any
 
 from dipfast.manifest.schema import Settings
+from dipfast.shapes import PER_SCALE, per_scale
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 SPELLINGS = {"jpeg": "jpg", "tiff": "tif"}
-PER_SCALE = ("up_channels", "skip_channels", "kernel_down", "kernel_up", "upsample")
 
 
 def content_id(
@@ -44,16 +44,15 @@ def _settings_text(settings: Settings, ending: str) -> str:
 
 def pixel_settings(settings: Settings, ending: str) -> dict[str, Any]:
     """The settings that change pixels, each spelled in one way only."""
-    generator = settings.generator
     tree = {
         "task": settings.task.model_dump(mode="json", exclude={"mask"}, exclude_none=True),
         "fit": settings.fit.model_dump(mode="json", exclude={"engine", "device"}, exclude_none=True),
-        "generator": generator.model_dump(mode="json", exclude_none=True),
+        "generator": settings.generator.model_dump(mode="json", exclude_none=True),
         "output": {"bit_depth": settings.output.bit_depth, "ending": SPELLINGS.get(ending, ending)},
     }
     if tree["task"].get("known") == "auto":
         tree["task"]["known"] = "white"
-    tree["generator"] |= {name: list(generator.per_scale(name)) for name in PER_SCALE}
+    tree["generator"] |= dict(zip(PER_SCALE, per_scale(tree["generator"]), strict=True))
     if settings.degrade is not None:
         tree["degrade"] = settings.degrade.model_dump(mode="json", exclude_none=True)
     return tree

@@ -261,13 +261,6 @@ class SkipGenerator(Section):
             raise ValueError(f"skip_channels should be between 0 and {MAX_SIDE_CHANNELS}")
         return self
 
-    def per_scale(self, name: str) -> tuple[Any, ...]:
-        """The setting ``name`` as one entry for each scale, finest first."""
-        value = getattr(self, name)
-        if name == "up_channels" and value is None:
-            return self.channels
-        return value if isinstance(value, tuple) else (value,) * len(self.channels)
-
 
 Generator = SkipGenerator
 
