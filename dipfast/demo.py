@@ -10,7 +10,7 @@ import numpy as np
 from dipfast import tasks
 from dipfast.errors import UsageError
 from dipfast.files import write_atomic
-from dipfast.image import Image, read, write
+from dipfast.image import encode, read
 from dipfast.samples import locate
 
 SIDE = 160
@@ -45,28 +45,32 @@ items:
 def write_demo(folder: Path) -> Path:
     """Write the pictures, a mask, the clean originals and the manifest into ``folder``; its path is returned.
 
-    Raises UsageError where the folder holds a manifest already or cannot be written.
+    Raises UsageError where another file has one of their names, before anything is written, or where the folder
+    cannot be written.
     """
     manifest = folder / "manifest.yaml"
     if manifest.exists():
         raise UsageError(f"DIR {folder}: holds a manifest.yaml already; name another folder or remove it")
+    files: dict[Path, bytes] = {}
+    for name, damage in EXAMPLES.items():
+        files |= {folder / path: data for path, data in _example(name, {"seed": 0, "crop": SIDE, **damage}).items()}
     try:
-        for name, damage in EXAMPLES.items():
-            _write_example(folder, name, {"seed": 0, "crop": SIDE, **damage})
+        for path, data in files.items():
+            if path.exists() and path.read_bytes() != data:
+                raise UsageError(f"DIR {folder}: holds another {path.relative_to(folder)} already; name another folder")
+        for path, data in files.items():
+            write_atomic(path, data)
         write_atomic(manifest, MANIFEST.format(folder=folder).encode())
     except OSError as error:
         raise UsageError(f"DIR {folder}: cannot be written ({error.strerror or error})") from None
     return manifest
 
 
-def _write_example(folder: Path, name: str, damage: dict[str, Any]) -> None:
+def _example(name: str, damage: dict[str, Any]) -> dict[str, bytes]:
+    """The files of one example: the damaged picture, the clean one, and where pixels were lost, their mask."""
     sample = read(locate(f"sample:{name}"))
     damaged = tasks.degrade(damage, sample.pixels)
-    _write(folder / f"{name}.png", damaged.observed, sample)
-    _write(folder / "clean" / f"{name}.png", damaged.clean, sample)
+    pictures = {f"{name}.png": damaged.observed, f"clean/{name}.png": damaged.clean}
     if damaged.known is not None:
-        _write(folder / f"{name}_mask.png", damaged.known.astype(np.float32), sample)
-
-
-def _write(path: Path, pixels: np.ndarray, sample: Image) -> None:
-    write(path, pixels, sample.source)
+        pictures[f"{name}_mask.png"] = damaged.known.astype(np.float32)
+    return {path: encode(pixels, sample.source, "png") for path, pixels in pictures.items()}

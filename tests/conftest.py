@@ -6,6 +6,8 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,52 @@ def picture() -> np.ndarray:
     y, x = np.mgrid[0:32, 0:32] / 31
     disc = (x - 0.5) ** 2 + (y - 0.4) ** 2 < 0.08
     return np.stack((0.2 + 0.6 * x, 0.3 + 0.4 * y, 0.2 + 0.6 * disc)).astype(np.float32)
+
+
+MANIFEST = """\
+version: 1
+defaults:
+  task: {{type: denoise, noise: {{type: gaussian, sigma: 25}}}}
+  fit: {{steps: {steps}, precision: fp32, optimizer: {{type: adam, lr: 0.01}}}}
+  generator: {{type: skip, channels: [8, 8], skip_channels: 4, input: {{type: noise, depth: 8}}}}
+items: ["*.png"]
+"""
+
+
+@pytest.fixture
+def inputs(tmp_path: Path, picture: np.ndarray) -> Path:
+    """A folder of three noisy pictures of two sizes."""
+    from dipfast.image import Source, write
+
+    rng = np.random.default_rng(0)
+    for name, height in (("a", 32), ("b", 20), ("c", 32)):
+        noisy = (picture[:, :height] + rng.normal(scale=0.1, size=picture[:, :height].shape)).clip(0, 1)
+        write(tmp_path / "in" / f"{name}.png", noisy.astype(np.float32), Source("png", "rgb", 8))
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs do their items one after the other with a worker that is no process of its own."""
+    import dipfast.batch.run
+    from dipfast.batch import worker
+    from dipfast.batch.local import Outcome
+    from dipfast.fit import Workbench
+
+    def execute(jobs: Any, places: Any, folder: Any, on_event: Any, max_failures: Any, name: str) -> Outcome:
+        outcome, bench = Outcome(), Workbench()
+        deaf: Any = SimpleNamespace(send=lambda event: None, poll=lambda: False)
+        for job in jobs:
+            event = worker._outcome(job, folder, places[0].name, "cpu", deaf, bench)
+            on_event(event)
+            outcome.broken = event.get("broken")
+            outcome.failed += [event] if event["event"] == "failed" else []
+            if outcome.broken or (max_failures is not None and len(outcome.failed) > max_failures):
+                outcome.gave_up = "more items failed than allowed"
+                break
+        return outcome
+
+    monkeypatch.setattr(dipfast.batch.run, "execute", execute)
 
 
 def generator_config(**changes: Any) -> dict[str, Any]:

@@ -1,42 +1,27 @@
-"""A run from manifest to records, with real workers: resume, failures, signals, death."""
+"""A run from manifest to records: identity, resume, failures, shards."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from conftest import MANIFEST
 
+from dipfast.batch import worker
 from dipfast.batch.ledger import RunFolder
-from dipfast.batch.run import RunResult, prepare, rows_of, run
+from dipfast.batch.prepare import prepare
+from dipfast.batch.rows import rows_of
+from dipfast.batch.run import RunResult, run
+from dipfast.errors import DipfastError, MachineError
 from dipfast.image import Source, read, write
 from dipfast.manifest import Manifest, parse
 
-MANIFEST = """\
-version: 1
-defaults:
-  task: {{type: denoise, noise: {{type: gaussian, sigma: 25}}}}
-  fit: {{steps: {steps}, precision: fp32, optimizer: {{type: adam, lr: 0.01}}}}
-  generator: {{type: skip, channels: [8, 8], skip_channels: 4, input: {{type: noise, depth: 8}}}}
-items: ["*.png"]
-"""
-
-
-@pytest.fixture
-def inputs(tmp_path: Path, picture: np.ndarray) -> Path:
-    """A folder of three noisy pictures of two sizes."""
-    rng = np.random.default_rng(0)
-    for name, height in (("a", 32), ("b", 20), ("c", 32)):
-        noisy = (picture[:, :height] + rng.normal(scale=0.1, size=picture[:, :height].shape)).clip(0, 1)
-        write(tmp_path / "in" / f"{name}.png", noisy.astype(np.float32), Source("png", "rgb", 8))
-    return tmp_path / "in"
+pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
 def manifest(inputs: Path, steps: int = 8, **changes: str) -> Manifest:
@@ -196,83 +181,171 @@ def test_inputs_that_cannot_be_read_count_as_failures_too(inputs: Path) -> None:
     assert [row.status for row in result.rows] == ["pending", "failed", "pending"]
 
 
-DRIVER = """
-import sys
-from pathlib import Path
-from dipfast.batch.ledger import RunFolder
-from dipfast.batch.run import run
-from dipfast.manifest import parse
-if __name__ == "__main__":
-    text, base, folder = sys.argv[1:4]
-    def show(event):
-        print(event["event"], event.get("step", ""), flush=True)
-    sys.exit(run(parse(text, "m.yaml", base), RunFolder(Path(folder)), workers=1, on_event=show).exit_code)
-"""
-
-
-def start(inputs: Path, steps: int) -> subprocess.Popen[str]:
-    script = inputs.parent / "driver.py"
-    script.write_text(DRIVER)
-    arguments = [sys.executable, str(script), MANIFEST.format(steps=steps), str(inputs), str(inputs.parent / "run")]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
-
-
-def wait_for(process: subprocess.Popen[str], word: str, times: int = 1) -> None:
-    assert process.stdout is not None
-    for line in process.stdout:
-        times -= line.startswith(word)
-        if not times:
-            return
-    raise AssertionError(f"ended before {word!r}")
-
-
-def workers_of(process: subprocess.Popen[str]) -> list[int]:
-    """The pids of spawned workers, by the kernel's list of children."""
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_run_with_its_code_and_leaves_nothing_half_done(inputs: Path, number: Any, code: int) -> None:
-    with start(inputs, steps=100_000) as process:
-        wait_for(process, "progress")
-        process.send_signal(number)
-        assert process.wait(60) == code
-    rows = rows_of(RunFolder(inputs.parent / "run"))
-    assert [row.status for row in rows] == ["pending"] * 3
-    assert not list((inputs.parent / "run").rglob("*.part"))
-
-
-def test_a_driver_that_is_killed_leaves_no_worker_and_the_rest_is_done_the_same(inputs: Path) -> None:
-    with start(inputs, steps=150) as process:
-        wait_for(process, "done")
-        workers = workers_of(process)
-        process.kill()
-    done = {row.output for row in rows_of(RunFolder(inputs.parent / "run")) if row.status == "done"}
-    assert done
-    deadline = time.monotonic() + 30
-    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
-    events: list[Any] = []
-    assert go(inputs, steps=150, events=events).exit_code == 0
-    assert not {f"{name}.png" for name in fitted(events)} & done
-    interrupted = pixels(inputs)
-    go(inputs, steps=150, resume="never")
-    assert pixels(inputs) == interrupted
-
-
-def test_a_killed_worker_costs_one_attempt_and_is_replaced(inputs: Path) -> None:
-    with start(inputs, steps=150) as process:
-        wait_for(process, "progress")
-        os.kill(workers_of(process)[0], signal.SIGKILL)
-        wait_for(process, "lost")
-        assert process.wait(100) == 0
-    assert [row.status for row in rows_of(RunFolder(inputs.parent / "run"))] == ["done"] * 3
-
-
 def test_records_hold_no_nan_and_name_what_ran(inputs: Path) -> None:
     folder = go(inputs).folder
     for path in folder.records.iterdir():
         record = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(name))
         assert {"input", "settings", "seed", "ran", "steps", "chosen_step", "why", "seconds", "metrics"} <= set(record)
+
+
+def states(result: RunResult) -> dict[str, str]:
+    return {row.output: row.status for row in result.rows}
+
+
+def test_an_item_that_fails_when_it_is_done_again_is_failed_though_its_old_picture_is_there(
+    inputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(inputs)
+    monkeypatch.setattr(worker, "restore", lambda *_: exec("raise ValueError('no luck')"))
+    result = go(inputs, resume="never")
+    assert result.exit_code == 3
+    assert set(states(result).values()) == {"failed"}
+    assert result.rows[0].reason == "ValueError: no luck"
+
+
+@pytest.mark.parametrize("data", [None, b"", b"something else"])
+def test_a_run_whose_picture_is_gone_or_changed_does_not_say_that_it_is_done(inputs: Path, data: Any) -> None:
+    folder = go(inputs).folder
+    (folder.images / "b.png").unlink()
+    if data is not None:
+        (folder.images / "b.png").write_bytes(data)
+    assert [row.status for row in rows_of(folder)] == ["done", "pending", "done"]
+    assert rows_of(folder)[1].reason == "its picture is gone or was changed"
+
+
+def test_a_twin_that_is_gone_is_copied_and_not_fitted(inputs: Path) -> None:
+    (inputs / "twin.png").write_bytes((inputs / "a.png").read_bytes())
+    folder = go(inputs).folder
+    (folder.images / "a.png").unlink()
+    events: list[Any] = []
+    assert go(inputs, events=events).exit_code == 0
+    assert fitted(events) == []
+    assert pixels(inputs)["a.png"] == pixels(inputs)["twin.png"]
+
+
+def test_what_was_done_is_not_hashed_again_by_the_next_run(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(inputs)
+    monkeypatch.setattr("dipfast.batch.index.sha256_of", lambda path: pytest.fail(f"{path} is hashed"))
+    monkeypatch.setattr("dipfast.batch.prepare.sha256_of", lambda path: pytest.fail(f"{path} is hashed"))
+    assert go(inputs).already_done == 3
+
+
+def test_an_input_that_was_repaired_since_is_taken_by_a_retry(inputs: Path) -> None:
+    repaired = (inputs / "b.png").read_bytes()
+    write(inputs / "b.png", np.zeros((1, 8, 8), np.float32), Source("png", "gray", 8))
+    go(inputs, degrade__type="gaussian", degrade__sigma="5", degrade__crop="16")  # more than b.png has
+    (inputs / "b.png").write_bytes(repaired)
+    events: list[Any] = []
+    again = {"degrade__type": "gaussian", "degrade__sigma": "5", "degrade__crop": "16"}
+    assert go(inputs, events=events, resume="failed", **again).exit_code == 0
+    assert fitted(events) == ["b"]
+
+
+def test_a_retry_that_was_interrupted_is_taken_up_again(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "restore", lambda *_: exec("raise ValueError"))
+        folder = go(inputs).folder
+    for row in rows_of(folder):
+        folder.log("cpu-0", "claimed", id=row.id, path=row.path)
+    events: list[Any] = []
+    assert go(inputs, events=events, resume="failed").exit_code == 0
+    assert fitted(events) == ["a", "b", "c"]
+
+
+def test_two_shards_in_one_folder_are_one_run(inputs: Path) -> None:
+    folder = RunFolder(inputs.parent / "run")
+    first = run(manifest(inputs), folder, workers=1, shard=(1, 2))
+    assert states(first) == {"a.png": "done", "c.png": "done"}
+    second = run(manifest(inputs), folder, workers=1, shard=(2, 2))
+    assert states(second) == {"b.png": "done"}
+    assert [row.status for row in rows_of(folder)] == ["done"] * 3
+    assert sorted(path.name for path in folder.ledger.iterdir()) == ["cpu-0.1-of-2.jsonl", "cpu-0.2-of-2.jsonl"]
+    events: list[Any] = []
+    whole = go(inputs, events=events)
+    assert (fitted(events), whole.already_done, len(whole.rows)) == ([], 3, 3)
+
+
+def test_shards_that_divide_in_another_way_replace_the_old_list(inputs: Path) -> None:
+    folder = RunFolder(inputs.parent / "run")
+    run(manifest(inputs, 1), folder, workers=1, shard=(1, 2))
+    run(manifest(inputs, 1), folder, workers=1, shard=(3, 3))
+    assert [row.output for row in rows_of(folder)] == ["c.png"]
+
+
+def test_twins_in_two_shards_both_keep_their_picture(inputs: Path) -> None:
+    for name in "bc":
+        (inputs / f"{name}.png").write_bytes((inputs / "a.png").read_bytes())
+    folder = RunFolder(inputs.parent / "run")
+    run(manifest(inputs), folder, workers=1, shard=(1, 2))
+    run(manifest(inputs), folder, workers=1, shard=(2, 2))
+    assert [row.status for row in rows_of(folder)] == ["done"] * 3
+    assert len(set(pixels(inputs).values())) == 1
+
+
+@pytest.mark.parametrize("line", [b"3", b"[]", b"{}", b'{"path": 1, "output": "a", "id": null}', b"{", b"\xff"])
+def test_a_damaged_list_of_items_is_one_line(inputs: Path, line: bytes) -> None:
+    folder = go(inputs, steps=1).folder
+    (folder.root / "items.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(DipfastError, match=r"items.jsonl:1: is damaged; run the manifest again"):
+        rows_of(folder)
+    assert go(inputs, steps=1).already_done == 3
+
+
+@pytest.mark.parametrize("name", ["images", "records", "ledger", "generators", "items.jsonl"])
+def test_a_folder_that_cannot_be_written_is_one_line_and_what_is_done_stays_done(inputs: Path, name: str) -> None:
+    """A file where a folder is needed, or the other way round, is what every user and root alike cannot write."""
+    folder = RunFolder(inputs.parent / "run")
+    blocked = folder.root / name
+    if name == "items.jsonl":
+        blocked.mkdir(parents=True)
+    else:
+        folder.root.mkdir()
+        blocked.write_bytes(b"")
+    if name in ("items.jsonl", "records"):
+        with pytest.raises(MachineError, match=r"run: cannot be written"):
+            go(inputs, steps=1)
+        return
+    result = go(inputs, steps=1)
+    assert result.exit_code == 3
+    assert {row.kind for row in result.rows} <= {"unwritable", None}
+
+
+def test_a_full_disk_ends_the_run_with_one_line(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes: list[Path] = []
+
+    def full(path: Path, data: bytes) -> None:
+        writes.append(path)
+        raise OSError(28, "No space left on device")
+
+    folder = RunFolder(inputs.parent / "run")
+    run(replace(manifest(inputs, 1), items=manifest(inputs, 1).items[:1]), folder, workers=1)
+    monkeypatch.setattr(worker, "write_atomic", full)
+    with pytest.raises(MachineError, match=r"run: cannot be written \(No space left on device\); what is done stays"):
+        go(inputs, steps=1)
+    assert len(writes) == 1  # the other item was not even tried
+    assert [row.status for row in rows_of(folder)].count("done") == 1
+
+
+@pytest.mark.parametrize(
+    ("attempt", "kind"),
+    [
+        (lambda: torch.empty(1 << 60), "out-of-memory"),
+        (lambda: np.empty(1 << 60, np.uint8), "out-of-memory"),
+        (lambda: exec("raise torch.OutOfMemoryError('CUDA out of memory. Tried')", {"torch": torch}), "out-of-memory"),
+        (lambda: exec("raise RuntimeError('another')"), "internal"),
+    ],
+)
+def test_a_lack_of_memory_is_called_that(inputs: Path, monkeypatch: Any, attempt: Any, kind: str) -> None:
+    monkeypatch.setattr(worker, "restore", lambda *_: attempt())
+    row = go(inputs).rows[0]
+    assert (row.status, row.kind) == ("failed", kind)
+    assert "\n" not in (row.reason or "")
+
+
+def test_the_environment_names_the_machine(inputs: Path) -> None:
+    folder = go(inputs, steps=0).folder
+    found = json.loads((folder.root / "environment.json").read_text())
+    assert found["cpu"]
+    assert found["memory"] > 1 << 27
+    assert len(found["devices"]) == torch.cuda.device_count()
+    assert {"driver", "cuda", "cudnn", "host", "cores", "command", "versions"} <= found.keys()

@@ -194,6 +194,47 @@ def test_the_demo_writes_a_manifest_that_can_be_planned(tmp_path: Path, capsys: 
     assert said(capsys, "demo", str(tmp_path / "demo"))[0] == 2
 
 
+def test_the_demo_overwrites_nothing_that_is_another_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "clean" / "coffee.png"
+    mine.parent.mkdir()
+    mine.write_bytes(b"my coffee")
+    code, _, error = said(capsys, "demo", str(tmp_path))
+    assert code == 2
+    assert error == f"dipfast: error: DIR {tmp_path}: holds another clean/coffee.png already; name another folder\n"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
+    mine.unlink()
+    assert said(capsys, "demo", str(tmp_path))[0] == 0
+    (tmp_path / "manifest.yaml").unlink()
+    assert said(capsys, "demo", str(tmp_path))[0] == 0
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("blocked", ["summary.json", "results.csv", "report.html"])
+def test_a_report_that_cannot_be_written_is_one_line_and_what_is_done_stays_done(
+    blocked: str, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run" / blocked).mkdir(parents=True)
+    arguments = ["run", str(image), "-o", str(tmp_path / "run"), "--progress", "none", "--workers", "1", *TINY]
+    code, _, error = said(capsys, *arguments)
+    assert code == 5
+    assert error == f"dipfast: error: {tmp_path / 'run'}: cannot be written (Is a directory); what is done stays done\n"
+    assert json.loads(said(capsys, "status", str(tmp_path / "run"), "--json")[1])["done"] == 1
+    assert said(capsys, "report", str(tmp_path / "run"))[0] == 5
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_a_run_whose_picture_is_gone_is_not_shown_as_done(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run")
+    assert said(capsys, "run", str(image), "-o", run, "--workers", "1", *TINY)[0] == 0
+    (tmp_path / "run" / "images" / "dog.png").unlink()
+    status = json.loads(said(capsys, "status", run, "--json")[1])
+    assert (status["done"], status["pending"]) == (0, 1)
+    assert said(capsys, "retry", run, "--workers", "1")[0] == 0
+    assert json.loads(said(capsys, "status", run, "--json")[1])["done"] == 1
+
+
 def test_the_doctor_names_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     findings = {finding["name"]: finding for finding in json.loads(said(capsys, "doctor", "--json")[1])}
     assert findings["torch"]["ok"]

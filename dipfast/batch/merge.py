@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from dipfast.batch.index import Index
-from dipfast.batch.ledger import Record, RunFolder
+from dipfast.batch.ledger import Record, RunFolder, posterior_files
 from dipfast.batch.lock import claimed, writing
 from dipfast.batch.rows import Entry, read_entries, write_entries
 from dipfast.errors import UsageError
@@ -152,11 +152,14 @@ def _pictures_and_generators(taken: Sequence[Taken]) -> Iterator[tuple[str, str]
         for output in result.outputs:
             yield f"images/{output}", result.record["output"]["sha256"]
         yield result.record["generator"]["path"], result.record["generator"]["sha256"]
+        yield from posterior_files(result.record).items()
 
 
 def _copy(result: Taken, out: RunFolder) -> None:
     """Copy one result, its record last. Raises UsageError where a file changed since it was looked at, OSError."""
     run, brief = result.run, result.record
+    if run is out and set(result.outputs) <= set(brief["output"]["paths"]):
+        return
     record = run.record(brief["id"])
     if record is None:
         raise UsageError(f"{run.root}: changed while it was merged; merge again")
@@ -165,6 +168,8 @@ def _copy(result: Taken, out: RunFolder) -> None:
     generator = _read(run, brief["generator"]["path"], brief["generator"]["sha256"])
     damaged = (run.damaged / picture).with_suffix(".png")
     write_atomic(out.root / brief["generator"]["path"], generator)
+    for path, digest in posterior_files(brief).items():
+        write_atomic(out.root / path, _read(run, path, digest))
     for output in result.outputs:
         write_atomic(out.images / output, data)
         if damaged.is_file():
