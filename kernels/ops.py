@@ -1,9 +1,12 @@
 """The face of the kernels: what generators, tasks and fits call.
 
-Every name here is the plain PyTorch of `reference.py` today. A fused kernel joins a name only with a record in
-`bench/records` that shows it faster than the compiler's code for the same name.
+Every name here runs plain PyTorch unless this process chose a fused kernel for it (`choose_fused`), which is an error
+where it cannot run. No GPU has measured a fused kernel yet, so that none is a default; one that the compiler equals
+goes, and one that becomes a default has a record in `bench/records` that shows it faster.
 """
 
+from .choice import FUSED, choose_fused, fused
+from .faces import adam_, head, norm_pad, upsample_concat
 from .reference import (
     activate,
     batch_norm,
@@ -17,13 +20,20 @@ from .reference import (
 )
 
 __all__ = [
+    "FUSED",
     "activate",
+    "adam_",
     "batch_norm",
+    "choose_fused",
     "downsample",
+    "fused",
+    "head",
     "interleave",
     "nearest_conv",
     "newton_schulz",
+    "norm_pad",
     "pad",
     "resampling_taps",
     "upsample2x",
+    "upsample_concat",
 ]
