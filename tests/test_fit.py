@@ -20,7 +20,7 @@ from dipfast.fit.average import newest_weight
 from dipfast.fit.engine import choose_machine
 from dipfast.fit.loop import LOOK_EVERY, Watch
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
-from dipfast.fit.step import FitState, fit_step
+from dipfast.fit.step import FitState, Member, fit_step
 from dipfast.fit.stop import Sure, make_stop
 from dipfast.metrics import psnr
 from dipfast.tasks.problem import mean_square
@@ -28,6 +28,7 @@ from dipfast.tasks.problem import mean_square
 GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
 ADAM = {"type": "adam", "lr": 0.01}
 MUON = {"type": "muon", "lr": 0.01}
+MACHINE = choose_machine(fit_plan())
 NOTHING = tasks.pose({"type": "jpeg"}, np.zeros((1, 2, 2), np.float32))
 
 
@@ -76,6 +77,34 @@ def test_the_same_seed_gives_the_same_bits(noisy: tasks.Problem, optimizer: dict
     first, again = (fitted(noisy, optimizer=optimizer) for _ in range(2))
     assert torch.equal(first.image, again.image)
     assert first.losses == again.losses
+
+
+def test_members_come_out_as_they_do_alone_and_their_mean_is_the_answer(noisy: tasks.Problem) -> None:
+    plan = fit_plan(seeds=3, optimizer=MUON)
+    machine = choose_machine(plan)
+    together, step = Workbench().lay_out(noisy, generator_config(), plan, machine)
+    alone = Member(noisy, generator_config(), machine.device, 1)
+    alone.reset(plan.seed, noisy.guide)
+    for _ in range(5):
+        step()
+        alone.move(noisy, plan, together.stop, machine.dtype)
+    outputs = [member.output for member in together.members]
+    assert torch.equal(outputs[1], alone.output)
+    assert not torch.equal(outputs[0], outputs[1])
+    torch.testing.assert_close(together.output, torch.stack(outputs).mean(0))
+
+
+def test_the_first_of_several_seeds_is_the_fit_of_one(noisy: tasks.Problem) -> None:
+    states = [Workbench().lay_out(noisy, generator_config(), fit_plan(seeds=n), MACHINE) for n in (1, 2)]
+    for _, step in states:
+        step()
+    one, two = (state.first.output for state, _ in states)
+    assert torch.equal(one, two)
+
+
+def test_the_mean_of_seeds_is_better_than_one(noisy: tasks.Problem, picture: np.ndarray) -> None:
+    one, four = (fitted(noisy, steps=150, optimizer=MUON, seeds=n, average=None).image[0] for n in (1, 4))
+    assert psnr(four.numpy(), picture) > psnr(one.numpy(), picture) + 0.2
 
 
 def test_another_seed_gives_another_picture(noisy: tasks.Problem) -> None:
@@ -167,7 +196,7 @@ def test_a_loss_that_was_not_finite_for_a_moment_leaves_no_trace(noisy: tasks.Pr
 
     def poison(step: int, loss: float) -> None:
         if step == 10:
-            state.parameters.values.fill_(torch.nan)
+            state.first.parameters.values.fill_(torch.nan)
 
     result = fit(noisy, generator_config(), plan, progress=poison, workbench=workbench)
     assert result.rollbacks == 1
@@ -189,7 +218,7 @@ def test_no_steps_give_the_untouched_generator(noisy: tasks.Problem) -> None:
 def test_no_jitter_is_no_jitter(noisy: tasks.Problem) -> None:
     still = FitState(noisy, generator_config(), fit_plan(reg_noise_std=0.0), choose_machine(fit_plan()))
     fit_step(still, noisy, fit_plan(reg_noise_std=0.0), torch.float32)
-    assert not still.noise.any()
+    assert not still.first.noise.any()
 
 
 def test_discrepancy_stops_when_the_residual_is_the_noise(noisy: tasks.Problem) -> None:
@@ -343,7 +372,7 @@ def test_a_smaller_drop_is_left_alone(noisy: tasks.Problem) -> None:
 def test_a_fit_that_goes_on_after_a_rollback_still_fits(noisy: tasks.Problem) -> None:
     state, watch = state_and_watch(noisy)
     before = float(state.residual)
-    state.parameters.values.fill_(torch.nan)
+    state.first.parameters.values.fill_(torch.nan)
     state.residual.fill_(torch.nan)
     watch.look()
     plan = fit_plan(steps=30)
@@ -389,7 +418,7 @@ def test_weights_and_moments_stay_in_fp32_when_convolutions_are_bf16(noisy: task
     plan = fit_plan(precision="bf16")
     state = FitState(noisy, generator_config(), plan, choose_machine(plan))
     fit_step(state, noisy, plan, torch.bfloat16)
-    kept = [*state.generator.parameters(), state.average, state.optimizer.first, state.optimizer.second, state.losses]
+    kept = [*state.first.generator.parameters(), state.average, *vars(state.first.optimizer).values(), state.losses]
     assert {tensor.dtype for tensor in kept} == {torch.float32}
 
 

@@ -9,7 +9,7 @@ costs a minute a shape and has shown no gain, and `cudagraph` not at all yet.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,8 +30,7 @@ Step = Callable[[], None]
 class State(Protocol):
     """What an engine must know of the buffers that a step changes."""
 
-    forward: Callable[..., Tensor]
-    random: torch.Generator
+    members: Sequence[Any]  # each with `forward`, which an engine may replace, and `random`
 
     def reset(self, seed: int) -> None: ...
 
@@ -109,7 +108,8 @@ def keep_freed_memory() -> None:
 def accelerate(machine: Machine, state: State, step: Step, seed: int) -> Step:
     """``step`` as the machine's engine runs it. ``state`` begins anew with ``seed`` behind whatever warm-up it took."""
     if machine.engine == "compile":
-        state.forward = compiled(state.forward)
+        for member in state.members:
+            member.forward = compiled(member.forward)
     return captured(step, state, seed) if machine.engine == "cudagraph" else step
 
 
@@ -132,7 +132,8 @@ def captured(step: Step, state: State, seed: int) -> Step:
             step()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    graph.register_generator_state(state.random)
+    for member in state.members:
+        graph.register_generator_state(member.random)
     with torch.cuda.graph(graph):
         step()
     state.reset(seed)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dipfast.errors import DipfastError, ItemError
+from dipfast.fit.average import newest_weight
 from dipfast.fit.engine import Machine, choose_machine
 from dipfast.fit.plan import FitPlan
 from dipfast.fit.posterior import Posterior
@@ -39,7 +40,9 @@ class FitResult:
 
     image: Tensor  # the answer: averaged and chosen as the plan says, known pixels put back
     last: Tensor  # the last raw output
-    generator: nn.Module  # with the weights of the last step, on the fit's device
+    picture: Tensor  # the answer as the network's averaged outputs have it: nothing put back
+    averaged: Tensor  # [P], the first seed's weights, averaged; on the fit's device
+    generator: nn.Module  # of the first seed, with the weights of the last step, on the fit's device
     machine: Machine
     steps: int
     chosen_step: int  # steps behind the answer, from 1
@@ -103,10 +106,11 @@ class Watch:
         self.rollbacks = self.non_finite = 0
         self.good, self.good_residual = state.snapshot(), float("inf")
         self.stopped = False
+        self.averaged, self.looks = state.first.parameters.values.clone(), torch.zeros_like(state.step)
 
     def look(self) -> None:
         residual = float(self.state.residual)
-        finite = residual < float("inf") and bool(torch.isfinite(self.state.parameters.values).all())
+        finite = residual < float("inf") and self.state.finite
         if not finite:
             self.non_finite += 1
             if self.non_finite > MAX_NON_FINITE:
@@ -119,6 +123,14 @@ class Watch:
             return
         self.good, self.good_residual = self.state.snapshot(), residual
         self.stopped = bool(self.state.stop.done)
+        self.averaged.lerp_(self.state.first.parameters.values, self._newest_weight())
+        self.looks.add_(1)
+
+    def _newest_weight(self) -> Tensor:
+        """Of the weights at this look, so that their average is as long as that of the outputs."""
+        average = self.plan.average
+        constant = average if isinstance(average, str) else (average or 0.0) ** LOOK_EVERY
+        return newest_weight(constant, self.looks)
 
     def _dropped(self, residual: float) -> bool:
         if self.plan.rollback_db is None:
@@ -138,7 +150,8 @@ def _result(
 ) -> FitResult:
     with torch.no_grad():
         if not plan.steps:
-            state.output.copy_(state.generator(state.latent, machine.dtype))
+            pictures = [member.generator(member.latent, machine.dtype) for member in state.members]
+            state.output.copy_(torch.stack(pictures).mean(0))
             state.stop.best.copy_(state.output)
         image, last = (state.problem.finish(x).cpu() for x in (state.stop.best, state.output))
         sampled = {} if state.posterior is None else _sampled(state, state.posterior)
@@ -147,7 +160,9 @@ def _result(
     return FitResult(
         image=image,
         last=last,
-        generator=state.generator,
+        picture=state.stop.best.cpu(),
+        averaged=watch.averaged,
+        generator=state.first.generator,
         machine=machine,
         steps=steps,
         chosen_step=int(state.stop.best_step) + 1 if steps else 0,
@@ -169,7 +184,7 @@ def _sampled(state: FitState, posterior: Posterior) -> dict[str, Any]:
     return {
         "deviation": None if deviation is None else deviation.cpu(),
         "samples": int(posterior.count),
-        "kept": posterior.kept(state.generator, state.parameters),
+        "kept": posterior.kept(state.first.generator, state.first.parameters),
     }
 
 

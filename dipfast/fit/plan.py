@@ -19,6 +19,7 @@ class FitPlan:
     stop: Mapping[str, Any]  # type: fixed | ema-variance | discrepancy, and its settings
     rollback_db: float | None
     seed: int
+    seeds: int  # members fitted side by side, whose mean is the answer
     engine: str
     precision: str
     device: str

@@ -2,60 +2,126 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dipfast.errors import UsageError
 from dipfast.fit.average import newest_weight
 from dipfast.fit.engine import Machine
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step, sgld_step
 from dipfast.fit.plan import FitPlan, stream
 from dipfast.fit.posterior import Posterior, likelihood_scale
-from dipfast.fit.stop import Sure, make_stop
+from dipfast.fit.stop import Fixed, Sure, make_stop
 from dipfast.generators import build, latent_channels, make_latent
 from dipfast.tasks import Problem
 from dipfast.tasks.problem import mean_square
+
+
+class Member:
+    """One generator with its optimiser, latent and random numbers, all on one device.
+
+    A fit has one, or several of other seeds side by side, which share the target and know nothing of each other.
+    """
+
+    def __init__(self, problem: Problem, config: dict[str, Any], device: torch.device, number: int) -> None:
+        channels, height, width = problem.shape
+        self.config, self.number = config, number
+        self.generator: nn.Module = build(config, channels, seed=0).to(device)
+        self.parameters = FlatParameters(self.generator, device)
+        self.forward: Callable[..., Tensor] = self.generator  # an engine may put a faster one here
+        self.optimizer = OptimizerState.zeros_like(self.parameters.values)
+        depth = latent_channels(config["input"], channels)
+        self.latent = _blank(depth, height, width, device)
+        self.noise = torch.zeros(1, height, width, depth, device=device)  # a normal draw is slow in another layout
+        self.random = torch.Generator(device)
+        self.output, self.loss = _blank(channels, height, width, device), torch.zeros((), device=device)
+
+    def seed(self, seed: int, name: str) -> int:
+        """The seed of one use of the item's ``seed``. That of the first member is what a member alone has."""
+        return stream(seed, f"{name}/{self.number}" if self.number else name)
+
+    def reset(self, seed: int, guide: Tensor) -> None:
+        """Put every buffer to where a fit with ``seed`` begins, in place."""
+        height, width = self.latent.shape[2:]
+        self.parameters.load(build(self.config, guide.shape[1], self.seed(seed, "weights")))
+        self.latent.copy_(make_latent(self.config["input"], height, width, self.seed(seed, "latent"), guide))
+        self.random.manual_seed(self.seed(seed, "jitter"))
+        for tensor in (*vars(self.optimizer).values(), self.noise, self.output, self.loss):
+            tensor.zero_()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a rollback must restore."""
+        return {"values": self.parameters.values, **vars(self.optimizer)}
+
+    def move(self, problem: Problem, plan: FitPlan, stop: Fixed, dtype: torch.dtype) -> None:
+        """Take one step, in place; `output` and `loss` are those before the update."""
+        latent = self.latent
+        if plan.reg_noise_std:
+            self.noise.normal_(generator=self.random)
+            latent = latent.add(self.noise.permute(0, 3, 1, 2), alpha=plan.reg_noise_std)
+        output = self.forward(latent, dtype)
+        loss = problem.data_term(stop.fitted(problem.operator(output), problem.target), problem.target)
+        if isinstance(stop, Sure):
+            stop.probe.normal_(generator=self.random)
+            shifted = self.forward(latent.add(stop.probe, alpha=stop.probe_step), dtype)
+            loss = loss + stop.penalty(output, shifted)
+        self.parameters.grads.zero_()
+        loss.backward()
+        with torch.no_grad():
+            if plan.optimizer["type"] == "sgld":
+                self._sample(problem, plan)
+            else:
+                optimizer_step(plan.optimizer, self.parameters, self.optimizer, dtype)
+            self.output.copy_(output)
+            self.loss.copy_(loss)
+
+    def _sample(self, problem: Problem, plan: FitPlan) -> None:
+        """One step of the chain of weights whose outputs are the posterior's samples."""
+        config = plan.optimizer
+        scale = likelihood_scale(config, problem) if config["rule"] == "preconditioned" else None
+        burn_in = plan.posterior["burn_in"] if plan.posterior is not None else plan.steps
+        sgld_step(config, self.parameters, self.optimizer, self.random, scale, burn_in)
+
+
+def _blank(channels: int, height: int, width: int, device: torch.device) -> Tensor:
+    return torch.zeros(1, height, width, channels, device=device).permute(0, 3, 1, 2)
 
 
 class FitState:
     """The buffers of one fit, all on one device. `fit_step` changes them in place."""
 
     def __init__(self, problem: Problem, config: dict[str, Any], plan: FitPlan, machine: Machine) -> None:
-        channels, height, width = problem.shape
-        device, layout = machine.device, torch.channels_last
-        self.problem, self.config = problem, config
-        self.generator: nn.Module = build(config, channels, seed=0).to(device)
-        self.parameters = FlatParameters(self.generator, device)
-        self.forward: Callable[..., Tensor] = self.generator  # an engine may put a faster one here
-        self.optimizer = OptimizerState.zeros_like(self.parameters.values)
-        depth = latent_channels(config["input"], channels)
-        self.latent = torch.zeros(1, depth, height, width, device=device).contiguous(memory_format=layout)
-        self.noise = torch.zeros(1, height, width, depth, device=device)  # a normal draw is slow in another layout
-        self.random = torch.Generator(device)
+        device = machine.device
+        self.problem = problem
+        self.members = [Member(problem, config, device, number) for number in range(plan.seeds)]
         self.step = torch.zeros((), dtype=torch.int64, device=device)
-        self.output = torch.zeros(1, channels, height, width, device=device).contiguous(memory_format=layout)
+        self.output = _blank(*problem.shape, device)  # the mean of the members'
         self.average = torch.zeros_like(self.output)
         self.averaged = torch.zeros_like(self.step)  # outputs in the average: fewer than steps behind a rollback
         self.stop = make_stop(plan.stop, self.output, problem, plan.steps, config["input"]["type"])
+        if isinstance(self.stop, Sure) and plan.seeds > 1:
+            raise UsageError(f"fit.stop is sure, which fits one seed, and fit.seeds is {plan.seeds}")
         self.posterior: Posterior | None = None
         if plan.posterior is not None:
-            self.posterior = Posterior(plan.posterior, plan.steps, self.output, self.parameters.values)
+            self.posterior = Posterior(plan.posterior, plan.steps, self.output, self.first.parameters.values)
         self.losses = torch.full((plan.steps,), torch.nan, device=device)
         self.stop_values = torch.full_like(self.losses, torch.nan)
         self.residual = torch.zeros((), device=device)
         self.reset(plan.seed)
 
+    @property
+    def first(self) -> Member:
+        """The member whose generator is kept."""
+        return self.members[0]
+
     def reset(self, seed: int) -> None:
         """Put every buffer to where a fit with ``seed`` begins, in place: captured steps go on holding them."""
-        channels, height, width = self.problem.shape
-        self.parameters.load(build(self.config, channels, stream(seed, "weights")))
-        latent = make_latent(self.config["input"], height, width, stream(seed, "latent"), self.problem.guide)
-        self.latent.copy_(latent)
-        self.random.manual_seed(stream(seed, "jitter"))
-        counts = (self.step, self.averaged, self.residual)
-        for tensor in (*vars(self.optimizer).values(), self.noise, self.output, self.average, *counts):
+        for member in self.members:
+            member.reset(seed, self.problem.guide)
+        for tensor in (self.step, self.output, self.average, self.averaged, self.residual):
             tensor.zero_()
         if self.posterior is not None:
             self.posterior.reset()
@@ -65,10 +131,12 @@ class FitState:
 
     def tensors(self) -> dict[str, Tensor]:
         """What a rollback must restore: weights, moments, averages and the criterion's statistics."""
-        own = {"values": self.parameters.values, "average": self.average, "averaged": self.averaged}
+        own = {"average": self.average, "averaged": self.averaged}
+        for member in self.members:
+            own |= {f"{member.number}.{k}": v for k, v in member.tensors().items()}
         if self.posterior is not None:
             own |= {f"posterior.{k}": v for k, v in self.posterior.tensors().items()}
-        return own | vars(self.optimizer) | {f"stop.{k}": v for k, v in self.stop.tensors().items()}
+        return own | {f"stop.{k}": v for k, v in self.stop.tensors().items()}
 
     def snapshot(self) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in self.tensors().items()}
@@ -77,52 +145,53 @@ class FitState:
         for name, tensor in self.tensors().items():
             tensor.copy_(snapshot[name])
 
+    @property
+    def finite(self) -> bool:
+        """Whether all weights are."""
+        return all(bool(torch.isfinite(member.parameters.values).all()) for member in self.members)
+
 
 def fit_step(state: FitState, problem: Problem, plan: FitPlan, dtype: torch.dtype) -> None:
     """One step of the fit, in place."""
-    latent = state.latent
-    if plan.reg_noise_std:
-        state.noise.normal_(generator=state.random)
-        latent = latent.add(state.noise.permute(0, 3, 1, 2), alpha=plan.reg_noise_std)
-    output = state.forward(latent, dtype)
-    prediction = problem.operator(output)
-    loss = problem.data_term(state.stop.fitted(prediction, problem.target), problem.target)
-    if isinstance(state.stop, Sure):
-        state.stop.probe.normal_(generator=state.random)
-        shifted = state.forward(latent.add(state.stop.probe, alpha=state.stop.probe_step), dtype)
-        loss = loss + state.stop.penalty(output, shifted)
-    state.parameters.grads.zero_()
-    loss.backward()
+    side_by_side(state.members, lambda member: member.move(problem, plan, state.stop, dtype))
     with torch.no_grad():
-        if plan.optimizer["type"] == "sgld":
-            _sample(state, problem, plan)
-        else:
-            optimizer_step(plan.optimizer, state.parameters, state.optimizer, dtype)
-        _observe(state, problem, plan, output.detach(), prediction.detach(), loss.detach())
+        _observe(state, problem, plan)
 
 
-def _sample(state: FitState, problem: Problem, plan: FitPlan) -> None:
-    """One step of the chain of weights whose outputs are the posterior's samples."""
-    config = plan.optimizer
-    scale = likelihood_scale(config, problem) if config["rule"] == "preconditioned" else None
-    burn_in = plan.posterior["burn_in"] if plan.posterior is not None else plan.steps
-    sgld_step(config, state.parameters, state.optimizer, state.random, scale, burn_in)
+def side_by_side(members: Sequence[Member], move: Callable[[Member], None]) -> None:
+    """``move`` every member: on a GPU each on a stream of its own, forked from the current one and joined again."""
+    if len(members) == 1 or members[0].latent.device.type != "cuda":
+        for member in members:
+            move(member)
+        return
+    main = torch.cuda.current_stream()
+    streams = [torch.cuda.Stream() for _ in members]
+    for side, member in zip(streams, members, strict=True):
+        side.wait_stream(main)
+        with torch.cuda.stream(side):
+            move(member)
+    for side in streams:
+        main.wait_stream(side)
 
 
-def _observe(
-    state: FitState, problem: Problem, plan: FitPlan, output: Tensor, prediction: Tensor, loss: Tensor
-) -> None:
+def _observe(state: FitState, problem: Problem, plan: FitPlan) -> None:
     """Average, residual, stop statistics and the loss curve."""
+    count = len(state.members)
+    output, loss = (sum(values[1:], values[0]) / count for values in _gathered(state.members))
     state.output.copy_(output)
     if plan.average is not None:
         state.average.lerp_(output, newest_weight(plan.average, state.averaged))
         state.averaged.add_(1)
-    state.residual.copy_(mean_square(prediction, problem.target))
+    state.residual.copy_(mean_square(problem.operator(output), problem.target))
     picture = state.output if plan.average is None else state.average
     if state.posterior is not None:
-        state.posterior.update(state.step, output, state.parameters.values)
+        state.posterior.update(state.step, output, state.first.parameters.values)
         picture = state.posterior.mean
     state.stop.update(state.step, output, picture, loss)
     for curve, value in ((state.losses, loss), (state.stop_values, state.stop.value)):
         curve.index_copy_(0, state.step.view(1), value.view(1))
     state.step.add_(1)
+
+
+def _gathered(members: Sequence[Member]) -> tuple[list[Tensor], list[Tensor]]:
+    return [member.output for member in members], [member.loss for member in members]

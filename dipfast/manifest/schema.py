@@ -430,6 +430,9 @@ class Fit(Section):
         description="a drop of the fit's own PSNR by this restores the last good state; null: never",
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="of weights, latent and jitter")
+    seeds: Annotated[int, Field(ge=1, le=64)] = Field(
+        default=1, description="generators fitted side by side, from seed on; the answer is the mean of their pictures"
+    )
     engine: Engine = Field(default="auto", description="how a step is run")
     precision: Precision = Field(default="auto", description="of convolutions and activations")
     device: Annotated[str, AfterValidator(_device)] = Field(default="auto", description="auto, cpu, cuda or cuda:N")
