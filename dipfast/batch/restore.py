@@ -17,6 +17,7 @@ from dipfast import generators, tasks
 from dipfast.batch.ledger import Record, now
 from dipfast.errors import ItemError
 from dipfast.fit import FitPlan, FitResult, Workbench, fit, stream
+from dipfast.fit.distil import SHARE, Distilled, distil
 from dipfast.fit.loop import Progress
 from dipfast.image import Image, Source, cut, pad
 from dipfast.metrics import psnr, ssim
@@ -44,7 +45,8 @@ class Restored:
     before: np.ndarray  # what was known before the fit, at the same size
     source: Source
     fit: FitResult
-    generator: bytes  # safetensors
+    distilled: Distilled
+    generator: bytes  # safetensors, of the distilled weights
     facts: dict[str, Any]
 
 
@@ -84,6 +86,13 @@ def restore(
     result.seconds["pose"] = posed
     height, width = (side * tasks.scale(task) for side in observation.observed.shape[1:])
     card = generators.Card(
+    start = time.perf_counter()
+    latent = generators.make_latent(config["input"], *problem.shape[1:], stream(plan.seed, "latent"), problem.guide)
+    steps = round(SHARE * result.steps)
+    distilled = distil(
+        result.generator, result.averaged, latent, result.picture, steps, result.machine.dtype, cancelled
+    )
+    result.seconds["distil"] = time.perf_counter() - start
         id=id,
         generator=dict(config),
         task=dict(task),
@@ -100,7 +109,8 @@ def restore(
         before=cut(problem.guide[0].numpy(), height, width),
         source=observation.source,
         fit=result,
-        generator=generators.to_bytes(result.generator, problem.guide, card),
+        distilled=distilled,
+        generator=generators.to_bytes(distilled.generator, problem.guide, card),
         facts=problem.facts,
     )
 
@@ -181,6 +191,11 @@ def describe(
         "metrics": measure(observation, restored),
         "finished": now(),
     }
+        "generator": {
+            "weights": "distilled onto the kept picture",
+            "distil_steps": restored.distilled.steps,
+            "parity_db": _decibel(restored.distilled.parity_db),
+        },
 
 
 def measure(observation: Observation, restored: Restored) -> dict[str, float | None]:
@@ -188,6 +203,11 @@ def measure(observation: Observation, restored: Restored) -> dict[str, float | N
     clean = observation.clean
     if clean is None:
         return {}
+def _decibel(value: float) -> float | None:
+    """None where it is infinite."""
+    return round(value, 3) if np.isfinite(value) else None
+
+
     values = {
         "psnr_before": psnr(restored.before, clean),
         "psnr": psnr(restored.pixels, clean),

@@ -125,7 +125,8 @@ def process(
         "save": time.perf_counter() - fitted,
         "total": time.perf_counter() - clock,
     }
-    record = describe(job.id, job.settings, image, observation, restored, seconds) | files
+    record = describe(job.id, job.settings, image, observation, restored, seconds)
+    record |= files | {"generator": record["generator"] | files["generator"]}
     record["input"] = {"path": job.path, "sha256": job.input_sha256} | record["input"]
     record["input"]["mask"] = job.mask
     folder.commit(record)

@@ -1,0 +1,74 @@
+"""The short distillation behind a fit: nearer to the kept picture, the same bits again, the fit's own weights left."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import fit_plan, generator_config
+
+import dipfast
+from dipfast import generators, tasks
+from dipfast.fit import fit, stream
+from dipfast.fit.distil import Distilled, distil
+from dipfast.fit.loop import Cancelled, FitResult
+
+TINY = {"channels": [8, 8], "input": {"type": "noise", "depth": 4}}
+
+
+@pytest.fixture(scope="module")
+def fitted() -> tuple[FitResult, torch.Tensor]:
+    """A fit of 60 steps of a noisy ramp, and its latent."""
+    rng = np.random.default_rng(0)
+    ramp = np.broadcast_to(np.linspace(0, 1, 32, dtype=np.float32), (3, 32, 32))
+    noisy = (ramp + rng.normal(scale=0.1, size=ramp.shape)).clip(0, 1).astype(np.float32)
+    problem = tasks.pose({"type": "denoise", "noise": {"type": "gaussian", "sigma": 25}}, noisy)
+    config, plan = generator_config(), fit_plan(steps=60)
+    latent = generators.make_latent(config["input"], 32, 32, stream(plan.seed, "latent"), problem.guide)
+    return fit(problem, config, plan), latent
+
+
+def distilled(fitted: tuple[FitResult, torch.Tensor], steps: int) -> Distilled:
+    result, latent = fitted
+    return distil(result.generator, result.averaged, latent, result.picture, steps, torch.float32)
+
+
+def parity(module: torch.nn.Module, fitted: tuple[FitResult, torch.Tensor]) -> float:
+    result, latent = fitted
+    with torch.no_grad():
+        return -10 * math.log10(float((module(latent) - result.picture).square().mean()))
+
+
+def test_a_few_steps_bring_the_weights_to_the_kept_picture(fitted: tuple[FitResult, torch.Tensor]) -> None:
+    before, none, some = parity(fitted[0].generator, fitted), distilled(fitted, 0), distilled(fitted, 20)
+    assert none.parity_db >= before - 1e-4
+    assert some.parity_db > none.parity_db + 3
+    assert parity(some.generator, fitted) == pytest.approx(some.parity_db, abs=1e-3)
+
+
+def test_the_same_arguments_give_the_same_bits_and_leave_the_fit_alone(
+    fitted: tuple[FitResult, torch.Tensor],
+) -> None:
+    before = {name: value.clone() for name, value in fitted[0].generator.state_dict().items()}
+    one, two = (distilled(fitted, 5).generator.state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    after = fitted[0].generator.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_it_can_be_cancelled(fitted: tuple[FitResult, torch.Tensor]) -> None:
+    result, latent = fitted
+    with pytest.raises(Cancelled):
+        distil(result.generator, result.averaged, latent, result.picture, 5, torch.float32, lambda: True)
+
+
+def test_a_restored_generator_renders_the_kept_picture_and_says_how_near(picture: np.ndarray) -> None:
+    result = dipfast.restore(
+        picture.transpose(1, 2, 0), sigma=10, generator=TINY, steps=80, average=0.9, precision="fp32", device="cpu"
+    )
+    found = result.record["generator"]
+    error = float(np.mean((result.generator.render("fp32") - result.image) ** 2))
+    assert -10 * math.log10(error) == pytest.approx(found["parity_db"], abs=0.01)
+    assert found["distil_steps"] > 0 and result.record["seconds"]["distil"] > 0
