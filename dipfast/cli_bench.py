@@ -21,6 +21,15 @@ class Optimizer(StrEnum):
     MUON = "muon"
 
 
+def _device(name: str) -> str:
+    from dipfast.manifest import settings_from
+
+    return settings_from(None, None, {"device": name}, place="bench").fit.device
+
+
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda:N", callback=_device, help="where it runs")]
+
+
 @bench.command()
 def step(
     size: Annotated[int, typer.Option(metavar="N", min=64, help="height and width of the picture")] = 256,
@@ -29,7 +38,7 @@ def step(
         list[Precision] | None, typer.Option("--precision", help="again for each; auto unless given")
     ] = None,
     optimizer: Annotated[Optimizer, typer.Option(help="what updates the weights")] = Optimizer.ADAM,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda:N")] = "auto",
+    device: Device = "auto",
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads")] = None,
     rounds: Annotated[int, typer.Option(metavar="N", min=1, help="samples of each variant")] = 5,
     steps: Annotated[int, typer.Option(metavar="N", min=1, help="steps a sample")] = 3,

@@ -80,3 +80,10 @@ def test_a_section_that_fails_is_recorded_and_ends_nothing() -> None:
 
     outcome = module.run_section(broken, module.Check(dry=True))
     assert (outcome["ok"], outcome["error"]) == (False, "RuntimeError: no such kernel")
+
+
+@pytest.mark.parametrize("device", ["gpu", "mps", "cuda:x"])
+def test_a_device_that_is_none_is_wrong_usage(device: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "step", "--size", "64", "--device", device]) == 2
+    error = capsys.readouterr().err
+    assert error == f"dipfast: error: bench: device: should be auto, cpu, cuda or cuda:N, is '{device}'\n"
