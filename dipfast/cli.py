@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dipfast.cli_bench import bench
-from dipfast.cli_export import export, render
+from dipfast.cli_export import bench_render, export, render
 from dipfast.cli_options import (
     AsJson,
     Asked,
@@ -43,6 +43,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(bench, name="bench")
+bench.command("render")(bench_render)
 app.command()(export)
 app.command()(render)
 

@@ -129,6 +129,51 @@ def render(
         typer.echo(each.path)
 
 
+def bench_render(
+    size: Annotated[
+        list[int] | None, typer.Option("--size", metavar="N", min=64, help="again for each; 256 unless given")
+    ] = None,
+    backend: Annotated[list[Backend] | None, typer.Option("--backend", help="again for each")] = None,
+    precision: Annotated[list[RenderPrecision] | None, typer.Option("--precision", help="again for each")] = None,
+    channels: Annotated[
+        str | None, typer.Option(metavar="N,N,…", help="of each scale; 128,128,128,128,128 unless given")
+    ] = None,
+    provider: Annotated[Provider, typer.Option(help="what onnxruntime runs on")] = Provider.CPU,
+    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads, of every backend")] = None,
+    rounds: Annotated[int, typer.Option(metavar="N", min=1, help="samples of each variant")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Time one render, by backend, precision and size, cold and warm, interleaved; torch fp32 beside them."""
+    import torch
+
+    from dipfast.bench.render import bench_render as measure
+    from dipfast.bench.render import print_bench
+
+    widths = _widths(channels)
+    sizes = size or [256]
+    for one in sizes:
+        if one % 2 ** len(widths or range(5)):
+            raise UsageError(f"--size should be a multiple of {2 ** len(widths or range(5))}, is {one}")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    backends = [b for b in backend or [Backend.ONNXRUNTIME] if b != Backend.AUTO]
+    precisions = precision or [RenderPrecision.FP32]
+    result = measure(sizes, backends, precisions, channels=widths, provider=provider, rounds=rounds)
+    if as_json:
+        print_json(result)
+    else:
+        print_bench(result, console())
+
+
+def _widths(text: str | None) -> list[int] | None:
+    if text is None:
+        return None
+    words = text.split(",")
+    if not all(word.strip().isdigit() and 0 < int(word) <= 4096 for word in words):
+        raise UsageError(f"--channels should be whole numbers with commas, is {text!r}")
+    return [int(word) for word in words]
+
+
 def _formats(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     for name in names:

@@ -85,10 +85,10 @@ class TorchRenderer:
 class OnnxRenderer:
     """An export in memory, run by onnxruntime on one provider."""
 
-    def __init__(self, precision: str, provider: str) -> None:
+    def __init__(self, precision: str, provider: str, threads: int | None = None) -> None:
         from dipfast.export.providers import runtime
 
-        self.precision, self.provider = precision, provider
+        self.precision, self.provider, self.threads = precision, provider, threads
         self.ran: dict[str, Any] = {"backend": "onnxruntime", "version": runtime(provider).__version__}
 
     def prepare(self, generator: FittedGenerator) -> Callable[[], np.ndarray]:
@@ -102,17 +102,20 @@ class OnnxRenderer:
         """The same for a model that is exported already."""
         from dipfast.export.providers import Session
 
-        session = Session(data, self.provider)
+        session = Session(data, self.provider, self.threads)
         self.ran["device"] = session.provider
         return lambda: session.render()[0]
 
 
-def renderer(backend: str, precision: str, provider: str) -> Renderer:
-    """The backend of that name. Raises UsageError for another, MachineError where it cannot run here."""
+def renderer(backend: str, precision: str, provider: str, threads: int | None = None) -> Renderer:
+    """The backend of that name; ``threads`` are onnxruntime's on a CPU, by default all cores.
+
+    Raises UsageError for another name, MachineError where it cannot run here.
+    """
     if backend == "torch":
         return TorchRenderer(precision)
     if backend == "onnxruntime":
-        return OnnxRenderer(precision, provider)
+        return OnnxRenderer(precision, provider, threads)
     if backend == "tensorrt":
         from dipfast.export.tensorrt import bindings
 

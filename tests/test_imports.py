@@ -68,6 +68,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "doctor": {"batch.environment", "fit"},
     "api": {
+        "render",
+        "export",
+        "generators",
         "batch.ledger",
         "batch.lock",
         "batch.restore",

@@ -20,7 +20,7 @@ from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
 
 SHARE = 0.055  # of the fit's steps
 LEARNING_RATE = 6e-3  # falls to zero over the distillation
-MUON = {"type": "muon", "momentum": 0.9, "newton_schulz_steps": 3}
+MUON = {"type": "muon", "momentum": 0.7, "newton_schulz_steps": 3}
 
 
 @dataclass(frozen=True)
