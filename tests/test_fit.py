@@ -17,7 +17,7 @@ from dipfast import tasks
 from dipfast.errors import ItemError, MachineError, UsageError
 from dipfast.fit import Cancelled, FitResult, Workbench, fit
 from dipfast.fit.average import newest_weight
-from dipfast.fit.engine import choose_machine
+from dipfast.fit.engine import Machine, choose_machine
 from dipfast.fit.loop import LOOK_EVERY, Watch
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
 from dipfast.fit.step import FitState, Member, fit_step
@@ -400,7 +400,11 @@ def test_a_cancelled_fit_says_after_how_many_steps(noisy: tasks.Problem) -> None
     [
         ({"engine": "cudagraph"}, "fit.engine is cudagraph, which cpu does not have"),
         ({"precision": "tf32"}, "fit.precision is tf32"),
-        ({"precision": "fp16"}, "fit.precision is fp16"),
+        pytest.param(
+            {"precision": "fp16"},
+            "fit.precision is fp16, which this CPU has no instructions for",
+            marks=pytest.mark.skipif(torch.ops.mkldnn._is_mkldnn_fp16_supported(), reason="it has"),
+        ),
         ({"device": "cuda:63"}, "fit.device is cuda:63"),
     ],
 )
@@ -412,6 +416,18 @@ def test_what_the_machine_cannot_do_is_an_error(changes: dict[str, Any], message
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_precision_is_what_runs(noisy: tasks.Problem, precision: str) -> None:
     assert fitted(noisy, steps=2, precision=precision).machine.precision == precision
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.1), ("fp16", 0.04)])
+def test_gradients_in_low_precision_are_those_of_fp32(noisy: tasks.Problem, precision: str, tolerance: float) -> None:
+    grads = []
+    for name in ("fp32", precision):  # whatever this CPU has instructions for: fp16 is then slow, and right
+        machine = Machine(torch.device("cpu"), "eager", name)
+        state, _ = Workbench().lay_out(noisy, generator_config(upsample="nearest"), fit_plan(), machine)
+        fit_step(state, noisy, fit_plan(optimizer={"type": "adam", "lr": 1e-12}), machine.dtype)
+        grads.append(state.first.parameters.grads.clone())
+    exact, low = grads
+    assert float((low - exact).norm() / exact.norm()) < tolerance
 
 
 def test_weights_and_moments_stay_in_fp32_when_convolutions_are_bf16(noisy: tasks.Problem) -> None:

@@ -9,8 +9,11 @@ costs a minute a shape and has shown no gain, and `cudagraph` not at all yet.
 from __future__ import annotations
 
 import ctypes
+import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -19,7 +22,7 @@ from torch import Tensor
 from dipfast.errors import MachineError
 from dipfast.fit.plan import FitPlan
 
-DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 WARM_UP = 3  # eager steps before a capture: cuDNN chooses its algorithms in them
 MOST_PROGRAMS = 64  # shapes compiled in one process; one more is an error, not a silent eager step
@@ -69,8 +72,8 @@ def _device(name: str) -> torch.device:
 def _precision(name: str, device: torch.device) -> str:
     if name == "auto":
         return "bf16" if has_fast_bf16(device) else "fp32"
-    if name == "fp16":
-        raise MachineError("fit.precision is fp16, but this version fits in fp32, tf32 and bf16 only")
+    if name == "fp16" and device.type != "cuda" and not torch.ops.mkldnn._is_mkldnn_fp16_supported():
+        raise MachineError("fit.precision is fp16, which this CPU has no instructions for; use bf16 or fp32")
     if name == "tf32" and device.type != "cuda":
         raise MachineError(f"fit.precision is tf32, which {device.type} does not have; use fp32 or bf16")
     return name
@@ -81,6 +84,15 @@ def has_fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def loss_scale(dtype: torch.dtype, values: int) -> float:
+    """What a loss that is a mean over ``values`` is multiplied by, and its gradients divided by: a power of two.
+
+    The gradient of one value of a mean is below fp16's smallest number. A constant scale does: the outputs lie in
+    [0, 1], so gradients are bounded, and a sum over the pixels of a plane stays 64 times below what would overflow.
+    """
+    return 2.0 ** max(0, math.floor(math.log2(values)) - 6) if dtype == torch.float16 else 1.0
 
 
 def set_precision(machine: Machine) -> None:
@@ -117,10 +129,16 @@ def compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """One graph for one shape. A graph break, or more shapes than `MOST_PROGRAMS`, raises."""
     import torch._dynamo
 
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiler_cache()))
     config: Any = torch._dynamo.config
     config.recompile_limit = MOST_PROGRAMS
     config.fail_on_recompile_limit_hit = True
     return torch.compile(forward, fullgraph=True, dynamic=False)
+
+
+def compiler_cache() -> Path:
+    """Where compiled code is kept for the next run and shared between processes: XDG_CACHE_HOME, or ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dipfast" / "inductor"
 
 
 def captured(step: Step, state: State, seed: int) -> Step:

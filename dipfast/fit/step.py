@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dipfast.errors import UsageError
 from dipfast.fit.average import newest_weight
-from dipfast.fit.engine import Machine
+from dipfast.fit.engine import Machine, loss_scale
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step, sgld_step
 from dipfast.fit.plan import FitPlan, stream
 from dipfast.fit.posterior import Posterior, likelihood_scale
@@ -68,9 +68,12 @@ class Member:
             stop.probe.normal_(generator=self.random)
             shifted = self.forward(latent.add(stop.probe, alpha=stop.probe_step), dtype)
             loss = loss + stop.penalty(output, shifted)
+        scale = loss_scale(dtype, problem.target.numel())
         self.parameters.grads.zero_()
-        loss.backward()
+        (loss * scale).backward()
         with torch.no_grad():
+            if scale != 1:
+                self.parameters.grads.div_(scale)
             if plan.optimizer["type"] == "sgld":
                 self._sample(problem, plan)
             else:
