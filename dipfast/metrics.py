@@ -1,10 +1,17 @@
-"""PSNR and SSIM. The only room that sees ground truth, and only after a fit."""
+"""PSNR, SSIM, and how far a predicted deviation is borne out. The only room that sees ground truth, after a fit.
+
+Deviations are [C, H, W], in the unit of the image. Where a pixel has none, as one that is returned as it was known
+has, nothing was predicted, and it does not count.
+"""
 
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
+
+BINS = 20  # of the calibration error, each of as many pixels
 
 
 def psnr(image: np.ndarray, reference: np.ndarray) -> float:
@@ -33,3 +40,59 @@ def ssim(image: np.ndarray, reference: np.ndarray) -> float | None:
             use_sample_covariance=False,
         )
     )
+
+
+def coverage(
+    image: np.ndarray,  # [C, H, W] in [0, 1]
+    deviation: np.ndarray,  # [C, H, W]
+    reference: np.ndarray,  # [C, H, W]
+    level: float = 0.9,
+) -> float | None:
+    """The share of pixels whose truth lies in the central interval of ``level`` around them; ideally ``level``.
+
+    The interval is that of a normal distribution. None where no pixel has a deviation.
+    """
+    errors, deviations = predicted(image, deviation, reference)
+    reach = NormalDist().inv_cdf((1 + level) / 2)
+    return float(np.mean(np.abs(errors) <= reach * deviations)) if len(errors) else None
+
+
+def uncertainty_ece(
+    image: np.ndarray,  # [C, H, W] in [0, 1]
+    deviation: np.ndarray,  # [C, H, W]
+    reference: np.ndarray,  # [C, H, W]
+) -> float | None:
+    """Expected calibration error of the deviation, in the unit of the image: 0 is ideal.
+
+    Pixels are sorted by their deviation into bins of as many; the error is the mean over the bins of the distance
+    between the error's root mean square and the deviation's (after Laves et al., MIDL 2020, in roots). None where no
+    pixel has a deviation.
+    """
+    errors, deviations = predicted(image, deviation, reference)
+    order = np.argsort(deviations, kind="stable")
+    bins = [part for part in np.array_split(order, BINS) if len(part)]
+    gaps = [len(part) * abs(_rms(errors[part]) - _rms(deviations[part])) for part in bins]
+    return float(sum(gaps) / len(order)) if bins else None
+
+
+def calibration_scale(
+    image: np.ndarray,  # [C, H, W] in [0, 1]
+    deviation: np.ndarray,  # [C, H, W]
+    reference: np.ndarray,  # [C, H, W]
+) -> float | None:
+    """The factor on the deviation at which the errors are most likely, were they normal: Laves et al., MIDL 2020.
+
+    sqrt mean (error / deviation)^2. None where no pixel has a deviation.
+    """
+    errors, deviations = predicted(image, deviation, reference)
+    return _rms(errors / deviations) if len(errors) else None
+
+
+def predicted(image: np.ndarray, deviation: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The errors and the deviations, each [N] float64, of the pixels that have a deviation."""
+    counts = deviation > 0
+    return (image.astype(np.float64) - reference)[counts], deviation[counts].astype(np.float64)
+
+
+def _rms(values: np.ndarray) -> float:
+    return math.sqrt(float(np.mean(values**2)))

@@ -1,11 +1,14 @@
-"""A run's images against true ones that the run never saw."""
+"""A run's images, and the deviations that it predicts for them, against true ones that the run never saw."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -13,32 +16,51 @@ from dipfast.batch.ledger import RunFolder
 from dipfast.batch.run import rows_of
 from dipfast.errors import GateError, ItemError, NothingMatchedError, UsageError
 from dipfast.image import read
-from dipfast.metrics import psnr, ssim
+from dipfast.metrics import calibration_scale, coverage, psnr, ssim, uncertainty_ece
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".avif")
-Scores = dict[str, Any]  # items: a list; psnr and ssim: means; missing: outputs without a reference
+PLAIN = ("psnr", "ssim")
+CALIBRATION = ("coverage_90", "uncertainty_ece", "scale", "coverage_90_scaled", "uncertainty_ece_scaled")
+Scores = dict[str, Any]  # items: a list; the names above: their means; missing: outputs without a reference
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One picture of the run, its reference, and the map of its deviations where there is one."""
+
+    output: str
+    image: Path
+    truth: Path
+    deviation: Path | None
 
 
 def evaluate(folder: RunFolder, reference: Path) -> Scores:
     """PSNR and SSIM of every image done, against the file of the same relative name under ``reference``.
 
-    The suffix may differ. Raises UsageError where ``reference`` is no folder, NothingMatchedError where no image
-    has a reference.
+    The suffix may differ. Where the run predicts deviations, how far they are borne out: as they are, and times one
+    scale that is fitted on all other images of the run. Raises UsageError where ``reference`` is no folder,
+    NothingMatchedError where no image has a reference.
     """
     if not reference.is_dir():
         raise UsageError(f"--reference {reference}: should be a folder")
-    items, missing = [], []
+    pairs, missing = [], []
     for row in rows_of(folder):
-        if row.status != "done":
+        if row.status != "done" or row.record is None:
             continue
         truth = _find(reference, row.output)
         if truth is None:
             missing.append(row.output)
         else:
-            items.append(_score(folder.images / row.output, truth, row.output))
-    if not items:
+            map_of = row.record["output"].get("uncertainty")
+            deviation = None if map_of is None else folder.root / map_of["path"]
+            pairs.append(Pair(row.output, folder.images / row.output, truth, deviation))
+    if not pairs:
         raise NothingMatchedError(f"--reference {reference}: has no image of the same name as any of {folder.root}")
-    return {"items": items, "missing": missing, "psnr": _mean(items, "psnr"), "ssim": _mean(items, "ssim")}
+    items = [_score(pair) for pair in pairs]
+    sampled = [(item, pair) for item, pair in zip(items, pairs, strict=True) if pair.deviation and "reason" not in item]
+    _calibrate(sampled)
+    names = PLAIN + CALIBRATION if sampled else PLAIN
+    return {"items": items, "missing": missing, **{name: _mean(items, name) for name in names}}
 
 
 def _find(reference: Path, output: str) -> Path | None:
@@ -47,37 +69,78 @@ def _find(reference: Path, output: str) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _score(image: Path, truth: Path, output: str) -> dict[str, Any]:
+def _score(pair: Pair) -> dict[str, Any]:
+    nothing = {"output": pair.output, "psnr": None, "ssim": None}
     try:
-        restored, clean = read(image).pixels, read(truth).pixels
+        restored, clean = read(pair.image).pixels, read(pair.truth).pixels
     except ItemError as error:
-        return {"output": output, "psnr": None, "ssim": None, "reason": str(error)}
+        return nothing | {"reason": str(error)}
     if restored.shape != clean.shape:
         sizes = [f"{w}×{h} with {c} channels" for c, h, w in (restored.shape, clean.shape)]
-        return {
-            "output": output,
-            "psnr": None,
-            "ssim": None,
-            "reason": f"is {sizes[0]}, the reference {sizes[1]}",
-        }
+        return nothing | {"reason": f"is {sizes[0]}, the reference {sizes[1]}"}
     value = psnr(restored, clean)
-    return {"output": output, "psnr": value if math.isfinite(value) else None, "ssim": ssim(restored, clean)}
+    return {"output": pair.output, "psnr": value if math.isfinite(value) else None, "ssim": ssim(restored, clean)}
+
+
+def _calibrate(sampled: Sequence[tuple[dict[str, Any], Pair]]) -> None:
+    """Put the numbers of `CALIBRATION` into each item; the scaled ones only where another image can give a scale."""
+    own = [calibration_scale(*_pictures(pair)) for _, pair in sampled]
+    for i, (item, pair) in enumerate(sampled):
+        image, deviation, truth = _pictures(pair)
+        item["coverage_90"] = coverage(image, deviation, truth)
+        item["uncertainty_ece"] = uncertainty_ece(image, deviation, truth)
+        others = [scale**2 for scale in (*own[:i], *own[i + 1 :]) if scale is not None]
+        if others:
+            item["scale"] = scale = math.sqrt(sum(others) / len(others))
+            item["coverage_90_scaled"] = coverage(image, deviation * scale, truth)
+            item["uncertainty_ece_scaled"] = uncertainty_ece(image, deviation * scale, truth)
+
+
+def _pictures(pair: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image, deviation and truth, each [C, H, W] in [0, 1]. Raises ItemError for a map that cannot be read."""
+    assert pair.deviation is not None
+    return read(pair.image).pixels, read(pair.deviation).pixels, read(pair.truth).pixels
 
 
 def _mean(items: list[dict[str, Any]], name: str) -> float | None:
-    values = [item[name] for item in items if item[name] is not None]
+    values = [item[name] for item in items if item.get(name) is not None]
     return sum(values) / len(values) if values else None
 
 
 def print_scores(scores: Scores, console: Console) -> None:
     """The scores as a table for a person."""
+    rows = [*scores["items"], {"output": "mean", **scores}]
     table = Table("image", "PSNR dB", "SSIM", "")
-    for item in [*scores["items"], {"output": "mean", **scores}]:
+    for item in rows:
         numbers = (_text(item["psnr"], 2), _text(item["ssim"], 4))
-        table.add_row(item["output"].replace("[", r"\["), *numbers, item.get("reason", ""))
+        table.add_row(_cell(item), *numbers, item.get("reason", ""))
     console.print(table)
+    if "coverage_90" in scores:
+        console.print(_calibration(rows))
     for output in scores["missing"]:
         console.print(f"no reference: {output}", markup=False)
+
+
+def _calibration(rows: list[dict[str, Any]]) -> Table:
+    """How far the deviations are borne out: the 90 % interval's share, and the calibration error in 8-bit units."""
+    table = Table("deviation", "90 % covers", "error /255", "scale of the others", "then covers", "error /255")
+    for item in rows:
+        covers, error, scale, then_covers, then_error = (item.get(name) for name in CALIBRATION)
+        before, after = (_percent(covers), _eight_bit(error)), (_percent(then_covers), _eight_bit(then_error))
+        table.add_row(_cell(item), *before, _text(scale, 3), *after)
+    return table
+
+
+def _cell(item: dict[str, Any]) -> str:
+    return item["output"].replace("[", r"\[")
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f} %"
+
+
+def _eight_bit(value: float | None) -> str:
+    return _text(None if value is None else 255 * value, 2)
 
 
 def _text(value: float | None, digits: int) -> str:
