@@ -20,7 +20,7 @@ from dipfast.fit import FitPlan, FitResult, Workbench, fit, stream
 from dipfast.fit.distil import SHARE, Distilled, distil
 from dipfast.fit.loop import Progress
 from dipfast.image import Image, Source, cut, pad
-from dipfast.metrics import psnr, ssim
+from dipfast.metrics import coverage, psnr, ssim, uncertainty_ece
 
 Settings = Mapping[str, Any]  # an item's settings, every default filled in, as plain data
 
@@ -48,6 +48,8 @@ class Restored:
     distilled: Distilled
     generator: bytes  # safetensors, of the distilled weights
     facts: dict[str, Any]
+    deviation: np.ndarray | None = None  # [C, H, W] float32, of the full range; where the fit predicts its error
+    kept: tuple[bytes, ...] = ()  # generators of the posterior's samples, safetensors
 
 
 def observe(settings: Settings, image: Image, mask: Image | None, reference: Image | None) -> Observation:
@@ -84,8 +86,6 @@ def restore(
     plan = fit_plan(settings, device)
     result = fit(problem, config, plan, progress, cancelled, workbench)
     result.seconds["pose"] = posed
-    height, width = (side * tasks.scale(task) for side in observation.observed.shape[1:])
-    card = generators.Card(
     start = time.perf_counter()
     latent = generators.make_latent(config["input"], *problem.shape[1:], stream(plan.seed, "latent"), problem.guide)
     steps = round(SHARE * result.steps)
@@ -93,6 +93,8 @@ def restore(
         result.generator, result.averaged, latent, result.picture, steps, result.machine.dtype, cancelled
     )
     result.seconds["distil"] = time.perf_counter() - start
+    height, width = (side * tasks.scale(task) for side in observation.observed.shape[1:])
+    card = generators.Card(
         id=id,
         generator=dict(config),
         task=dict(task),
@@ -112,6 +114,8 @@ def restore(
         distilled=distilled,
         generator=generators.to_bytes(distilled.generator, problem.guide, card),
         facts=problem.facts,
+        deviation=None if result.deviation is None else cut(result.deviation[0].numpy(), height, width),
+        kept=tuple(generators.to_bytes(sample, problem.guide, card) for sample in result.kept),
     )
 
 
@@ -183,31 +187,35 @@ def describe(
         "steps": fitted.steps,
         "chosen_step": fitted.chosen_step,
         "why": fitted.why,
+        **({"samples": fitted.samples} if fitted.samples else {}),
         "rollbacks": fitted.rollbacks,
         "losses": fitted.losses,
         "stop_curve": fitted.stop_curve,
-        "facts": restored.facts,
-        "seconds": {name: round(value, 4) for name, value in seconds.items()},
-        "metrics": measure(observation, restored),
-        "finished": now(),
-    }
         "generator": {
             "weights": "distilled onto the kept picture",
             "distil_steps": restored.distilled.steps,
             "parity_db": _decibel(restored.distilled.parity_db),
         },
+        "facts": restored.facts,
+        "seconds": {name: round(value, 4) for name, value in seconds.items()},
+        "metrics": measure(observation, restored),
+        "finished": now(),
+    }
 
 
-def measure(observation: Observation, restored: Restored) -> dict[str, float | None]:
-    """PSNR and SSIM against the truth, where there is one; in dB and in [-1, 1]. Infinity becomes None."""
-    clean = observation.clean
-    if clean is None:
-        return {}
 def _decibel(value: float) -> float | None:
     """None where it is infinite."""
     return round(value, 3) if np.isfinite(value) else None
 
 
+def measure(observation: Observation, restored: Restored) -> dict[str, float | None]:
+    """PSNR and SSIM against the truth, where there is one; in dB and in [-1, 1]. Infinity becomes None.
+
+    With a predicted deviation, how much of the truth its 90 % interval covers, and its expected calibration error.
+    """
+    clean = observation.clean
+    if clean is None:
+        return {}
     values = {
         "psnr_before": psnr(restored.before, clean),
         "psnr": psnr(restored.pixels, clean),
@@ -215,6 +223,9 @@ def _decibel(value: float) -> float | None:
         "ssim_before": ssim(restored.before, clean),
         "ssim": ssim(restored.pixels, clean),
     }
+    if restored.deviation is not None:
+        values["coverage_90"] = coverage(restored.pixels, restored.deviation, clean)
+        values["uncertainty_ece"] = uncertainty_ece(restored.pixels, restored.deviation, clean)
     return {
         name: round(value, 4) if value is not None and np.isfinite(value) else None for name, value in values.items()
     }
