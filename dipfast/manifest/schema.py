@@ -455,6 +455,8 @@ class Fit(Section):
             raise ValueError(f"posterior should be {'given' if posterior is None else 'null'} with optimizer {kind}")
         if posterior is None:
             return self
+        if self.seeds != 1:
+            raise ValueError(f"seeds should be 1 with optimizer sgld, which samples one chain, is {self.seeds}")
         if self.stop.type != "fixed":
             raise ValueError(f"stop should be fixed with optimizer sgld, which takes all its steps, is {self.stop.type}")
         samples = max(0, (self.steps - 1) // posterior.every - (posterior.burn_in or 0) // posterior.every)
