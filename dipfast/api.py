@@ -35,11 +35,16 @@ GIVEN = "array.png"  # stands in settings for a picture that came without a file
 
 @dataclass(frozen=True)
 class RestoreResult:
-    """``image`` has the dtype and shape of the array that was given (for superres: enlarged)."""
+    """``image`` has the dtype and shape of the array that was given (for superres: enlarged).
+
+    ``uncertainty``: its predicted standard deviation, [H, W] or [H, W, C] float32 where white is 1; for fits that
+    sample a posterior, else None.
+    """
 
     image: np.ndarray
     record: dict[str, Any]
     generator: FittedGenerator
+    uncertainty: np.ndarray | None = None
 
 
 def restore(
@@ -80,7 +85,15 @@ def restore(
         image=to_array(restored.pixels, image if isinstance(image, np.ndarray) else restored.source),
         record=describe(id, plain, source, observation, restored, seconds),
         generator=FittedGenerator(*generators.from_bytes(restored.generator)),
+        uncertainty=_uncertainty(restored.deviation, image),
     )
+
+
+def _uncertainty(deviation: np.ndarray | None, image: Picture) -> np.ndarray | None:
+    if deviation is None:
+        return None
+    flat = len(deviation) == 1 and not (isinstance(image, np.ndarray) and image.ndim == 3)
+    return deviation[0] if flat else np.ascontiguousarray(np.moveaxis(deviation, 0, -1))
 
 
 def _name(picture: Picture | None) -> str | None:

@@ -12,7 +12,7 @@ import os
 from contextlib import suppress
 from typing import Any
 
-from dipfast.batch.ledger import Record, RunFolder, append_line, files_of, is_record
+from dipfast.batch.ledger import Record, RunFolder, append_line, files_of, is_record, posterior_files
 from dipfast.files import sha256_of
 
 Stamp = list[int]  # size in bytes, modification time in nanoseconds
@@ -47,7 +47,7 @@ class Index:
         intact = {path for path, digest in files_of(record).items() if self._is_intact(path, digest, known)}
         if known != entry["files"]:
             self._write(id, {"id": id, "files": known, "record": record})
-        if record["generator"]["path"] not in intact:
+        if not {record["generator"]["path"], *posterior_files(record)} <= intact:
             return None
         return record, {path for path in record["output"]["paths"] if f"images/{path}" in intact}
 

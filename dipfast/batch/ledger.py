@@ -101,7 +101,18 @@ def suffix(shard: Shard | None) -> str:
 def files_of(record: Record) -> dict[str, str]:
     """The files that ``record`` vouches for, from the run's folder, and their SHA-256."""
     pictures = {f"images/{path}": record["output"]["sha256"] for path in record["output"]["paths"]}
-    return pictures | {record["generator"]["path"]: record["generator"]["sha256"]}
+    return pictures | {record["generator"]["path"]: record["generator"]["sha256"]} | posterior_files(record)
+
+
+def posterior_files(record: Record) -> dict[str, str]:
+    """Of the files that ``record`` vouches for, the map of deviations and the samples' generators, where there are."""
+    parts = [record["output"].get("uncertainty"), *record["generator"].get("samples", ())]
+    return {part["path"]: part["sha256"] for part in parts if part}
+
+
+def uncertainty_of(output: str) -> str:
+    """Where the map of deviations of the picture ``output`` lies, from the run's folder: a PNG of that name."""
+    return f"uncertainty/{output}" if output.lower().endswith(".png") else f"uncertainty/{output}.png"
 
 
 def failures(folder: RunFolder) -> dict[str, Record]:

@@ -18,14 +18,14 @@ from typing import Any
 
 import torch
 
-from dipfast.batch.ledger import Record, RunFolder
+from dipfast.batch.ledger import Record, RunFolder, uncertainty_of
 from dipfast.batch.plan import Job
 from dipfast.batch.prepare import hash_of
 from dipfast.batch.restore import Observation, Restored, describe, observe, restore
 from dipfast.errors import DipfastError, ItemError
 from dipfast.files import write_atomic
 from dipfast.fit import Cancelled, Workbench, keep_freed_memory
-from dipfast.image import Image, Limits, check_output, encode, format_of, read
+from dipfast.image import Image, Limits, Source, check_output, encode, format_of, read
 from dipfast.samples import locate
 
 DISK_IS_OUT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no later item fares better
@@ -170,7 +170,21 @@ def _save(job: Job, folder: RunFolder, observation: Observation, restored: Resto
             write_atomic((folder.damaged / output).with_suffix(".png"), damaged)
     path = f"generators/{job.id}.safetensors"
     write_atomic(folder.root / path, restored.generator)
-    return {
+    files: dict[str, Any] = {
         "output": {"sha256": hashlib.sha256(data).hexdigest(), "paths": outputs},
         "generator": {"path": path, "sha256": hashlib.sha256(restored.generator).hexdigest()},
     }
+    if restored.deviation is not None:
+        mode = "gray" if len(restored.deviation) == 1 else "rgb"
+        deviation = encode(restored.deviation, Source("png", mode, 16), "png", bit_depth=16)
+        files["output"]["uncertainty"] = _written(folder, uncertainty_of(job.outputs[0]), deviation)
+    if restored.kept:
+        names = [f"generators/{job.id}.sample-{k + 1}.safetensors" for k in range(len(restored.kept))]
+        samples = zip(names, restored.kept, strict=True)
+        files["generator"]["samples"] = [_written(folder, name, sample) for name, sample in samples]
+    return files
+
+
+def _written(folder: RunFolder, path: str, data: bytes) -> dict[str, str]:
+    write_atomic(folder.root / path, data)
+    return {"path": path, "sha256": hashlib.sha256(data).hexdigest()}
