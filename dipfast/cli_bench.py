@@ -73,42 +73,70 @@ def step(
 
 
 @bench.command()
-def stop(
-    pictures: Annotated[list[str] | None, typer.Argument(help="pictures; scikit-image's own unless given")] = None,
-    damage: Annotated[
-        list[str] | None,
-        typer.Option("--damage", metavar="KIND:VALUE", help="again for each; gaussian:25 unless given"),
+def kernels(
+    size: Annotated[int, typer.Option(metavar="N", min=16, help="height and width of the picture")] = 512,
+    kernel: Annotated[
+        list[str] | None, typer.Option("--kernel", metavar="NAME", help="again for each; all unless given")
     ] = None,
-    crop: Annotated[int, typer.Option(metavar="N", min=16, help="side of the square cut from the middle")] = 128,
+    device: Device = "auto",
+    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads")] = None,
+    rounds: Annotated[int, typer.Option(metavar="N", min=1, help="samples of each variant")] = 20,
+    compiled: Annotated[bool, typer.Option("--compiled/--no-compiled", help="the compiler's code too")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Check each fused kernel against float64, then time it against its plain twin, eager and compiled."""
+    import torch
+
+    from dipfast.bench.kernels import bench_kernels, print_bench, refuse_wrong
+    from dipfast.bench.step import device_of
+
+    if size % 2:
+        raise UsageError(f"--size should be even, is {size}")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    result = bench_kernels(size, device_of(device), kernels=kernel or None, rounds=rounds, compiled=compiled)
+    if as_json:
+        print_json(result)
+    else:
+        print_bench(result, console())
+    refuse_wrong(result)
+
+
+Pictures = Annotated[list[str] | None, typer.Argument(help="pictures; scikit-image's own unless given")]
+Damages = Annotated[
+    list[str] | None, typer.Option("--damage", metavar="KIND:VALUE", help="again for each; gaussian:25 unless given")
+]
+Crop = Annotated[int, typer.Option(metavar="N", min=32, help="side of the square cut from the middle")]
+Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads")]
+
+
+@bench.command()
+def stop(
+    pictures: Pictures = None,
+    damage: Damages = None,
+    crop: Crop = 128,
     preset: Annotated[Preset, typer.Option(help="settings of the fit")] = Preset.BALANCED,
     steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="steps of each trajectory")] = None,
-    set_: Annotated[
+    sets: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="a key of the manifest: fit.optimizer.lr=0.02"),
     ] = None,
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="seeds of damage and weights")] = 1,
-    threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads")] = None,
+    threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """Follow fits with a known truth: every stop criterion and average on one trajectory."""
-    import torch
-
     from dipfast.bench.cases import pictures as chosen
     from dipfast.bench.stop import bench_stop, print_bench
-    from dipfast.fit import keep_freed_memory
 
-    if crop % 32:
-        raise UsageError(f"--crop should be a multiple of 32, is {crop}")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    keep_freed_memory()
+    prepare(crop, threads)
     result = bench_stop(
         chosen(pictures or []),
         damage or ["gaussian:25"],
         crop=crop,
         preset=preset,
         steps=steps,
-        sets=set_ or [],
+        sets=sets or [],
         seeds=range(seeds),
         say=lambda line: typer.echo(line, err=True),
     )
@@ -116,3 +144,52 @@ def stop(
         print_json(result)
     else:
         print_bench(result, console())
+
+
+@bench.command()
+def frontier(
+    pictures: Pictures = None,
+    contender: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--contender", metavar="SETTINGS", help="again for each: [NAME: ]PRESET [KEY=VALUE ...], nlm, bm3d"
+        ),
+    ] = None,
+    damage: Damages = None,
+    crop: Crop = 128,
+    noise_seeds: Annotated[int, typer.Option(metavar="N", min=1, help="seeds of the damage")] = 1,
+    weight_seeds: Annotated[int, typer.Option(metavar="N", min=1, help="seeds of the weights")] = 1,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """PSNR of what is returned against steps, operations and seconds, for many settings."""
+    from dipfast.bench.cases import pictures as chosen
+    from dipfast.bench.frontier import bench_frontier, parse_contender, print_bench
+
+    prepare(crop, threads)
+    result = bench_frontier(
+        [parse_contender(text) for text in contender or ["fast", "balanced", "best"]],
+        chosen(pictures or []),
+        damage or ["gaussian:25"],
+        crop=crop,
+        noise_seeds=noise_seeds,
+        weight_seeds=weight_seeds,
+        say=lambda line: typer.echo(line, err=True),
+    )
+    if as_json:
+        print_json(result)
+    else:
+        print_bench(result, console())
+
+
+def prepare(crop: int, threads: int | None) -> None:
+    """What every bench of whole fits begins with."""
+    import torch
+
+    from dipfast.fit import keep_freed_memory
+
+    if crop % 32:
+        raise UsageError(f"--crop should be a multiple of 32, is {crop}")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    keep_freed_memory()
