@@ -143,6 +143,14 @@ def test_a_model_holds_all_and_says_what_it_is(model: onnx.ModelProto) -> None:
     assert onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
 
 
+def test_a_fresh_normalisation_is_not_optimised_away() -> None:
+    config = generator_config(pad="zero")
+    module = generators.build(config, 3, seed=0)
+    latent = generators.make_latent(config["input"], 24, 32, 5, torch.empty(0))
+    session = Session(to_onnx(module.state_dict(), latent, fitted(pad="zero")[2]).SerializeToString(), threads=1)
+    np.testing.assert_allclose(session.render(), rendered(module, latent), atol=2e-5)
+
+
 def test_bf16_is_a_clear_no() -> None:
     module, latent, card = fitted()
     with pytest.raises(MachineError, match=r"--precision bf16: .* use fp16 or fp32"):

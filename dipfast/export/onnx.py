@@ -7,30 +7,23 @@ a digest of itself, so that one whose weights or graph were changed afterwards i
 
 from __future__ import annotations
 
-import ast
-import contextlib
 import hashlib
-import importlib.util
 import json
-import logging
-import warnings
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 import onnx
-import torch
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from torch import Tensor
 
 from dipfast.errors import MachineError, UsageError
-from dipfast.export.fold import FrozenNet, freeze
+from dipfast.export.fold import freeze
+from dipfast.export.trace import OPSET, trace
 from dipfast.generators import Card
 
-OPSET = 20
 FORMAT = "dipfast-onnx/1"
 ARITHMETIC = ("Add", "Cast", "Concat", "Elu", "LeakyRelu", "Mul", "Relu", "Sigmoid")
 OPERATORS = frozenset((*ARITHMETIC, "AveragePool", "Conv", "MaxPool", "Pad", "Resize"))
@@ -56,8 +49,13 @@ def to_onnx(
         raise MachineError(
             "--precision bf16: onnxruntime has no bf16 convolution on the CPU to prove the model with; use fp16 or fp32"
         )
+    if precision not in ("fp32", "fp16"):
+        raise UsageError(f"--precision {precision}: a model is of fp32 or fp16")
     net = freeze(card.generator, weights, latent)
-    model = _traced(net if precision == "fp32" else net.half_precision(), latent.contiguous())
+    if precision == "fp16":
+        net.half_precision()
+    config = json.dumps(card.generator, sort_keys=True)
+    model = _filled(trace(config, tuple(latent.shape[1:]), card.channels, precision), net.state_dict())
     default = numpy_helper.from_array(latent.detach().float().cpu().contiguous().numpy(), "latent")
     model.graph.initializer.append(default)
     if bake_latent:
@@ -69,61 +67,14 @@ def to_onnx(
     return model
 
 
-def _traced(net: FrozenNet, latent: Tensor) -> onnx.ModelProto:
-    """The network through PyTorch's exporter, less the notes that it leaves (paths of this machine among them)."""
-    if importlib.util.find_spec("onnxscript") is None:
-        raise MachineError(
-            "onnxscript is not installed, without which PyTorch exports nothing: pip install 'dipfast[cpu]'"
-        )
-    with _quiet():
-        program = torch.onnx.export(
-            net,
-            (latent.repeat(2, 1, 1, 1),),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["latent"],
-            output_names=["image"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            external_data=False,
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    graph = model.graph
-    graph.ClearField("metadata_props")
-    graph.name = "generator"
-    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        value.ClearField("metadata_props")
-    _name_nodes(graph)
-    return model
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter warns of packages that are not needed here."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def _name_nodes(graph: onnx.GraphProto) -> None:
-    """A convolution gets the name of its weights, every other node that of its part of the network."""
-    seen: Counter[str] = Counter()
-    for node in graph.node:
-        notes = {note.key: note.value for note in node.metadata_props}
-        scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "['']"))
-        place = ".".join([scope for scope in scopes[:-1] if scope][-1:])
-        weights = [name for name in node.input if name.endswith(".weight")]
-        name = weights[0].removesuffix(".weight") if weights else f"{place or 'generator'}/{node.op_type}"
-        seen[name] += 1
-        node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
-        node.ClearField("metadata_props")
+def _filled(model: onnx.ModelProto, weights: Mapping[str, Tensor]) -> onnx.ModelProto:
+    """A copy of ``model`` with ``weights``, by their names: each is in the graph, and none is left out."""
+    filled = onnx.ModelProto()
+    filled.CopyFrom(model)
+    places = {tensor.name: tensor for tensor in filled.graph.initializer}
+    for name, value in weights.items():
+        places[name].CopyFrom(numpy_helper.from_array(value.contiguous().numpy(), name))
+    return filled
 
 
 def _metadata(card: Card, precision: str) -> dict[str, str]:
