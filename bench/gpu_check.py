@@ -3,8 +3,9 @@
     bench/gpu_check.sh OUT_FOLDER        on a GPU, under eight minutes
     bench/gpu_check.sh --dry OUT_FOLDER  the same sections, tiny, on whatever is here
 
-It needs torch, numpy, safetensors, rich and scikit-image, and nothing else of the package's dependencies: no manifest,
-no image files. Every section stands alone; one that fails is recorded with its error, and the others go on.
+It needs torch, numpy, safetensors and scikit-image, triton for the kernels, and nothing else of the package's
+dependencies: no manifest, no image files. Every section stands alone; one that fails is recorded with its error, and
+the others go on.
 """
 
 from __future__ import annotations
@@ -25,13 +26,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from dipfast.bench.step import ADAM, MUON, STANDARD, bench_step, describe, plan_for
+from dipfast.bench.kernels import bench_kernels, check_kernels
+from dipfast.bench.machine import describe
+from dipfast.bench.step import ADAM, MUON, STANDARD, bench_step, plan_for
 from dipfast.fit import FitPlan, FitResult, Workbench, fit
 from dipfast.metrics import psnr
 from dipfast.tasks import Problem, degrade, pose
 
 GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
 SEEDS = (0, 1, 2)
+KERNEL_SECONDS = 60
 
 
 class Check:
@@ -122,6 +126,23 @@ class Check:
                 found[f"{side} {engine}"] = {"cold": seconds[0], "warm": seconds[1]}
         return found
 
+    def kernels_are_exact(self) -> list[dict[str, Any]]:
+        """Every fused kernel against float64, at odd sizes; here without a GPU, nothing."""
+        found = check_kernels(torch.device(self.device)) if self.device != "cpu" else []
+        wrong = [verdict for verdict in found if not verdict["ok"]]
+        if wrong:
+            raise ArithmeticError(f"less exact than allowed: {json.dumps(wrong)}")
+        return found
+
+    def kernels_by_speed(self) -> list[dict[str, Any]]:
+        """Every fused kernel against its plain twin, eager and compiled, for a minute at most."""
+        start, found = time.perf_counter(), []
+        for side in (32,) if self.dry else (512, 256, 1024):
+            left = KERNEL_SECONDS - (time.perf_counter() - start)
+            options = {"rounds": 2 if self.dry else 15, "compiled": not self.dry, "seconds": left, "check": False}
+            found.append(bench_kernels(side, torch.device(self.device), **options))
+        return found
+
     def steps(self) -> list[dict[str, Any]]:
         """Milliseconds of a step by engine and precision: the standard net, Adam and Muon."""
         sizes = (64,) if self.dry else (256, 512, 1024)
@@ -140,11 +161,13 @@ class Check:
 
 SECTIONS: tuple[Callable[[Check], Any], ...] = (
     Check.machine,
+    Check.kernels_are_exact,
     Check.device_agrees_with_cpu,
     Check.engines_agree,
     Check.used_workbench,
     Check.repeats,
     Check.steps,
+    Check.kernels_by_speed,
     Check.whole_fits,
     Check.precisions_by_psnr,
 )
@@ -180,11 +203,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--dry", action="store_true", help="tiny sizes, to see that it runs")
+    names = [section.__name__ for section in SECTIONS]
+    parser.add_argument("--only", action="append", choices=names, help="this section alone; again for more")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     check, results = Check(arguments.dry), {}
     for section in SECTIONS:
         name = section.__name__
+        if arguments.only and name not in arguments.only:
+            continue
         results[name] = outcome = run_section(section, check)
         (arguments.folder / "result.json").write_text(json.dumps(results, indent=1) + "\n")
         shown = json.dumps(outcome["result"])[:400] if outcome["ok"] else outcome["error"]

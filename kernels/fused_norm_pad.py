@@ -62,8 +62,8 @@ def norm_pad_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x (channels last), weight and bias."""
     if not on_triton(x):
-        grad_x, *others = twins.norm_pad_backward(grad, x, mean, rstd, weight, bias, amount, activation)
-        return _last(grad_x), *others
+        grads = twins.norm_pad_backward(grad, x, mean, rstd, weight, bias, amount, activation)
+        return _last(grads[0]), grads[1], grads[2]
     _check(x, weight, bias, amount, activation)
     from . import norm_pad as kernel
 

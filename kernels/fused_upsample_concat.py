@@ -66,14 +66,14 @@ def upsample_concat_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of kept (without one, a tensor of no channels) and x (both channels last), weight and bias."""
     if not on_triton(x):
-        grad_kept, grad_x, *others = twins.upsample_concat_backward(grad, kept, x, mean, rstd, weight, mode)
-        return _last(grad_kept).clone(), _last(grad_x), *others
+        grads = twins.upsample_concat_backward(grad, kept, x, mean, rstd, weight, mode)
+        return _last(grads[0]).clone(), _last(grads[1]), grads[2], grads[3]
     _check(kept, x, weight, mode)
     from . import upsample_concat as kernel
 
     given = _last(grad), None if kept is None else _last(kept), _last(x), mean, rstd, weight.contiguous()
-    found, *others = kernel.backward(*given, mode)
-    return _no_channels(x) if found is None else found, *others
+    grad_kept, grad_x, grad_weight, grad_bias = kernel.backward(*given, mode)
+    return _no_channels(x) if grad_kept is None else grad_kept, grad_x, grad_weight, grad_bias
 
 
 @upsample_concat_backward.register_fake

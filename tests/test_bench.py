@@ -62,7 +62,17 @@ def gpu_check() -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    "section", ["machine", "device_agrees_with_cpu", "engines_agree", "used_workbench", "repeats", "whole_fits"]
+    "section",
+    [
+        "machine",
+        "kernels_are_exact",
+        "device_agrees_with_cpu",
+        "engines_agree",
+        "used_workbench",
+        "repeats",
+        "kernels_by_speed",
+        "whole_fits",
+    ],
 )
 def test_a_section_of_the_gpu_check_runs_dry(section: str) -> None:
     module = gpu_check()

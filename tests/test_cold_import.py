@@ -30,3 +30,17 @@ def test_help_needs_no_torch() -> None:
 def test_everything_imports_without_an_optional_package(missing: str) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; import dipfast.api, dipfast.cli; print('fine')"
     assert fresh(code) == "fine"
+
+
+def test_without_triton_operations_run_plainly_and_a_fused_kernel_is_refused() -> None:
+    code = (
+        "import sys; sys.modules['triton'] = None; import torch; from dipfast.kernels import ops\n"
+        "ones = torch.ones(1)\n"
+        "print(ops.norm_pad(torch.zeros(1, 1, 2, 2), ones, ones, amount=1).shape)\n"
+        "try: ops.choose_fused(['adam'], torch.device('cuda'))\n"
+        "except RuntimeError as error: print(error)"
+    )
+    assert fresh(code).splitlines() == [
+        "torch.Size([1, 1, 4, 4])",
+        "fused kernels (adam) need triton, which is not installed",
+    ]

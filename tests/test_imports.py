@@ -9,6 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FUSED = ("adam", "head", "norm_pad", "upsample_concat")
+CONTRACTS = {f"kernels.fused_{name}" for name in FUSED}
+KERNELS = {f"kernels.{name}" for name in (*FUSED, "statistics")}
 DATA = {"batch.ledger", "batch.plan"}
 AROUND = {"batch.environment", "batch.index", "batch.lock", "batch.prepare", "batch.restore", "batch.rows"}
 ALLOWED: dict[str, set[str]] = {
@@ -21,12 +23,12 @@ ALLOWED: dict[str, set[str]] = {
     "files": set(),
     "samples": {"errors"},
     "kernels.reference": set(),
-    "kernels.ops": {"kernels.reference", "kernels.faces"},
+    "kernels.ops": {"kernels.reference", "kernels.choice", "kernels.faces"},
     "kernels.choice": set(),
     "kernels.twins": {"kernels.reference"},
-    "kernels.faces": {"kernels.choice", "kernels.twins", *(f"kernels.fused_{name}" for name in FUSED)},
-    **{f"kernels.fused_{name}": {"kernels.choice", "kernels.twins", f"kernels.{name}"} for name in FUSED},
-    **{f"kernels.{name}": {"kernels.tiles"} for name in FUSED},
+    "kernels.faces": {"kernels.choice", "kernels.twins", *CONTRACTS},
+    **{name: {"kernels.choice", "kernels.twins", *KERNELS} for name in CONTRACTS},
+    **{name: {"kernels.tiles"} for name in KERNELS},
     "kernels.tiles": set(),
     "manifest": {"errors", "presets", "shapes", "manifest"},
     "image": {"errors", "files", "image"},
@@ -42,9 +44,10 @@ ALLOWED: dict[str, set[str]] = {
     "batch.prepare": {"manifest", "image", "samples", "errors", "files", "batch.index", "batch.restore", *DATA},
     "batch.rows": {"errors", "files", "batch.index", *DATA},
     "batch.worker": {"image", "fit", "batch.prepare", "batch.restore", "errors", "files", "samples", *DATA},
-    "batch.local": {"batch.worker", *DATA},
+    "batch.process": {"batch.worker", *DATA},
+    "batch.local": {"batch.process", *DATA},
     "batch.run": {"manifest", "samples", "fit", "errors", "files", *AROUND, "batch.local", *DATA},
-    "batch.merge": {"errors", "files", *AROUND, *DATA},
+    "batch.merge": {"manifest", "errors", "files", *AROUND, *DATA},
     "batch.forecast": {"manifest", "fit", *AROUND, "batch.run", *DATA},
     "report": {"text", "batch.ledger", "batch.run", "metrics", "image", "errors", "files", "report"},
     "export": {"generators", "kernels.ops", "shapes", "batch.ledger", "files", "errors", "export"},
@@ -59,18 +62,18 @@ ALLOWED: dict[str, set[str]] = {
         "metrics",
         "errors",
         "kernels.choice",
-        "kernels.faces",
         "kernels.twins",
+        *CONTRACTS,
         "batch.plan",
         "fit",
         "tasks",
         "bench",
-    },
-    "doctor": {"batch.environment", "fit"},
-    "api": {
         "render",
         "export",
         "generators",
+    },
+    "doctor": {"batch.environment", "fit"},
+    "api": {
         "batch.ledger",
         "batch.lock",
         "batch.restore",

@@ -177,7 +177,7 @@ def upsample_concat(
     return Case("upsample_concat", label, tensors, fused, plain, moved, tuple(tensors))
 
 
-def odd_cases(device: torch.device) -> list[Callable[..., Case]]:
+def odd_cases(device: torch.device) -> list[partial[Case]]:
     """Shapes that divide by nothing, in both precisions, to be made for any `seed`: for `judge`."""
     precisions: list[dict[str, Any]] = [{"dtype": d, "device": device} for d in (torch.float32, torch.bfloat16)]
     makers: list[tuple[Callable[..., Case], dict[str, Any]]] = [

@@ -7,24 +7,25 @@ are not in it, so no step can reach it. Samples are kept, and the median is what
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from dipfast.batch.plan import forward_flops
+from dipfast.bench.machine import describe, synchronize
 from dipfast.bench.peer import peer_loops
 from dipfast.errors import DipfastError
 from dipfast.fit import FitPlan, Workbench, choose_machine
 from dipfast.tasks import pose
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 STANDARD: dict[str, Any] = {
     "type": "skip",
@@ -78,6 +79,11 @@ def plan_for(engine: str, precision: str, device: str, optimizer: dict[str, Any]
     )
 
 
+def device_of(name: str) -> torch.device:
+    """What ``name`` (auto, cpu or cuda:N) is here. Raises MachineError for a device that this machine has not."""
+    return choose_machine(plan_for("eager", "auto", name, ADAM, 1)).device
+
+
 def noisy_picture(size: int) -> Tensor:  # [3, size, size] in [0, 1]
     """A smooth picture with noise of sigma 25: what a step costs does not depend on what it sees."""
     rng = torch.Generator().manual_seed(0)
@@ -104,7 +110,7 @@ def bench_step(
     """
     picture = noisy_picture(size)
     variants = [_ours(picture, engine, precision, device, optimizer) for engine in engines for precision in precisions]
-    where = choose_machine(plan_for("eager", "auto", device, ADAM, 1)).device
+    where = device_of(device)
     if peer is not None:
         variants += [Variant(name, "fp32", run) for name, run in peer_loops(peer, picture, where)]
     samples = _interleaved(variants, where, rounds, steps)
@@ -161,12 +167,6 @@ def _check(variants: Sequence[Variant]) -> None:
             raise DipfastError(f"bench step: the first loss of {name} is {loss:.6f}, where it should be {first:.6f}")
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait for the device; a CPU has nothing to wait for."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def matrix_rate(precision: str, device: torch.device) -> float:
     """Operations per second of a large matrix product: the median of five."""
     side = 8192 if device.type == "cuda" else 1536
@@ -194,23 +194,10 @@ def _row(variant: Variant, samples: list[float], flops: float, roof: float) -> d
     }
 
 
-def describe(device: torch.device) -> dict[str, Any]:
-    """The machine and the versions behind a record."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    return {
-        "device": str(device),
-        "name": name,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
-        "python": platform.python_version(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-    }
-
-
 def print_bench(result: dict[str, Any], console: Console) -> None:
     """The result as a table for a person; the ratio is against the last row."""
+    from rich.table import Table
+
     machine = result["machine"]
     title = f"one step at {result['size']}×{result['size']} on {machine['name']}, {machine['threads']} threads"
     table = Table("variant", "ms (median)", "min … max", "GFLOP/s", "of the floor", "times faster", title=title)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dipfast import presets
 from dipfast.bench.cases import Case, make_case, settings_of
-from dipfast.bench.step import describe
+from dipfast.bench.machine import describe
 from dipfast.errors import UsageError
 from dipfast.fit import FitPlan, Workbench, choose_machine
 from dipfast.fit.average import newest_weight
