@@ -107,6 +107,9 @@ Damages = Annotated[
     list[str] | None, typer.Option("--damage", metavar="KIND:VALUE", help="again for each; gaussian:25 unless given")
 ]
 Crop = Annotated[int, typer.Option(metavar="N", min=32, help="side of the square cut from the middle")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="a key of the manifest: fit.optimizer.lr=0.02")
+]
 Threads = Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads")]
 
 
@@ -117,10 +120,7 @@ def stop(
     crop: Crop = 128,
     preset: Annotated[Preset, typer.Option(help="settings of the fit")] = Preset.BALANCED,
     steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="steps of each trajectory")] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="a key of the manifest: fit.optimizer.lr=0.02"),
-    ] = None,
+    sets: Sets = None,
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="seeds of damage and weights")] = 1,
     threads: Threads = None,
     as_json: AsJson = False,
@@ -193,3 +193,22 @@ def prepare(crop: int, threads: int | None) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     keep_freed_memory()
+
+
+@bench.command()
+def image(
+    picture: Annotated[str, typer.Argument(help="a picture, or sample:NAME")] = "sample:astronaut",
+    preset: Annotated[Preset, typer.Option(help="settings of the fit")] = Preset.BALANCED,
+    sets: Sets = None,
+    devices: Annotated[str, typer.Option(metavar="auto|cpu|cuda:N")] = "auto",
+    repeats: Annotated[int, typer.Option(metavar="N", min=0, help="fits behind the first one")] = 3,
+    as_json: AsJson = False,
+) -> None:
+    """Seconds of one picture from file to file, by phase, cold and warm."""
+    from dipfast.bench.image import bench_image, print_bench
+
+    result = bench_image(picture, preset, sets or [], devices=devices, repeats=repeats)
+    if as_json:
+        print_json(result)
+    else:
+        print_bench(result, console())
