@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -296,6 +297,7 @@ def _say(progress: str, text: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """The `dipfast` command. Returns the exit code; no traceback for a user's mistake."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as its workers have it
     try:
         status = app(arguments, standalone_mode=False)
     except DipfastError as error:
