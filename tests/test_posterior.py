@@ -275,6 +275,20 @@ def test_settings_that_contradict_each_other_are_refused(fit: dict[str, Any], me
         settings_from("denoise", "paper", given)
 
 
+@pytest.mark.parametrize(
+    ("task", "sigma", "message"),
+    [
+        ({"type": "jpeg"}, "auto", "auto needs task denoise with gaussian or poisson noise"),
+        ({"type": "denoise", "noise": {"type": "salt-pepper"}}, "auto", "auto needs task denoise"),
+        ({"type": "denoise", "noise": {"type": "poisson", "peak": 9.0}}, 9.0, "should be auto for poisson noise"),
+    ],
+)
+def test_a_likelihood_that_the_settings_leave_open_is_refused(task: dict[str, Any], sigma: Any, message: str) -> None:
+    optimizer = {"type": "sgld", "rule": "preconditioned", "sigma": sigma}
+    with pytest.raises(UsageError, match=message):
+        settings_from(task, "paper", {"optimizer": optimizer})
+
+
 # ---- files -------------------------------------------------------------------------------------------------
 
 

@@ -150,8 +150,8 @@ def _langevin(
 
     G = 1 / (lambda + sqrt(V)), V the moving average of the loss's squared gradient. With eps = 2 lr / scale this is
     RMSprop at rate lr on the loss and the prior's share of it, with noise of variance 2 lr G / scale. G is frozen
-    behind the burn-in: while it moves with theta, leaving out their Gamma biases the chain (a Gaussian's variance up
-    to twofold). The rate falls as Welling and Teh (ICML 2011) ask, by the power that Teh et al. (JMLR 2016) find best.
+    behind the burn-in: while it moves with theta, leaving out their Gamma biases the chain (LOG.md). The rate falls as
+    Welling and Teh (ICML 2011) ask, by the power that Teh et al. (JMLR 2016) find best.
     """
     adapting = step.clamp_max(burn_in + 1)
     second.lerp_(grads.square(), torch.where(step > burn_in + 1, 0.0, 1 - RMS_DECAY))

@@ -458,7 +458,9 @@ class Fit(Section):
         if self.seeds != 1:
             raise ValueError(f"seeds should be 1 with optimizer sgld, which samples one chain, is {self.seeds}")
         if self.stop.type != "fixed":
-            raise ValueError(f"stop should be fixed with optimizer sgld, which takes all its steps, is {self.stop.type}")
+            raise ValueError(
+                f"stop should be fixed with optimizer sgld, which takes all its steps, is {self.stop.type}"
+            )
         samples = max(0, (self.steps - 1) // posterior.every - (posterior.burn_in or 0) // posterior.every)
         if self.steps and samples < max(2, posterior.keep):
             given = f"steps {self.steps}, burn_in {posterior.burn_in} and every {posterior.every} give {samples}"

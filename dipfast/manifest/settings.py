@@ -28,6 +28,7 @@ from dipfast.manifest.schema import (
     Preset,
     Section,
     Settings,
+    Sgld,
     Shrink,
     SuperRes,
     check_template,
@@ -210,6 +211,13 @@ def _conflicts(settings: Settings, with_mask: bool) -> Iterator[tuple[Path, str]
     if isinstance(stop, DiscrepancyStop) and not _knows_its_noise(settings):
         text = f"discrepancy needs task denoise with gaussian or poisson noise, is task {task.type}"
         yield ("fit", "stop", "type"), f"fit.stop.type: {text}"
+    chain = settings.fit.optimizer
+    if isinstance(chain, Sgld) and chain.rule == "preconditioned":
+        if chain.sigma == "auto" and not _knows_its_noise(settings):
+            text = "auto needs task denoise with gaussian or poisson noise; elsewhere it should be given"
+            yield ("fit", "optimizer", "sigma"), f"fit.optimizer.sigma: {text}"
+        if chain.sigma != "auto" and isinstance(task, Denoise) and not isinstance(task.noise, GaussianNoise):
+            yield ("fit", "optimizer", "sigma"), f"fit.optimizer.sigma: should be auto for {task.noise.type} noise"
 
 
 def _knows_its_noise(settings: Settings) -> bool:
