@@ -38,7 +38,75 @@ def _adam(
     BLOCK: tl.constexpr,
 ):
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = index < size
+    whole = size // BLOCK
+    if tl.program_id(0) < whole:  # a bound that 16 divides lets a thread move 16 bytes at once
+        _update(
+            values,
+            grads,
+            first,
+            second,
+            shadow,
+            step,
+            seed,
+            lr,
+            eps,
+            weight_decay,
+            noise,
+            index,
+            index < whole * BLOCK,
+            BETA1,
+            BETA2,
+            LOG_BETA1,
+            LOG_BETA2,
+            HAS_SHADOW,
+            HAS_NOISE,
+        )
+    else:
+        _update(
+            values,
+            grads,
+            first,
+            second,
+            shadow,
+            step,
+            seed,
+            lr,
+            eps,
+            weight_decay,
+            noise,
+            index,
+            index < size,
+            BETA1,
+            BETA2,
+            LOG_BETA1,
+            LOG_BETA2,
+            HAS_SHADOW,
+            HAS_NOISE,
+        )
+
+
+@triton.jit
+def _update(
+    values,
+    grads,
+    first,
+    second,
+    shadow,
+    step,
+    seed,
+    lr,
+    eps,
+    weight_decay,
+    noise,
+    index,
+    inside,
+    BETA1: tl.constexpr,
+    BETA2: tl.constexpr,
+    LOG_BETA1: tl.constexpr,
+    LOG_BETA2: tl.constexpr,
+    HAS_SHADOW: tl.constexpr,
+    HAS_NOISE: tl.constexpr,
+):
     count = tl.load(step)
     correction1 = (1.0 - tl.exp(count.to(tl.float64) * LOG_BETA1)).to(tl.float32)
     correction2 = (1.0 - tl.exp(count.to(tl.float64) * LOG_BETA2)).to(tl.float32)

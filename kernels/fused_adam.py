@@ -38,7 +38,8 @@ def adam_(
         require("adam_: seed", seed, (torch.int64,))
     from . import adam
 
-    adam.adam_(values, grads, first, second, step, shadow, seed, lr, beta1, beta2, eps, weight_decay, noise)
+    with torch.cuda.device_of(values):
+        adam.adam_(values, grads, first, second, step, shadow, seed, lr, beta1, beta2, eps, weight_decay, noise)
 
 
 def _require_flat(name: str, x: Tensor, values: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:

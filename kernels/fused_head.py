@@ -41,7 +41,8 @@ def head(
 
     mask = None if mask is None else mask.contiguous()
     weight, bias = weight.contiguous(), bias.contiguous()
-    return kernel.forward(_last(x), weight, bias, _dense(target), mask, average, count, decay, sigmoid)
+    with torch.cuda.device_of(x):
+        return kernel.forward(_last(x), weight, bias, _dense(target), mask, average, count, decay, sigmoid)
 
 
 @head.register_fake
@@ -78,7 +79,8 @@ def head_backward(
     from . import head as kernel
 
     mask = None if mask is None else mask.contiguous()
-    return kernel.backward(grad, _last(x), weight.contiguous(), _last(output), _dense(target), mask, sigmoid)
+    with torch.cuda.device_of(x):
+        return kernel.backward(grad, _last(x), weight.contiguous(), _last(output), _dense(target), mask, sigmoid)
 
 
 @head_backward.register_fake

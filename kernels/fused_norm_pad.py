@@ -35,8 +35,9 @@ def norm_pad(
     from . import statistics
 
     x, weight, bias = _last(x), weight.contiguous(), bias.contiguous()
-    mean, rstd = statistics.channel_statistics(x, eps)
-    return kernel.forward(x, mean, rstd, weight, bias, amount, activation), mean, rstd
+    with torch.cuda.device_of(x):
+        mean, rstd = statistics.channel_statistics(x, eps)
+        return kernel.forward(x, mean, rstd, weight, bias, amount, activation), mean, rstd
 
 
 @norm_pad.register_fake
@@ -68,7 +69,8 @@ def norm_pad_backward(
     from . import norm_pad as kernel
 
     given = _last(grad), _last(x), mean, rstd, weight.contiguous(), bias.contiguous()
-    return kernel.backward(*given, amount, activation)
+    with torch.cuda.device_of(x):
+        return kernel.backward(*given, amount, activation)
 
 
 @norm_pad_backward.register_fake

@@ -37,11 +37,12 @@ def upsample_concat(
     from . import upsample_concat as kernel
 
     kept, x = None if kept is None else _last(kept), _last(x)
-    found = [] if kept is None else [statistics.channel_statistics(kept, eps)]
-    # A tensor upsampled by repetition has the statistics of the small one.
-    found.append(statistics.channel_statistics(x, eps, "bilinear" if mode == "bilinear" else "none"))
-    mean, rstd = (torch.cat(parts) if kept is not None else parts[0].clone() for parts in zip(*found, strict=True))
-    return kernel.forward(kept, x, mean, rstd, weight.contiguous(), bias.contiguous(), mode), mean, rstd
+    with torch.cuda.device_of(x):
+        found = [] if kept is None else [statistics.channel_statistics(kept, eps)]
+        # A tensor upsampled by repetition has the statistics of the small one.
+        found.append(statistics.channel_statistics(x, eps, "bilinear" if mode == "bilinear" else "none"))
+        mean, rstd = (torch.cat(parts) if kept is not None else parts[0].clone() for parts in zip(*found, strict=True))
+        return kernel.forward(kept, x, mean, rstd, weight.contiguous(), bias.contiguous(), mode), mean, rstd
 
 
 @upsample_concat.register_fake
@@ -72,7 +73,8 @@ def upsample_concat_backward(
     from . import upsample_concat as kernel
 
     given = _last(grad), None if kept is None else _last(kept), _last(x), mean, rstd, weight.contiguous()
-    grad_kept, grad_x, grad_weight, grad_bias = kernel.backward(*given, mode)
+    with torch.cuda.device_of(x):
+        grad_kept, grad_x, grad_weight, grad_bias = kernel.backward(*given, mode)
     return _no_channels(x) if grad_kept is None else grad_kept, grad_x, grad_weight, grad_bias
 
 

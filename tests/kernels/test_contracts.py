@@ -154,3 +154,15 @@ def test_every_launch_compiles_for_hopper_without_spilling() -> None:
     facts = [json.loads(line) for line in done.stdout.splitlines()]
     assert {fact["kernel"].split(".")[0] for fact in facts} >= set(choice.FUSED)
     assert not [fact for fact in facts if fact["stack"] > 32]  # what the cosine's rare path takes
+    assert {fact["kernel"] for fact in facts if fact["widest"] == 16} >= {
+        "adam._adam",
+        "head._forward",
+        "head._backward",
+        "norm_pad._forward",
+        "norm_pad._sums",
+        "norm_pad._input_gradient",
+        "statistics._partial",
+        "upsample_concat._forward",
+        "upsample_concat._sums",
+        "upsample_concat._coarse_gradient",
+    }
