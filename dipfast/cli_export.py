@@ -40,27 +40,22 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write fitted generators as models that need nothing of dipfast, each proved against PyTorch."""
-    from dipfast.export.save import export_onnx
+    from dipfast.export.save import export_onnx, export_tensorrt
     from dipfast.export.targets import targets
+    from dipfast.export.tensorrt import TensorRTRenderer
 
-    if "tensorrt" in _formats(formats):
-        from dipfast.export.tensorrt import bindings
-
-        bindings()
+    names = _formats(formats)
+    engines = TensorRTRenderer(precision) if "tensorrt" in names else None
     reports: list[dict[str, Any]] = []
     missed = []
     for one in targets(target):
+        folder = output or one.folder
+        options: dict[str, Any] = {"precision": precision, "bake_latent": bake_latent, "record": one.record}
         try:
-            reports.append(
-                export_onnx(
-                    one.generator,
-                    output or one.folder,
-                    precision=precision,
-                    min_psnr=min_psnr,
-                    bake_latent=bake_latent,
-                    record=one.record,
-                )
-            )
+            if "onnx" in names:
+                reports.append(export_onnx(one.generator, folder, min_psnr=min_psnr, **options))
+            if engines is not None:
+                reports.append(export_tensorrt(one.generator, folder, engines, min_psnr=min_psnr))
         except GateError as error:
             missed.append(str(error))
     if as_json:

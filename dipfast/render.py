@@ -117,7 +117,7 @@ def renderer(backend: str, precision: str, provider: str, threads: int | None = 
     if backend == "onnxruntime":
         return OnnxRenderer(precision, provider, threads)
     if backend == "tensorrt":
-        from dipfast.export.tensorrt import bindings
+        from dipfast.export.tensorrt import TensorRTRenderer
 
-        bindings()
+        return TensorRTRenderer(precision)
     raise UsageError(f"backend should be one of {', '.join(BACKENDS)}, is {backend!r}")

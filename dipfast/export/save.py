@@ -17,6 +17,7 @@ from dipfast.errors import GateError, UsageError
 from dipfast.export import parity
 from dipfast.export.onnx import metadata, to_onnx, verified
 from dipfast.export.providers import Session
+from dipfast.export.tensorrt import TensorRTRenderer
 from dipfast.files import write_atomic
 from dipfast.generators import from_file
 
@@ -48,12 +49,7 @@ def export_onnx(
     name = card.id or generator.stem
     path = folder / f"{name}{'' if precision == 'fp32' else '.' + precision}.onnx"
     least = parity.required(precision, min_psnr)
-    try:
-        parity.check(found, least, path.name)
-    except GateError:
-        for stale in (path, report_path(path)):
-            stale.unlink(missing_ok=True)
-        raise
+    _gate(found, least, path)
     report = {
         "id": card.id,
         "model": path.name,
@@ -75,9 +71,51 @@ def export_onnx(
     return report | {"path": str(path)}
 
 
+def export_tensorrt(
+    generator: Path, folder: Path, backend: TensorRTRenderer, *, min_psnr: float | None = None
+) -> Report:
+    """Write `<id>.<precision>.engine`, refitted with the generator's weights, and its parity report.
+
+    Its input `latent` has no default, and it runs on this GPU and TensorRT only. Raises as `export_onnx` does.
+    """
+    module, latent, card = from_file(generator)
+    one = backend.fold(module.state_dict(), latent, card)
+    _, found = backend.render(one)
+    path = folder / f"{card.id or generator.stem}.{backend.precision}.engine"
+    least = parity.required(backend.precision, min_psnr)
+    _gate(found, least, path)
+    data = bytes(backend.engine(one).engine.serialize())
+    report = {
+        "id": card.id,
+        "model": path.name,
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "bytes": len(data),
+        "precision": backend.precision,
+        "provider": "TensorRT",
+        "ran": backend.ran,
+        "against": "the folded generator in PyTorch, float32",
+        **found,
+        "min_psnr": least,
+        "finished": now(),
+    }
+    write_atomic(path, data)
+    write_atomic(report_path(path), dumps(report))
+    return report | {"path": str(path)}
+
+
+def _gate(found: Mapping[str, Any], least: float, path: Path) -> None:
+    """Raises GateError where ``found`` misses the gate, and takes away what an earlier export left."""
+    try:
+        parity.check(dict(found), least, path.name)
+    except GateError:
+        for stale in (path, report_path(path)):
+            stale.unlink(missing_ok=True)
+        raise
+
+
 def report_path(model: Path) -> Path:
     """Where the parity report of a model lies."""
-    return model.with_name(model.name.removesuffix(".onnx") + ".parity.json")
+    return model.with_name(f"{model.name.removesuffix('.onnx')}.parity.json")
 
 
 def load_model(path: Path) -> tuple[onnx.ModelProto, dict[str, Any], bytes]:

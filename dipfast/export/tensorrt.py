@@ -1,12 +1,74 @@
-"""TensorRT, where it is installed."""
+"""TensorRT 11, where it is installed: one engine for an architecture, shape and precision, refitted for each generator.
+
+The network is strongly typed: its precision is that of the ONNX graph, and TF32 is switched off. An engine is built
+once, kept with a timing cache, and given each generator's weights by their names in milliseconds; after each refit its
+picture is held against the folded network in PyTorch. An engine of another TensorRT, GPU, driver, architecture, shape
+or precision has another key and is never used, and neither is a file that is not what was written.
+
+Tested against a fake and against the names in the published bindings; no GPU has run it.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from dipfast.errors import MachineError
+import numpy as np
+import torch
+from torch import Tensor
+
+from dipfast.errors import DipfastError, MachineError
+from dipfast.export import parity
+from dipfast.export.fold import FrozenNet, freeze
+from dipfast.export.onnx import to_onnx
+from dipfast.files import sha256_of, write_atomic
+from dipfast.generators import Card
 
 INSTALL = "pip install 'dipfast[tensorrt]' (version 11 or later, with an NVIDIA driver)"
+WORKSPACE = 4 << 30  # bytes that a tactic may take while the engine is built
+
+
+@dataclass(frozen=True)
+class Key:
+    """What an engine is for. Another value anywhere is another engine."""
+
+    tensorrt: str
+    gpu: str
+    capability: tuple[int, int]
+    driver: int
+    architecture: str  # the generator's section, as JSON
+    latent: tuple[int, ...]
+    channels: int
+    precision: str
+
+    @property
+    def name(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:24]
+
+
+class Gpu:
+    """What the engine's buffers and stream lie on."""
+
+    def __init__(self) -> None:
+        if not torch.cuda.is_available():
+            raise MachineError("--backend tensorrt: this machine has no CUDA device")
+        self.device = torch.device("cuda", torch.cuda.current_device())
+
+    def facts(self) -> dict[str, Any]:
+        capability = torch.cuda.get_device_capability(self.device)
+        driver = int(torch._C._cuda_getDriverVersion())  # type: ignore[attr-defined]
+        return {"gpu": torch.cuda.get_device_name(self.device), "capability": capability, "driver": driver}
+
+    def stream(self) -> int:
+        return int(torch.cuda.current_stream(self.device).cuda_stream)
+
+    def wait(self) -> None:
+        torch.cuda.synchronize(self.device)
 
 
 def bindings() -> Any:
@@ -15,7 +77,171 @@ def bindings() -> Any:
         import tensorrt
     except ImportError:
         raise MachineError(f"TensorRT is not installed: {INSTALL}") from None
-    major = int(tensorrt.__version__.split(".")[0])
-    if major < 11:
+    if int(tensorrt.__version__.split(".")[0]) < 11:
         raise MachineError(f"TensorRT {tensorrt.__version__} is installed, 11 is needed: {INSTALL}")
     return tensorrt
+
+
+def cache_folder() -> Path:
+    """Where engines and timings are kept: $XDG_CACHE_HOME/dipfast/tensorrt."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dipfast" / "tensorrt"
+
+
+class Engine:
+    """A refittable engine with buffers for one picture."""
+
+    def __init__(self, trt: Any, gpu: Gpu, plan: bytes, key: Key) -> None:
+        self.trt, self.gpu, self.key = trt, gpu, key
+        self.logger = trt.Logger(trt.Logger.WARNING)
+        self.engine = trt.Runtime(self.logger).deserialize_cuda_engine(plan)
+        if self.engine is None:
+            raise MachineError("TensorRT cannot load its own engine; see its messages above")
+        self.context = self.engine.create_execution_context()
+        self.latent = torch.zeros(1, *key.latent, device=gpu.device)
+        self.image = torch.zeros(1, key.channels, *key.latent[1:], device=gpu.device)
+        self.context.set_input_shape("latent", tuple(self.latent.shape))
+        self.context.set_tensor_address("latent", self.latent.data_ptr())
+        self.context.set_tensor_address("image", self.image.data_ptr())
+
+    def refit(self, weights: Mapping[str, Tensor]) -> None:
+        """Give the engine ``weights``, by name. Raises MachineError where names are left or unknown."""
+        refitter = self.trt.Refitter(self.engine, self.logger)
+        known = set(refitter.get_all_weights())
+        if known != set(weights):
+            odd = sorted(known ^ set(weights))
+            raise MachineError(f"TensorRT's refittable weights are not the generator's: {', '.join(odd[:4])}")
+        kinds = {torch.float32: self.trt.DataType.FLOAT, torch.float16: self.trt.DataType.HALF}
+        held = {name: value.contiguous().to(self.gpu.device) for name, value in weights.items()}
+        for name, value in held.items():
+            given = self.trt.Weights(kinds[value.dtype], value.data_ptr(), value.numel())
+            if not refitter.set_named_weights(name, given, self.trt.TensorLocation.DEVICE):
+                raise MachineError(f"TensorRT does not take the weights {name}")
+        if refitter.get_missing_weights() or not refitter.refit_cuda_engine_async(self.gpu.stream()):
+            raise MachineError(f"TensorRT's refit is not complete: {refitter.get_missing_weights()} are missing")
+        self.gpu.wait()  # before `held` goes
+
+    def run(self, latent: Tensor) -> np.ndarray:
+        """``latent`` [1, D, H, W] to [C, H, W] float32."""
+        self.latent.copy_(latent)
+        if not self.context.execute_async_v3(self.gpu.stream()):
+            raise MachineError("TensorRT could not run its engine; see its messages above")
+        self.gpu.wait()
+        picture: np.ndarray = self.image[0].cpu().numpy()
+        return picture
+
+
+def build(trt: Any, model: bytes, key: Key, folder: Path) -> bytes:
+    """A refittable plan for ``model``, whose `latent` is an input, with the GPU's timing cache in ``folder``."""
+    logger = trt.Logger(trt.Logger.WARNING)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(model):
+        reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)]
+        raise DipfastError(f"TensorRT cannot parse the model: {'; '.join(reasons)}")
+    config = builder.create_builder_config()
+    config.set_flag(trt.BuilderFlag.REFIT)
+    config.clear_flag(trt.BuilderFlag.TF32)
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)
+    profile = builder.create_optimization_profile()
+    shape = (1, *key.latent)
+    profile.set_shape("latent", shape, shape, shape)
+    config.add_optimization_profile(profile)
+    timings = folder / f"{hashlib.sha256(f'{key.tensorrt} {key.gpu}'.encode()).hexdigest()[:16]}.timing"
+    cache = config.create_timing_cache(timings.read_bytes() if timings.is_file() else b"")
+    config.set_timing_cache(cache, False)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise MachineError("TensorRT could not build the engine; see its messages above")
+    write_atomic(timings, bytes(config.get_timing_cache().serialize()))
+    return bytes(plan)
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A generator, and itself folded."""
+
+    state: Mapping[str, Tensor]
+    latent: Tensor
+    card: Card
+    net: FrozenNet
+
+
+class TensorRTRenderer:
+    """Renders generators on refitted engines, one for each architecture and shape. See `dipfast.render.Renderer`."""
+
+    def __init__(self, precision: str, folder: Path | None = None, gpu: Gpu | None = None) -> None:
+        if precision not in ("fp32", "fp16"):
+            raise MachineError(f"--precision {precision}: TensorRT engines are of fp32 or fp16")
+        self.trt = bindings()
+        self.gpu, self.precision, self.folder = gpu or Gpu(), precision, folder or cache_folder()
+        self.engines: dict[Key, Engine] = {}
+        self.built = 0
+        self.ran: dict[str, Any] = {"backend": "tensorrt", "version": self.trt.__version__, **self.gpu.facts()}
+
+    def prepare(self, generator: Any) -> Callable[[], np.ndarray]:
+        """Fold ahead; the call refits, renders, and proves the picture. Raises GateError then."""
+        one = self.fold(generator.module.state_dict(), generator.latent, generator.card)
+
+        def run() -> np.ndarray:
+            picture, found = self.render(one)
+            parity.check(found, parity.required(self.precision, None), f"{one.card.id} on TensorRT")
+            return picture
+
+        return run
+
+    def fold(self, state: Mapping[str, Tensor], latent: Tensor, card: Card) -> Folded:
+        """All that can be done before the GPU is free."""
+        return Folded(state, latent, card, freeze(card.generator, state, latent))
+
+    def render(self, one: Folded) -> tuple[np.ndarray, dict[str, Any]]:
+        """Refit and run: the picture [C, H, W], and how it agrees with the folded network in PyTorch."""
+        engine = self.engine(one)
+        exact = one.net.to(self.gpu.device)
+        wanted = exact(one.latent.to(self.gpu.device))[0].cpu().numpy()
+        engine.refit(_typed(exact, self.precision))
+        picture = engine.run(one.latent)
+        return picture, parity.agreement(picture, wanted)
+
+    def engine(self, one: Folded) -> Engine:
+        """The engine for a generator like this one: at hand, on disk, or built now."""
+        key = Key(
+            tensorrt=self.trt.__version__,
+            **self.gpu.facts(),
+            architecture=json.dumps(one.card.generator, sort_keys=True),
+            latent=tuple(one.latent.shape[1:]),
+            channels=one.card.channels,
+            precision=self.precision,
+        )
+        if key not in self.engines:
+            plan = self._stored(key)
+            if plan is None:
+                model = to_onnx(one.state, one.latent, one.card, precision=self.precision)
+                del model.graph.initializer[[t.name for t in model.graph.initializer].index("latent")]
+                plan = build(self.trt, model.SerializeToString(), key, self.folder)
+                self._store(key, plan)
+                self.built += 1
+            self.engines[key] = Engine(self.trt, self.gpu, plan, key)
+        return self.engines[key]
+
+    def _stored(self, key: Key) -> bytes | None:
+        """The plan of ``key``, where it is whole and says that it is for ``key``."""
+        plan, about = (self.folder / f"{key.name}.{ending}" for ending in ("plan", "json"))
+        try:
+            facts = json.loads(about.read_bytes())
+            whole = facts["sha256"] == sha256_of(plan) and facts["key"] == json.loads(json.dumps(asdict(key)))
+            return plan.read_bytes() if whole else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _store(self, key: Key, plan: bytes) -> None:
+        write_atomic(self.folder / f"{key.name}.plan", plan)
+        facts = {"sha256": hashlib.sha256(plan).hexdigest(), "key": asdict(key)}
+        write_atomic(self.folder / f"{key.name}.json", json.dumps(facts).encode())
+
+
+def _typed(net: FrozenNet, precision: str) -> dict[str, Tensor]:
+    """The weights of a float32 network in the dtypes that the graph of ``precision`` has."""
+    half = precision == "fp16"
+    state = net.state_dict().items()
+    return {name: value.half() if half and name.startswith("scales.") else value for name, value in state}
