@@ -19,7 +19,7 @@ from rich.table import Table
 
 from dipfast.batch.plan import fit_flops
 from dipfast.bench.cases import Case, make_case, settings_of
-from dipfast.bench.step import describe
+from dipfast.bench.machine import describe
 from dipfast.errors import UsageError
 from dipfast.fit import Workbench, fit
 from dipfast.metrics import psnr, ssim
