@@ -1,47 +1,81 @@
-"""Real worker processes: signals, death, and a driver that outlives them."""
+"""Real worker processes: signals, death, hanging, and a driver that outlives them or does not."""
 
 from __future__ import annotations
 
+import multiprocessing as mp
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import MANIFEST
 
+from dipfast.batch import environment, local, process
 from dipfast.batch.ledger import RunFolder
+from dipfast.batch.plan import Job, Place
+from dipfast.batch.process import Worker
 from dipfast.batch.rows import rows_of
+from dipfast.batch.run import RunResult, run
+from dipfast.manifest import parse
+
+ENDLESS = 1_000_000  # steps
+
+
+@pytest.fixture(autouse=True)
+def _one_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "cores", lambda: 1)
+
+
+def go(inputs: Path, steps: int, hear: Callable[[Any], None] = lambda event: None, **sets: str) -> RunResult:
+    overrides = [f"{key.replace('__', '.')}={value}" for key, value in sets.items()]
+    manifest = parse(MANIFEST.format(steps=steps), "m.yaml", str(inputs), sets=overrides)
+    return run(manifest, RunFolder(inputs.parent / "run"), workers=1, on_event=hear)
+
+
+def states(result: RunResult) -> list[str]:
+    return [row.status for row in result.rows]
+
+
+@contextmanager
+def driver(inputs: Path, steps: int) -> Iterator[subprocess.Popen[str]]:
+    """A run in a process group of its own, which does not outlive the test."""
+    script = inputs.parent / "driver.py"
+    script.write_text(DRIVER)
+    arguments = [sys.executable, str(script), MANIFEST.format(steps=steps), str(inputs), str(inputs.parent / "run")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(arguments, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
 
 DRIVER = """
 import sys
 from pathlib import Path
+from dipfast.batch import environment
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.run import run
 from dipfast.manifest import parse
 if __name__ == "__main__":
+    environment.cores = lambda: 1
     text, base, folder = sys.argv[1:4]
     def show(event):
-        print(event["event"], event.get("step", ""), flush=True)
+        print(event["event"], flush=True)
     sys.exit(run(parse(text, "m.yaml", base), RunFolder(Path(folder)), workers=1, on_event=show).exit_code)
 """
 
 
-def start(inputs: Path, steps: int) -> subprocess.Popen[str]:
-    script = inputs.parent / "driver.py"
-    script.write_text(DRIVER)
-    arguments = [sys.executable, str(script), MANIFEST.format(steps=steps), str(inputs), str(inputs.parent / "run")]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
-
-
-def wait_for(process: subprocess.Popen[str], word: str, times: int = 1) -> None:
+def wait_for(process: subprocess.Popen[str], word: str) -> None:
     assert process.stdout is not None
     for line in process.stdout:
-        times -= line.startswith(word)
-        if not times:
+        if line.startswith(word):
             return
     raise AssertionError(f"ended before {word!r}")
 
@@ -53,41 +87,194 @@ def workers_of(process: subprocess.Popen[str]) -> list[int]:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_the_run_with_its_code_and_leaves_nothing_half_done(inputs: Path, number: Any, code: int) -> None:
-    with start(inputs, steps=100_000) as process:
+def test_a_signal_to_all_processes_ends_a_long_fit_with_its_code_and_leaves_nothing_half_done(
+    inputs: Path, number: Any, code: int
+) -> None:
+    with driver(inputs, ENDLESS) as process:
         wait_for(process, "progress")
-        process.send_signal(number)
+        os.killpg(process.pid, number)
         assert process.wait(60) == code
-    rows = rows_of(RunFolder(inputs.parent / "run"))
-    assert [row.status for row in rows] == ["pending"] * 3
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert [row.status for row in rows_of(RunFolder(inputs.parent / "run"))] == ["pending"] * 3
     assert not list((inputs.parent / "run").rglob("*.part"))
 
 
-def test_a_driver_that_is_killed_leaves_no_worker_and_the_rest_is_done_the_same(inputs: Path) -> None:
-    with start(inputs, steps=150) as process:
+def test_a_ctrl_c_while_workers_start_says_nothing_of_them(inputs: Path) -> None:
+    with driver(inputs, ENDLESS) as process:
+        wait_for(process, "started")
+        while not workers_of(process):
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(100) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def test_a_driver_that_is_killed_leaves_no_worker_and_the_rest_is_done_the_same(
+    inputs: Path, request: pytest.FixtureRequest
+) -> None:
+    with driver(inputs, 30) as process:
         wait_for(process, "done")
         workers = workers_of(process)
         process.kill()
-    done = {row.output for row in rows_of(RunFolder(inputs.parent / "run")) if row.status == "done"}
-    assert done
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    done = {row.output for row in rows_of(RunFolder(inputs.parent / "run")) if row.status == "done"}
+    assert done
+    request.getfixturevalue("in_this_process")
     events: list[Any] = []
-    assert go(inputs, steps=150, events=events).exit_code == 0
-    assert not {f"{name}.png" for name in fitted(events)} & done
-    interrupted = pixels(inputs)
-    go(inputs, steps=150, resume="never")
-    assert pixels(inputs) == interrupted
+    result = go(inputs, 30, events.append)
+    assert result.exit_code == 0
+    assert not {f"{Path(event['path']).stem}.png" for event in events if event["event"] == "done"} & done
+    interrupted = {path.name: path.read_bytes() for path in result.folder.images.iterdir()}
+    for path in result.folder.records.iterdir():
+        path.unlink()
+    assert go(inputs, 30).exit_code == 0
+    assert {path.name: path.read_bytes() for path in result.folder.images.iterdir()} == interrupted
 
 
-def test_a_killed_worker_costs_one_attempt_and_is_replaced(inputs: Path) -> None:
-    with start(inputs, steps=150) as process:
-        wait_for(process, "progress")
-        os.kill(workers_of(process)[0], signal.SIGKILL)
-        wait_for(process, "lost")
-        assert process.wait(100) == 0
-    assert [row.status for row in rows_of(RunFolder(inputs.parent / "run"))] == ["done"] * 3
+def at_first_progress(what: Callable[[], None]) -> Callable[[Any], None]:
+    """Listens to a run and does ``what`` once."""
+    seen: list[Any] = []
+
+    def hear(event: Any) -> None:
+        if event["event"] == "progress" and not seen:
+            seen.append(event)
+            what()
+
+    return hear
 
 
+def test_the_first_ctrl_c_finishes_what_is_nearly_done(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Worker, "ends_within", lambda *_: True)
+    result = go(inputs, 30, at_first_progress(lambda: os.kill(os.getpid(), signal.SIGINT)))
+    assert result.exit_code == 130
+    assert sorted(states(result)) == ["done", "pending", "pending"]
+
+
+def test_the_second_ctrl_c_waits_for_nothing(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Worker, "ends_within", lambda *_: True)
+    hit = iter(range(2))
+
+    def hear(event: Any) -> None:
+        if event["event"] == "progress" and next(hit, None) is not None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    result = go(inputs, ENDLESS, hear)
+    assert result.exit_code == 130
+    assert states(result) == ["pending"] * 3
+    assert not mp.active_children()
+
+
+def kill_worker(number: int = signal.SIGKILL) -> None:
+    os.kill(mp.active_children()[0].pid or 0, number)
+
+
+def test_a_killed_worker_costs_its_item_one_attempt_and_is_replaced(inputs: Path) -> None:
+    events: list[Any] = []
+    kill = at_first_progress(kill_worker)
+    result = go(inputs, 30, lambda event: (events.append(event), kill(event))[0])
+    assert states(result) == ["done"] * 3
+    lost = [event for event in events if event["event"] == "lost"]
+    assert [event["reason"] for event in lost] == ["its worker died (signal SIGKILL), attempt 1 of 3"]
+    assert len(list(result.folder.events())) == 3 + 1 + 1 + 3  # claimed, claimed again, lost, done
+
+
+def test_an_item_that_takes_its_workers_with_it_is_quarantined_alone_and_retried_on_request(
+    inputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "ATTEMPTS", 2)
+
+    def hear(event: Any) -> None:
+        if event["event"] == "progress" and event["path"].endswith("a.png"):
+            kill_worker()
+
+    result = go(inputs, 30, hear)
+    assert result.exit_code == 3
+    assert states(result) == ["failed", "done", "done"]
+    assert (result.rows[0].kind, result.rows[0].reason) == (
+        "worker-died",
+        "its worker died (signal SIGKILL), attempt 2 of 2",
+    )
+    assert [event["event"] for event in result.folder.events()].count("quarantined") == 1
+    assert go(inputs, 30).exit_code == 0
+
+
+def test_a_worker_that_falls_silent_is_replaced(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "SILENT_SECONDS", 5.0)
+    events: list[Any] = []
+    stop = at_first_progress(lambda: kill_worker(signal.SIGSTOP))
+    result = go(inputs, 30, lambda event: (events.append(event), stop(event))[0])
+    assert states(result) == ["done"] * 3
+    lost = [event for event in events if event["event"] == "lost"]
+    assert lost[0]["kind"] == "timeout"
+    assert lost[0]["reason"].startswith("timeout: its worker said nothing for ")
+
+
+def test_an_item_that_hangs_in_a_living_worker_is_quarantined(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its record is expected lies a pipe into which nobody writes: it is waited for without end."""
+    monkeypatch.setattr(process, "STILL_SECONDS", 10.0)
+    monkeypatch.setattr(process, "STILL_FACTOR", 0.0)
+    monkeypatch.setattr(local, "ATTEMPTS", 1)
+    records = inputs.parent / "run" / "records"
+
+    def hear(event: Any) -> None:
+        if event["event"] == "claimed" and event["path"].endswith("a.png"):
+            records.mkdir(exist_ok=True)
+            os.mkfifo(records / f"{event['id']}.json")
+        elif event["event"] == "quarantined":
+            (records / f"{event['id']}.json").unlink()
+
+    result = go(inputs, 2, hear)
+    assert states(result) == ["failed", "done", "done"]
+    assert result.rows[0].kind == "timeout"
+    assert (result.rows[0].reason or "").startswith("timeout: it did not move for 1")
+
+
+def test_workers_that_cannot_start_end_the_run(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_start", os._exit)  # a spawned process has no such argument
+    jobs = [Job("a", "a.png", "", ("a.png",), {"fit": {"steps": 1}}, bucket=("a",))]
+    outcome = local.execute(jobs, [Place("cpu-0", "cpu", 1)], RunFolder(inputs.parent / "run"), lambda event: None)
+    assert outcome.broken == "workers die before they are ready (exit code 1)"
+
+
+class Silent(Worker):
+    """A worker's clocks without a process."""
+
+    def __init__(self) -> None:
+        self.place, self.ready, self.job = Place("cpu-0", "cpu", 1), True, None
+        self.heard = self.moved = 0.0
+        self.first = self.last = None
+
+
+def test_a_worker_hangs_when_it_is_silent_or_its_fit_does_not_move() -> None:
+    worker = Silent()
+    assert worker.hung(299) is None
+    assert worker.hung(301) == "timeout: its worker said nothing for 301 s"
+    worker.excuse(100)
+    assert worker.hung(301) is None
+    worker.heard, worker.moved = 1e6, 1e6 - 950
+    assert worker.hung(1e6) is None  # it has nothing to do
+    worker.job = Job("a", "a", "", ("a",), {}, flops=8e10 * 10)  # ten seconds by the prediction
+    assert worker.hung(1e6) is None
+    assert worker.hung(1e6 + 200) == "timeout: it did not move for 1150 s"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "now", "expected"),
+    [
+        ((0, 0), (10, 50), 10, True),  # fifty steps left, ten seconds
+        ((0, 0), (10, 20), 10, False),  # forty seconds
+        ((0, 0), (10, 20), 35, True),  # of which twenty-five are over
+        ((10, 20), (10, 20), 10, False),
+        (None, None, 10, False),
+    ],
+)
+def test_a_fit_is_finished_if_its_pace_says_that_it_soon_is(first: Any, last: Any, now: float, expected: bool) -> None:
+    worker = Silent()
+    worker.job = Job("a", "a", "", ("a",), {"fit": {"steps": 100}})
+    worker.first, worker.last = first, last
+    assert worker.ends_within(20, now) is expected

@@ -11,11 +11,13 @@ from conftest import TINY, generator_config
 from dipfast import generators
 from dipfast.batch.plan import (
     Job,
+    Queue,
+    fit_flops,
     forward_flops,
-    ordered,
     parameter_count,
     predicted_bytes,
     predicted_seconds,
+    program,
     shard,
     spread,
 )
@@ -29,7 +31,16 @@ def job(id: str, height: int = 64, width: int = 64, steps: int = 10, task: Any =
     overrides = {"fit": {"steps": steps}, "generator": TINY | {"channels": [8, 8]}, **settings}
     plain = settings_from(task, "balanced", overrides).model_dump(mode="json")
     padded = fitted_shape(plain, (3, height, width))
-    return Job(id, f"/in/{id}.png", "0" * 64, (f"{id}.png",), plain, padded=padded)
+    return Job(
+        id,
+        f"/in/{id}.png",
+        "0" * 64,
+        (f"{id}.png",),
+        plain,
+        padded=padded,
+        bucket=(program(plain), padded),
+        flops=fit_flops(plain, padded),
+    )
 
 
 def test_the_standard_net_costs_what_was_counted() -> None:
@@ -100,8 +111,44 @@ def test_a_job_is_fitted_at_the_padded_size_of_the_picture_sought(task: Any, set
 
 
 def test_jobs_of_one_bucket_stay_together_longest_first() -> None:
-    jobs = [job("a"), job("b", 128, 128), job("c"), job("d", 128, 128, steps=90)]
-    assert [each.id for each in ordered(jobs)] == ["d", "b", "a", "c"]
+    jobs = [
+        job("a"),
+        job("b", 128, 128),
+        job("c"),
+        job("d", 128, 128, fit={"steps": 90, "seed": 3}),
+        job("e", 128, 128),
+    ]
+    queue = Queue(jobs)
+    assert [each.id for each in queue] == ["d", "b", "e", "a", "c"]
+
+
+def test_a_seed_does_not_make_a_bucket_and_what_changes_the_program_does() -> None:
+    seeds = [job("a", fit={"steps": 5, "seed": seed}) for seed in (1, 2)]
+    assert seeds[0].bucket == seeds[1].bucket
+    others = [job("a", 80), job("a", steps=5), job("a", task="jpeg"), job("a", generator={"channels": [8]})]
+    assert len({job("a").bucket, *(other.bucket for other in others)}) == 5
+
+
+def test_a_worker_stays_with_its_bucket_then_takes_a_free_one_then_helps_another() -> None:
+    large, middle, small = ([job(f"{size}{i}", size, size) for i in range(2)] for size in (128, 96, 64))
+    queue = Queue([*small, *middle, *large])
+    first = queue.take(None, [None])
+    second = queue.take(None, [first.bucket])
+    assert (first.id, second.id) == ("1280", "960")
+    assert queue.take(first.bucket, [second.bucket]).id == "1281"
+    third = queue.take(first.bucket, [second.bucket])
+    assert third.id == "640"
+    assert queue.take(third.bucket, [second.bucket]).id == "641"
+    assert queue.take(third.bucket, [second.bucket]).id == "961"
+    assert not queue
+
+
+def test_a_job_that_is_put_back_is_the_next_of_its_bucket() -> None:
+    queue = Queue([job("a"), job("b"), job("c", 96, 96)])
+    lost = queue.take(job("a").bucket, [])
+    queue.put_back(lost)
+    assert queue.take(lost.bucket, []).id == lost.id == "a"
+    assert sorted(each.id for each in queue) == ["b", "c"]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -349,3 +350,32 @@ def test_the_environment_names_the_machine(inputs: Path) -> None:
     assert found["memory"] > 1 << 27
     assert len(found["devices"]) == torch.cuda.device_count()
     assert {"driver", "cuda", "cudnn", "host", "cores", "command", "versions"} <= found.keys()
+
+
+def test_an_input_that_changes_between_plan_and_fit_fails_alone(inputs: Path) -> None:
+    def change(event: Any) -> None:
+        if event["event"] == "started":
+            write(inputs / "a.png", np.zeros((3, 32, 32), np.float32), Source("png", "rgb", 8))
+            (inputs / "b.png").unlink()
+
+    result = run(manifest(inputs, 1), RunFolder(inputs.parent / "run"), workers=1, on_event=change)
+    assert [row.kind for row in result.rows] == ["changed", "unreadable", None]
+    assert result.exit_code == 3
+    assert go(inputs, steps=1).exit_code == 0  # b.png is no item any more
+
+
+def test_a_fit_that_gives_nan_fails_alone(inputs: Path) -> None:
+    result = go(inputs, steps=101, fit__optimizer__lr="3e38")
+    assert {(row.status, row.kind) for row in result.rows} == {("failed", "non-finite")}
+
+
+def test_a_generator_that_no_memory_holds_fails_alone(inputs: Path) -> None:
+    """Four gigabytes of weights, in a process that may have one more than it has."""
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (taken + (1 << 30), before[1]))
+    try:
+        result = go(inputs, steps=1, generator__channels="[4096, 4096]", generator__kernel_down="7")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert {(row.status, row.kind) for row in result.rows} == {("failed", "out-of-memory")}

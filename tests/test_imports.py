@@ -65,6 +65,8 @@ ALLOWED: dict[str, set[str]] = {
         "kernels.twins",
         *CONTRACTS,
         "batch.plan",
+        "batch.run",
+        "batch.ledger",
         "fit",
         "tasks",
         "bench",

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from dipfast.batch.index import Index
 from dipfast.batch.ledger import RunFolder
-from dipfast.batch.plan import Job, Place, ordered, predicted_bytes, predicted_seconds
+from dipfast.batch.plan import Job, Place, Queue, predicted_bytes, predicted_seconds
 from dipfast.batch.prepare import prepare
 from dipfast.batch.restore import fit_plan
 from dipfast.batch.rows import seen_inputs
@@ -26,7 +26,7 @@ def forecast(manifest: Manifest, folder: Path, devices: str, workers: int | None
     places = ready(manifest, devices, workers)
     prepared = prepare(manifest.items, seen_inputs(RunFolder(folder)))
     index = Index(RunFolder(folder))
-    rows = [_row(job, index, places[0]) for job in ordered(prepared.jobs)]
+    rows = [_row(job, index, places[0]) for job in Queue(prepared.jobs)]
     left = [row["seconds"] for row in rows if not row["done"]]
     return {
         "output": str(folder),

@@ -1,72 +1,42 @@
 """The default executor: spawned processes on this machine, one for each device, and a driver that feeds them.
 
-A worker that dies costs its item one attempt and is replaced; an item that took three workers with it is
-quarantined. The first signal cancels the fits in flight and leaves; the second kills.
+An item whose worker dies, hangs or falls silent loses one of three attempts and no other item loses anything; the
+worker is replaced. The first Ctrl-C or SIGTERM starts nothing more, finishes what is nearly done and cancels the
+rest, which the next run begins anew; the second kills.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing as mp
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any
 
 from dipfast.batch.ledger import RunFolder
-from dipfast.batch.plan import Job, Place
+from dipfast.batch.plan import Job, Place, Queue
+from dipfast.batch.process import Worker
 
 ATTEMPTS = 3
-GRACE_SECONDS = 30.0  # for workers to leave after a cancellation
+FINISH_SECONDS = {signal.SIGINT: 30.0, signal.SIGTERM: 10.0}  # a fit that needs more is cancelled by the signal
+LEAVE_SECONDS = 30.0  # for a worker that was asked to leave and has nothing to finish
 Event = dict[str, Any]
 
 
 @dataclass
 class Outcome:
-    """How a run ended: events of what failed, and what cut it short: a signal, a limit, a disk that takes no more."""
+    """How a run ended: events of what failed, and what cut it short.
+
+    ``signal``: SIGINT or SIGTERM; ``gave_up``: more failures than allowed; ``broken``: no item can be done any more.
+    """
 
     failed: list[Event] = field(default_factory=list)
     signal: int | None = None
     gave_up: str | None = None
     broken: str | None = None
-
-
-class Worker:
-    """The driver's side of one worker process."""
-
-    def __init__(self, place: Place, root: str) -> None:
-        context = mp.get_context("spawn")
-        self.place, self.ready = place, False
-        self.job: Job | None = None
-        self.connection, child = context.Pipe()
-        self.process = context.Process(target=_start, args=(child, root, place), name=place.name, daemon=True)
-        with _deaf():
-            self.process.start()
-        child.close()
-
-    def give(self, job: Job) -> None:
-        self.job = job
-        self.connection.send(job)
-
-    def dismiss(self) -> None:
-        """Ask it to leave; a fit in flight is cancelled."""
-        with contextlib.suppress(OSError):
-            self.connection.send(None)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self.connection.close()
-
-
-def _start(connection: Connection, root: str, place: Place) -> None:
-    from dipfast.batch.worker import work
-
-    work(connection, root, place.name, place.device, place.threads)
 
 
 class Driver:
@@ -81,12 +51,13 @@ class Driver:
         max_failures: int | None,
         name: str,
     ) -> None:
-        self.queue, self.folder, self.on_event = deque(jobs), folder, on_event
-        self.max_failures = max_failures
+        self.queue, self.folder, self.on_event = Queue(jobs), folder, on_event
+        self.max_failures, self.name, self.places = max_failures, name, places
         self.attempts: dict[str, int] = {}
+        self.stillborn = 0  # workers in a row that died before they were ready
         self.outcome = Outcome()
-        self.name, self.places = name, places
         self.workers: list[Worker] = []
+        self.looked = time.monotonic()
 
     def run(self) -> Outcome:
         with _signals() as caught:
@@ -94,7 +65,7 @@ class Driver:
                 for place in self.places:
                     self._hire(place)
                 while self._busy() and not caught and self._going():
-                    self._listen(0.2)
+                    self._look(0.2)
                 self._leave(caught)
             finally:
                 for worker in self.workers:
@@ -111,12 +82,19 @@ class Driver:
     def _busy(self) -> bool:
         return bool(self.queue) or any(worker.job is not None for worker in self.workers)
 
-    def _listen(self, seconds: float) -> None:
-        """Hear every worker that has something to say, and replace those that died."""
+    def _look(self, seconds: float) -> None:
+        """Hear every worker that has something to say, and replace those that died or hang."""
         by_handle: dict[Any, Worker] = {worker.connection: worker for worker in self.workers}
         by_handle |= {worker.process.sentinel: worker for worker in self.workers}
         for worker in dict.fromkeys(by_handle[handle] for handle in wait(list(by_handle), seconds)):
             self._hear(worker)
+        now = time.monotonic()
+        for worker in list(self.workers):
+            if now - self.looked > 5 * max(seconds, 1):
+                worker.excuse(now - self.looked)  # this process slept: they may have, too
+            elif (hung := worker.hung(now)) is not None:
+                self._bury(worker, "timeout", hung)
+        self.looked = now
 
     def _hear(self, worker: Worker) -> None:
         while True:
@@ -125,30 +103,41 @@ class Driver:
                     break
                 event = worker.connection.recv()
             except (EOFError, OSError):
-                self._bury(worker)
+                self._bury(worker, "worker-died", "its worker died")
                 return
             self._take(worker, event)
         if not worker.process.is_alive() and not worker.connection.poll():
-            self._bury(worker)
+            self._bury(worker, "worker-died", "its worker died")
 
     def _take(self, worker: Worker, event: Event) -> None:
-        if event["event"] == "progress":
-            self.on_event(event)
-            return
-        if event["event"] == "failed":
-            self._fail(event)
-        if event["event"] == "ready":
-            worker.ready = True
-        else:
-            self.on_event(event)
+        worker.note(event)
+        match event["event"]:
+            case "heartbeat":
+                return
+            case "ready":
+                self.stillborn = 0
+            case "progress":
+                self.on_event(event)
+                return
+            case "failed":
+                self._fail(event)
+                self.on_event(event)
+            case _:
+                self.on_event(event)
         worker.job = None
         self._feed(worker)
 
     def _feed(self, worker: Worker) -> None:
-        if self.queue and self._going():
-            job = self.queue.popleft()
-            self.on_event({"event": "claimed", "id": job.id, "path": job.path, "worker": worker.place.name})
+        """The worker's next job: of its own bucket, of one that no other worker has, or else of another's."""
+        if not (self.queue and self._going()) or worker.leaving:
+            return
+        job = self.queue.take(worker.bucket, {other.bucket for other in self.workers if other is not worker})
+        try:
             worker.give(job)
+        except OSError:  # it died with nothing to do; the sentinel tells of it
+            self.queue.put_back(job)
+            return
+        self.on_event({"event": "claimed", "id": job.id, "path": job.path, "worker": worker.place.name})
 
     def _fail(self, event: Event) -> None:
         self.outcome.failed.append(event)
@@ -156,52 +145,47 @@ class Driver:
         if self.max_failures is not None and len(self.outcome.failed) > self.max_failures:
             self.outcome.gave_up = "more items failed than allowed"
 
-    def _bury(self, worker: Worker) -> None:
-        """A worker died: its item loses an attempt, and another worker takes its place."""
-        worker.process.join(1)
-        worker.kill()
+    def _bury(self, worker: Worker, kind: str, reason: str) -> None:
+        """A worker died or hangs: its item loses an attempt, and another worker takes its place."""
+        code = worker.end(0.0 if kind == "timeout" else 1.0)
         self.workers.remove(worker)
-        code, job = worker.process.exitcode, worker.job
+        how = reason if kind == "timeout" else f"{reason} ({_exit_text(code)})"
+        if worker.job is not None:
+            self._lose(worker.job, kind, how)
         if not worker.ready:
-            self.outcome.gave_up = f"a worker died before it was ready ({_exit_text(code)})"
-        if job is not None:
-            self._lose(job, code)
-        if self._busy() or job is not None:
+            self.stillborn += 1
+            if self.stillborn >= ATTEMPTS:
+                self.outcome.broken = f"workers die before they are ready ({_exit_text(code)})"
+        if self._busy() and self._going() and not worker.leaving:
             self._hire(worker.place)
 
-    def _lose(self, job: Job, code: int | None) -> None:
+    def _lose(self, job: Job, kind: str, reason: str) -> None:
         self.attempts[job.id] = self.attempts.get(job.id, 0) + 1
-        reason = f"its worker died ({_exit_text(code)}), attempt {self.attempts[job.id]} of {ATTEMPTS}"
-        event = {"event": "lost", "id": job.id, "path": job.path, "reason": reason}
+        text = f"{reason}, attempt {self.attempts[job.id]} of {ATTEMPTS}"
+        event = {"event": "lost", "id": job.id, "path": job.path, "kind": kind, "reason": text}
         if self.attempts[job.id] >= ATTEMPTS:
-            event |= {"event": "quarantined", "kind": "worker-died"}
+            event["event"] = "quarantined"
             self._fail(event)
         else:
-            self.queue.appendleft(job)
+            self.queue.put_back(job)
         with contextlib.suppress(OSError):  # the event is told all the same
             self.folder.log(self.name, **event)
         self.on_event(event)
 
     def _leave(self, caught: list[int]) -> None:
-        """Let the workers end what they do; kill those that do not, at a second signal or after a while."""
+        """Let the workers end what is nearly done; kill those that do not leave, all of them at a second signal."""
+        patience = FINISH_SECONDS[signal.Signals(caught[0])] if caught else 0.0
+        now = time.monotonic()
         for worker in self.workers:
-            worker.dismiss()
-        deadline = time.monotonic() + GRACE_SECONDS
-        while any(worker.process.is_alive() for worker in self.workers):
-            if len(caught) > 1 or time.monotonic() > deadline:
-                break
-            self._drain()
-            time.sleep(0.02)
-        self._drain()
-
-    def _drain(self) -> None:
-        """Take what a leaving worker still finished."""
-        for worker in self.workers:
-            with contextlib.suppress(EOFError, OSError):
-                while worker.connection.poll():
-                    event = worker.connection.recv()
-                    if event["event"] == "done":
-                        self.on_event(event)
+            worker.leaving = True
+            if worker.job is None or not worker.ends_within(patience, now):
+                worker.dismiss()
+        until = now + patience + LEAVE_SECONDS
+        while self.workers and len(caught) < 2 and time.monotonic() < until:
+            self._look(0.1)
+            for worker in self.workers:
+                if worker.job is None:
+                    worker.dismiss()
 
 
 @contextlib.contextmanager
@@ -220,19 +204,6 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Ignore SIGINT for a moment: a process that is spawned in it ignores Ctrl-C from its first instruction on."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _exit_text(code: int | None) -> str:
     if code is not None and code < 0:
         return f"signal {signal.Signals(-code).name}"
@@ -247,7 +218,7 @@ def execute(
     max_failures: int | None = None,
     name: str = "driver",
 ) -> Outcome:
-    """Run ``jobs`` in the order given on ``places``. ``on_event`` hears of everything, in this process.
+    """Run ``jobs`` on ``places``, longest first. ``on_event`` hears of everything, in this process.
 
     ``name``: of this process in the ledger.
     """

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from dipfast.batch.index import Index
-from dipfast.batch.ledger import Record, RunFolder, posterior_files
+from dipfast.batch.ledger import Record, RunFolder, files_of
 from dipfast.batch.lock import claimed, writing
 from dipfast.batch.rows import Entry, read_entries, write_entries
 from dipfast.errors import UsageError
@@ -151,8 +151,12 @@ def _pictures_and_generators(taken: Sequence[Taken]) -> Iterator[tuple[str, str]
     for result in taken:
         for output in result.outputs:
             yield f"images/{output}", result.record["output"]["sha256"]
-        yield result.record["generator"]["path"], result.record["generator"]["sha256"]
-        yield from posterior_files(result.record).items()
+        yield from _others(result.record).items()
+
+
+def _others(record: Record) -> dict[str, str]:
+    """What a record vouches for beside its pictures."""
+    return {path: digest for path, digest in files_of(record).items() if not path.startswith("images/")}
 
 
 def _copy(result: Taken, out: RunFolder) -> None:
@@ -165,10 +169,8 @@ def _copy(result: Taken, out: RunFolder) -> None:
         raise UsageError(f"{run.root}: changed while it was merged; merge again")
     picture, *_ = brief["output"]["paths"]
     data = _read(run, f"images/{picture}", brief["output"]["sha256"])
-    generator = _read(run, brief["generator"]["path"], brief["generator"]["sha256"])
     damaged = (run.damaged / picture).with_suffix(".png")
-    write_atomic(out.root / brief["generator"]["path"], generator)
-    for path, digest in posterior_files(brief).items():
+    for path, digest in _others(brief).items():
         write_atomic(out.root / path, _read(run, path, digest))
     for output in result.outputs:
         write_atomic(out.images / output, data)

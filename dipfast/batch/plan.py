@@ -6,8 +6,10 @@ and are not a promise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from dipfast.shapes import latent_channels, per_scale
@@ -45,18 +47,20 @@ class Job:
     mask: str | None = None
     reference: str | None = None
     padded: tuple[int, int, int] = (0, 0, 0)  # channels, height and width that the generator works at
+    bucket: tuple = ()  # jobs of one bucket run the same program
+    flops: float = 0.0  # multiplications and additions of the whole fit at its most steps
 
-    @property
-    def bucket(self) -> tuple:
-        """Jobs of one bucket run the same program: task, generator and padded shape."""
-        return self.settings["task"]["type"], repr(self.settings["generator"]), self.padded
 
-    @property
-    def flops(self) -> float:
-        """Multiplications and additions of the whole fit at its most steps."""
-        channels, height, width = self.padded
-        forward = forward_flops(self.settings["generator"], channels, height * width)
-        return 3 * forward * self.settings["fit"]["steps"]
+def program(settings: Mapping[str, Any]) -> str:
+    """What jobs of one program have in common, but for the fitted shape."""
+    fit = {key: value for key, value in settings["fit"].items() if key != "seed"}
+    return repr((settings["task"]["type"], settings["task"].get("scale"), settings["generator"], fit))
+
+
+def fit_flops(settings: Mapping[str, Any], padded: tuple[int, int, int]) -> float:
+    """Operations of a fit at its most steps; the backward pass counts twice the forward one."""
+    channels, height, width = padded
+    return 3 * forward_flops(settings["generator"], channels, height * width) * settings["fit"]["steps"]
 
 
 def forward_flops(generator: Mapping[str, Any], image_channels: int, pixels: int) -> float:
@@ -112,13 +116,44 @@ def predicted_bytes(job: Job) -> int:
     return int(4 * (elements + PARAMETER_COPIES * parameter_count(generator, channels)))
 
 
-def ordered(jobs: Iterable[Job]) -> list[Job]:
-    """Longest first, so that no long job starts last; jobs of one bucket stay together."""
-    listed = list(jobs)
-    longest: dict[tuple, float] = {}
-    for job in listed:
-        longest[job.bucket] = max(longest.get(job.bucket, 0.0), job.flops)
-    return sorted(listed, key=lambda job: (-longest[job.bucket], job.bucket, -job.flops, job.id))
+class Queue:
+    """Jobs by bucket, the bucket with the longest job first, and the longest job of a bucket first."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        buckets: dict[tuple, list[Job]] = {}
+        for job in jobs:
+            buckets.setdefault(job.bucket, []).append(job)
+        for members in buckets.values():
+            members.sort(key=lambda job: (-job.flops, job.id))
+        first = sorted(buckets.items(), key=lambda bucket: (-bucket[1][0].flops, bucket[1][0].id))
+        self.buckets = {bucket: deque(members) for bucket, members in first}
+
+    def __bool__(self) -> bool:
+        return bool(self.buckets)
+
+    def __iter__(self) -> Iterator[Job]:
+        return chain.from_iterable(self.buckets.values())
+
+    def take(self, bucket: tuple | None, others: Collection[tuple | None]) -> Job:
+        """The next job for a worker that did one of ``bucket``, while other workers do ``others``.
+
+        It stays with its bucket; then it takes up one that nobody has; then it helps where most is left to do.
+        """
+        if bucket not in self.buckets:
+            free = (known for known in self.buckets if known not in others)
+            bucket = next(free, None) or max(self.buckets, key=self._left)
+        members = self.buckets[bucket]
+        job = members.popleft()
+        if not members:
+            del self.buckets[bucket]
+        return job
+
+    def _left(self, bucket: tuple) -> float:
+        return sum(job.flops for job in self.buckets[bucket])
+
+    def put_back(self, job: Job) -> None:
+        """Have ``job`` done again, as the next of its bucket."""
+        self.buckets.setdefault(job.bucket, deque()).appendleft(job)
 
 
 def shard(items: Sequence[Any], index: int, count: int) -> list[Any]:

@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Any
 
 from dipfast.batch.index import stamp_of
-from dipfast.batch.plan import Job
+from dipfast.batch.plan import Job, fit_flops, program
 from dipfast.batch.restore import padding
 from dipfast.errors import ItemError
 from dipfast.files import sha256_of
@@ -71,6 +71,7 @@ class _Identifier:
 
     def __init__(self, seen: Seen) -> None:
         self.seen = seen
+        self.costs: dict[tuple, tuple[tuple[int, int, int], tuple, float]] = {}
         self.plain: dict[int, tuple[Settings, dict[str, Any], Limits, str]] = {}
 
     def __call__(self, item: Item, apart: bool = False) -> tuple[Job, dict[str, Any]]:
@@ -83,6 +84,7 @@ class _Identifier:
         extra = {} if item.mask is None else {"mask": facts["mask"]["sha256"]}
         if apart and item.reference is not None:
             extra["reference"] = hash_of(item.reference)
+        padded, bucket, flops = self._cost(settings, tuple(facts["shape"]))
         job = Job(
             id=content_id(facts["sha256"], item.settings, extra, item.output),
             path=item.path,
@@ -91,9 +93,19 @@ class _Identifier:
             settings=settings,
             mask=item.mask,
             reference=item.reference,
-            padded=fitted_shape(settings, facts["shape"]),
+            padded=padded,
+            bucket=bucket,
+            flops=flops,
         )
         return job, facts
+
+    def _cost(self, settings: dict[str, Any], shape: tuple[int, ...]) -> tuple[tuple[int, int, int], tuple, float]:
+        """Fitted shape, bucket and operations of a picture of ``shape``; pictures of one shape share them."""
+        key = (id(settings), shape)
+        if key not in self.costs:
+            padded = fitted_shape(settings, shape)
+            self.costs[key] = padded, (program(settings), padded), fit_flops(settings, padded)
+        return self.costs[key]
 
     def _settings(self, settings: Settings) -> tuple[dict[str, Any], Limits, str]:
         """The settings as plain data, the limits on inputs, and a short name of these limits."""

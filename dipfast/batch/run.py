@@ -12,7 +12,7 @@ from dipfast.batch.index import Index
 from dipfast.batch.ledger import Record, RunFolder, Shard, dumps, now, suffix
 from dipfast.batch.local import Event, Outcome, execute
 from dipfast.batch.lock import claimed, writing
-from dipfast.batch.plan import Job, Place, ordered
+from dipfast.batch.plan import Job, Place
 from dipfast.batch.plan import shard as part
 from dipfast.batch.prepare import Prepared, prepare
 from dipfast.batch.restore import fit_plan
@@ -91,10 +91,10 @@ def run(
             outcome.gave_up = "more items failed than allowed"
         elif todo:
             named = [replace(place, name=_named(place.name, shard)) for place in places]
-            outcome = execute(ordered(todo), named[: len(todo)], folder, hear, allowed, driver)
+            outcome = execute(todo, named[: len(todo)], folder, hear, allowed, driver)
         rows = rows_of(folder, shard, index)
     if outcome.broken is not None:
-        raise MachineError(f"{folder.root}: cannot be written ({outcome.broken}); what is done stays done")
+        raise MachineError(f"{folder.root}: {outcome.broken}")
     seconds = time.perf_counter() - start
     return RunResult(folder, rows, done, seconds, outcome.signal, outcome.gave_up)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from dipfast.samples import locate
 
 DISK_IS_OUT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no later item fares better
 CPU_ALLOCATOR = "DefaultCPUAllocator: "  # how torch says that the machine's memory is used up
+HEARTBEAT_SECONDS = 1.0
 PROGRESS_SECONDS = 0.5  # between two progress events of one fit
 Send = Callable[[dict[str, Any]], None]
 
@@ -39,17 +41,38 @@ def work(connection: Connection, root: str, name: str, device: str, threads: int
 
     Any message, or the driver's end of the pipe closing, cancels the fit in flight.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what Ctrl-C means
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the driver decides what they mean
     torch.set_num_threads(threads)
     keep_freed_memory()
-    folder, workbench = RunFolder(Path(root)), Workbench()
-    connection.send({"event": "ready", "worker": name})
+    folder, workbench, line = RunFolder(Path(root)), Workbench(), Line(connection)
+    line.send({"event": "ready", "worker": name})
+    threading.Thread(target=line.beat, daemon=True).start()
     while (job := _next(connection)) is not None:
         start = time.perf_counter()
-        outcome = _outcome(job, folder, name, device, connection, workbench)
-        connection.send(outcome | {"worker": name, "wall": time.perf_counter() - start})
+        outcome = _outcome(job, folder, name, device, line, workbench)
+        line.send(outcome | {"worker": name, "wall": time.perf_counter() - start})
         if outcome["event"] == "cancelled":
             return
+
+
+class Line:
+    """A worker's end of the pipe, for its two threads."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection, self.lock = connection, threading.Lock()
+        self.poll = connection.poll
+
+    def send(self, event: dict[str, Any]) -> None:
+        with self.lock:
+            self.connection.send(event)
+
+    def beat(self) -> None:
+        """Say that the process is alive, until nobody listens."""
+        with suppress(OSError):
+            while True:
+                time.sleep(HEARTBEAT_SECONDS)
+                self.send({"event": "heartbeat"})
 
 
 def _next(connection: Connection) -> Job | None:
@@ -59,14 +82,12 @@ def _next(connection: Connection) -> Job | None:
         return None
 
 
-def _outcome(
-    job: Job, folder: RunFolder, name: str, device: str, connection: Connection, workbench: Workbench
-) -> dict[str, Any]:
+def _outcome(job: Job, folder: RunFolder, name: str, device: str, line: Line, workbench: Workbench) -> dict[str, Any]:
     """Process ``job``, say how it ended, and write that into the ledger. No exception of an item gets past here."""
     about = {"id": job.id, "path": job.path}
     try:
         folder.log(name, "claimed", **about)
-        record = process(job, folder, device, connection.send, connection.poll, workbench)
+        record = process(job, folder, device, line.send, line.poll, workbench)
         folder.log(name, "done", **about)
         return {"event": "done", **about, "record": record}
     except Cancelled:
@@ -91,8 +112,9 @@ def _reason(error: Exception) -> dict[str, str]:
         case RuntimeError() if CPU_ALLOCATOR in text:
             return {"kind": "out-of-memory", "reason": f"not enough memory: {text.partition(CPU_ALLOCATOR)[2]}"}
         case OSError():
-            broken = {"broken": error.strerror or text} if error.errno in DISK_IS_OUT else {}
-            return {"kind": "unwritable", "reason": str(error), **broken}
+            broken = f"cannot be written ({error.strerror}); what is done stays done"
+            about = {"broken": broken} if error.errno in DISK_IS_OUT else {}
+            return {"kind": "unwritable", "reason": str(error), **about}
     trace = "".join(traceback.format_exception(error))
     return {"kind": "internal", "reason": f"{type(error).__name__}: {text}", "traceback": trace}
 
