@@ -129,7 +129,7 @@ def stop(
     from dipfast.bench.cases import pictures as chosen
     from dipfast.bench.stop import bench_stop, print_bench
 
-    prepare(crop, threads)
+    prepare(threads)
     result = bench_stop(
         chosen(pictures or []),
         damage or ["gaussian:25"],
@@ -166,7 +166,7 @@ def frontier(
     from dipfast.bench.cases import pictures as chosen
     from dipfast.bench.frontier import bench_frontier, parse_contender, print_bench
 
-    prepare(crop, threads)
+    prepare(threads)
     result = bench_frontier(
         [parse_contender(text) for text in contender or ["fast", "balanced", "best"]],
         chosen(pictures or []),
@@ -182,14 +182,12 @@ def frontier(
         print_bench(result, console())
 
 
-def prepare(crop: int, threads: int | None) -> None:
+def prepare(threads: int | None) -> None:
     """What every bench of whole fits begins with."""
     import torch
 
     from dipfast.fit import keep_freed_memory
 
-    if crop % 32:
-        raise UsageError(f"--crop should be a multiple of 32, is {crop}")
     if threads is not None:
         torch.set_num_threads(threads)
     keep_freed_memory()

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dipfast import generators
 from dipfast.errors import UsageError
 from dipfast.fit import FitPlan
 from dipfast.image import Limits, read
@@ -46,10 +47,12 @@ def make_case(picture: str, damage: str, crop: int, seed: int) -> Case:
     return Case(picture, damage, task, pose(task, damaged.observed, damaged.known), damaged.clean)
 
 
-def settings_of(task: dict[str, Any], preset: str, sets: Sequence[str], seed: int) -> tuple[dict[str, Any], FitPlan]:
+def settings_of(
+    task: dict[str, Any], preset: str, sets: Sequence[str], seed: int, crop: int
+) -> tuple[dict[str, Any], FitPlan]:
     """The generator's section and the plan that ``preset`` and ``sets`` (`KEY=VALUE`) come to for ``task``.
 
-    Raises UsageError for what is wrong with them.
+    Raises UsageError for what is wrong with them, and for a ``crop`` that the net cannot take.
     """
     options = read_options(sets, {"preset": preset, "seed": seed})
     found = resolve([Layer({"task": task}, "task"), *options.settings], with_mask=False)
@@ -57,6 +60,9 @@ def settings_of(task: dict[str, Any], preset: str, sets: Sequence[str], seed: in
     if problems or isinstance(found, list):
         raise UsageError("; ".join(f"{problem.origin}: {problem.text}" for problem in problems))
     settings = found.model_dump(mode="json")
+    multiple, least = generators.multiple(settings["generator"]), generators.smallest_side(settings["generator"])
+    if crop % multiple or crop < least:  # nothing is padded here: what is measured is what was cut
+        raise UsageError(f"--crop should be a multiple of {multiple} and at least {least} for this net, is {crop}")
     return settings["generator"], FitPlan(**settings["fit"])
 
 

@@ -40,7 +40,7 @@ class Contender:
 def parse_contender(text: str) -> Contender:
     """``[NAME:] PRESET [KEY=VALUE ...]`` or ``nlm`` or ``bm3d``. Raises UsageError."""
     name, colon, rest = text.partition(": ")
-    preset, *sets = (rest if colon else text).split()
+    preset, *sets = (rest if colon else text).split() or [""]
     if preset not in PRESETS + METHODS or (preset in METHODS and sets):
         raise UsageError(f"--contender should be [NAME: ]{'|'.join(PRESETS)} [KEY=VALUE ...], nlm or bm3d, is {text!r}")
     return Contender(name if colon else text, preset, tuple(sets))
@@ -91,7 +91,7 @@ def run_one(contender: Contender, case: Case, seed: int) -> dict[str, Any] | Non
         picture = METHOD[contender.preset](case.problem.target[0].numpy(), float(value) / 255)
         cost: dict[str, Any] = {"seconds": time.perf_counter() - start}
     else:
-        config, plan = settings_of(case.task, contender.preset, contender.sets, seed)
+        config, plan = settings_of(case.task, contender.preset, contender.sets, seed, case.clean.shape[1])
         result = fit(case.problem, config, plan, workbench=Workbench())
         picture = result.image[0].numpy()
         taken = {"generator": config, "fit": {"steps": result.steps, "seeds": plan.seeds}}

@@ -80,7 +80,7 @@ def bench_stop(
         for picture in pictures:
             for seed in seeds:
                 case = make_case(picture, damage, crop, seed)
-                config, plan = settings_of(case.task, preset, sets, seed)
+                config, plan = settings_of(case.task, preset, sets, seed, crop)
                 plan = replace(plan, steps=steps or plan.steps, stop={"type": "fixed"}, rollback_db=None)
                 trajectory = follow(case, config, plan)
                 trajectories.append(trajectory)

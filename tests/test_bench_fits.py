@@ -1,0 +1,121 @@
+"""The benches of whole fits, on tiny ones: cases, stop criteria on a trajectory, the frontier, file to file."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from dipfast.bench.cases import make_case, parse_damage, settings_of
+from dipfast.bench.frontier import bench_frontier, nlm, parse_contender
+from dipfast.bench.image import bench_image
+from dipfast.bench.stop import bench_stop
+from dipfast.cli import app
+from dipfast.errors import UsageError
+from dipfast.metrics import psnr
+
+TINY = ("generator.channels=[8,8]", "fit.precision=fp32")
+
+
+@pytest.fixture
+def file(tmp_path: Any) -> str:
+    y, x = np.mgrid[0:48, 0:48] / 47
+    pixels = np.stack((x, y, 0.5 + 0.4 * np.sin(9 * x * y)), axis=-1)
+    path = tmp_path / "ramp.png"
+    Image.fromarray((255 * pixels).round().astype(np.uint8)).save(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("damage", ["gaussian:25", "poisson:30", "jpeg:10", "missing:0.5", "superres:4"])
+def test_a_case_is_damaged_alike_for_one_seed(file: str, damage: str) -> None:
+    one, again, other = (make_case(file, damage, 32, seed) for seed in (0, 0, 1))
+    assert one.clean.shape == (3, 32, 32)
+    assert np.array_equal(one.problem.target, again.problem.target)
+    assert damage.startswith(("jpeg", "superres")) or not np.array_equal(one.problem.target, other.problem.target)
+    assert psnr(one.problem.guide[0].numpy(), one.clean) < 45
+
+
+@pytest.mark.parametrize("word", ["gaussian", "gaussian:loud", "fog:3", ""])
+def test_a_damage_that_is_none_is_refused(word: str) -> None:
+    with pytest.raises(UsageError, match="--damage should be like gaussian:25"):
+        parse_damage(word)
+
+
+def test_a_crop_larger_than_the_picture_is_refused(file: str) -> None:
+    with pytest.raises(UsageError, match=r"--crop is 64, but .* is 48×48"):
+        make_case(file, "gaussian:25", 64, 0)
+
+
+def test_settings_are_the_presets_with_changes() -> None:
+    task = parse_damage("gaussian:25")[1]
+    config, plan = settings_of(task, "paper", ["generator.channels=[16,16]", "fit.steps=7"], seed=3, crop=32)
+    assert (tuple(config["channels"]), plan.steps, plan.seed, plan.optimizer["type"]) == ((16, 16), 7, 3, "adam")
+    with pytest.raises(UsageError, match=r"fit\.steps"):
+        settings_of(task, "fast", ["fit.steps=-1"], seed=0, crop=32)
+    with pytest.raises(UsageError, match="--crop should be a multiple of 32 and at least 64 for this net, is 32"):
+        settings_of(task, "paper", [], seed=0, crop=32)
+
+
+def test_every_criterion_is_held_against_the_peak_of_one_trajectory(file: str) -> None:
+    sets = (*TINY, "fit.average=auto")
+    result = bench_stop([file], ["gaussian:25", "missing:0.5"], crop=32, preset="fast", steps=40, sets=sets)
+    first, second = result["trajectories"]
+    assert set(first["chosen"]) == {"discrepancy", "ema-variance", "windowed-variance", "held-out", "all steps"}
+    assert "discrepancy" not in second["chosen"]  # nothing is known of the noise
+    for trajectory in result["trajectories"]:
+        for name, chosen in trajectory["chosen"].items():
+            assert 1 <= chosen["step"] <= 40
+            if name != "held-out":
+                assert chosen["psnr"] <= trajectory["peak"][0] + 1e-6
+        assert trajectory["chosen"]["all steps"]["psnr"] == trajectory["last"]
+        assert trajectory["peaks"]["auto"][0] == pytest.approx(trajectory["peak"][0], abs=1e-4)
+    row = next(r for r in result["criteria"] if (r["damage"], r["criterion"]) == ("gaussian:25", "all steps"))
+    assert row["distance_worst"] == pytest.approx(first["peak"][0] - first["last"])
+
+
+def test_contenders_are_read() -> None:
+    named = parse_contender("slow: paper fit.steps=9 generator.channels=[8,8]")
+    assert (named.name, named.preset, named.sets) == ("slow", "paper", ("fit.steps=9", "generator.channels=[8,8]"))
+    assert parse_contender("nlm").preset == "nlm"
+    for bad in ("quick", "nlm sigma=3", ""):
+        with pytest.raises(UsageError, match="--contender should be"):
+            parse_contender(bad)
+
+
+def test_the_frontier_has_a_row_for_every_fit_and_counts_its_operations(file: str) -> None:
+    texts = [f"a: fast fit.steps=4 {' '.join(TINY)}", f"b: fast fit.steps=8 {' '.join(TINY)}", "nlm"]
+    contenders = [parse_contender(text) for text in texts]
+    result = bench_frontier(contenders, [file], ["gaussian:25", "jpeg:10"], crop=32, weight_seeds=2)
+    assert [row["contender"] for row in result["rows"]] == ["a", "a", "b", "b", "nlm", "a", "a", "b", "b"]
+    a, b, other = result["summary"][:3]
+    assert b["flops"] == 2 * a["flops"] and (a["steps"], b["steps"]) == (4, 8)
+    assert a["spread"] is not None and "flops" not in other
+
+
+def test_nlm_removes_noise(file: str) -> None:
+    case = make_case(file, "gaussian:25", 32, 0)
+    observed = case.problem.target[0].numpy()
+    assert psnr(nlm(observed, 25 / 255), case.clean) > psnr(observed, case.clean) + 2
+
+
+def test_a_picture_is_timed_from_file_to_file_cold_and_warm(file: str) -> None:
+    result = bench_image(file, "fast", [*TINY, "fit.steps=2"], devices="cpu", repeats=2)
+    assert result["size"] == [48, 48] and len(result["warm"]) == 2 and result["steps"] == [2, 2, 2]
+    assert {"load", "setup", "fit", "save", "total"} <= set(result["cold"])
+    assert sum(fit["total"] for fit in (result["cold"], *result["warm"])) < result["wall_seconds"]
+
+
+@pytest.mark.parametrize(
+    "verb", [["stop", "--steps", "3"], ["frontier", "--contender", f"fast fit.steps=2 {' '.join(TINY)}"]]
+)
+def test_the_verbs_print_json_with_raw_samples(file: str, verb: list[str]) -> None:
+    sets = [word for text in TINY for word in ("--set", text)] if verb[0] == "stop" else []
+    done = CliRunner().invoke(app, ["bench", *verb, file, "--crop", "32", *sets, "--json"])
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert result["benchmark"] == verb[0] and result["machine"]["torch"]
+    assert result["trajectories" if verb[0] == "stop" else "rows"]
