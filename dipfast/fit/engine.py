@@ -33,7 +33,9 @@ Step = Callable[[], None]
 class State(Protocol):
     """What an engine must know of the buffers that a step changes."""
 
-    members: Sequence[Any]  # each with `forward`, which an engine may replace, and `random`
+    @property
+    def members(self) -> Sequence[Any]:
+        """Each with `forward`, which an engine may replace, and `random`."""
 
     def reset(self, seed: int) -> None: ...
 
