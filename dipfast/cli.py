@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dipfast.cli_bench import bench
-from dipfast.cli_export import bench_render, export, render
+from dipfast.cli_export import bench_render, export, render, variants
 from dipfast.cli_options import (
     AsJson,
     Asked,
@@ -47,6 +47,7 @@ app.add_typer(bench, name="bench")
 bench.command("render")(bench_render)
 app.command()(export)
 app.command()(render)
+app.command()(variants)
 
 
 @app.command()

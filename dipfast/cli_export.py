@@ -1,7 +1,8 @@
-"""The verbs that make something of fitted generators: export, render."""
+"""The verbs that make something of fitted generators: export, render, variants, bench render."""
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -122,6 +123,63 @@ def render(
         return
     for each in rendered:
         typer.echo(each.path)
+
+
+def variants(
+    target: Target,
+    spec: Annotated[
+        Path | None, typer.Option("--spec", metavar="variants.yaml", help="which; a few of each kind unless given")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option("--reference", metavar="PATH", help="the true image, or a folder of them")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="RUN/variants, or beside the generator")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Render each generator in many ways, measure them, and lay them out on a sheet."""
+    from dipfast.batch.ledger import dumps
+    from dipfast.export.targets import targets
+    from dipfast.files import write_atomic
+    from dipfast.image import Source, encode
+    from dipfast.report.sheet import sheet
+    from dipfast.variants import read_spec, subject, variants_of
+
+    asked, found = read_spec(spec), targets(target)
+    run, lone = found[0].run, found[0].generator.with_suffix(".variants")
+    folder = output or (lone if run is None else run.root / "variants")
+    pages: list[tuple[str, list[dict[str, Any]]]] = []
+    for each in found:
+        one = subject(each, reference)
+        rows = []
+        for variant in variants_of(one, asked):
+            png = encode(variant.pixels, Source("png", "gray" if len(variant.pixels) == 1 else "rgb", 8), "png")
+            path = folder / one.id / f"{re.sub('[^a-z0-9.×]+', '-', variant.name)}.png"
+            write_atomic(path, png)
+            rows.append(variant.as_json() | {"picture": str(path.relative_to(folder)), "png": png})
+        pages.append((one.id, rows))
+    plain = {id: [{k: v for k, v in row.items() if k != "png"} for row in rows] for id, rows in pages}
+    write_atomic(folder / "variants.json", dumps(plain))
+    write_atomic(folder / "variants.html", sheet(f"dipfast variants: {target.resolve().name}", pages).encode())
+    if as_json:
+        print_json(plain)
+        return
+    for id, rows in plain.items():
+        _print_variants(id, rows)
+    typer.echo(folder / "variants.html")
+
+
+def _print_variants(id: str, rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    from dipfast.text import number
+
+    table = Table("variant", "PSNR", "SSIM", "PSNR ref.", "SSIM ref.", "sharpness", "ms", title=id)
+    digits = {"psnr": 2, "ssim": 4, "psnr_reference": 2, "ssim_reference": 4, "sharpness": 2, "ms": 1}
+    for row in rows:
+        table.add_row(row["name"], *(number(row[key], places) for key, places in digits.items()))
+    console().print(table)
 
 
 def bench_render(

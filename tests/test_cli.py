@@ -24,6 +24,7 @@ FLAGS = {
     "report": "run compare",
     "export": "target formats precision min_psnr bake_latent output as_json",
     "render": "target backend output precision provider as_json",
+    "variants": "target spec reference output as_json",
     "demo": "folder",
     "bench": "",
     "doctor": "as_json",

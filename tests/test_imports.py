@@ -52,6 +52,18 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"text", "batch.ledger", "batch.run", "metrics", "image", "errors", "files", "report"},
     "export": {"generators", "kernels.ops", "shapes", "batch.ledger", "files", "errors", "export"},
     "render": {"image", "generators", "errors", "export"},
+    "variants": {
+        "manifest",
+        "image",
+        "generators",
+        "errors",
+        "export",
+        "files",
+        "metrics",
+        "render",
+        "samples",
+        "batch.restore",
+    },
     "rerender": {"image", "errors", "export", "files", "metrics", "render", "samples", "batch.restore"},
     "demo": {"image", "tasks", "samples", "errors", "files"},
     "bench": {

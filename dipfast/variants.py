@@ -1,0 +1,232 @@
+"""Many renders of one generator, measured: jitter of the latent, precisions, backends, sizes, blends with the input.
+
+A variant is measured against the fit (the picture that the run kept, or the render in float32 of a lone generator),
+and against a reference where there is one. Sizes are rendered by the network itself, with the statistics of the
+resized latent's own picture, and measured when brought back to the fit's size.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+from torch.nn import functional as F
+
+from dipfast import generators
+from dipfast.batch.restore import observe, pose
+from dipfast.errors import UsageError
+from dipfast.export.targets import Target
+from dipfast.files import sha256_of
+from dipfast.image import cut, read
+from dipfast.manifest import yaml
+from dipfast.metrics import psnr, ssim
+from dipfast.render import FittedGenerator, kept, load, renderer
+from dipfast.samples import locate
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Spec(BaseModel):
+    """What `variants.yaml` may say; every list may be empty."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    version: Literal[1] = 1
+    jitter: tuple[Annotated[float, Field(gt=0, le=10)], ...] = (0.02, 0.05, 0.1)  # deviation of what the latent gains
+    renders: Annotated[int, Field(ge=2, le=1000)] = 8  # of each strength
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")  # on torch
+    backends: tuple[Literal["onnxruntime", "tensorrt"], ...] = ("onnxruntime",)  # each in fp32 and fp16
+    sizes: tuple[Annotated[float, Field(ge=0.1, le=8)], ...] = (0.5, 2.0)  # factors on the sides
+    blend: tuple[Share, ...] = (0.25, 0.5)  # share of the damaged input; only for generators of a run
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One picture [C, H, W] in [0, 1] and what was measured. ``deviation``: mean over pixels of K renders' own."""
+
+    name: str
+    pixels: np.ndarray
+    ms: float | None
+    psnr: float | None  # to the fit; None where equal
+    ssim: float | None
+    psnr_reference: float | None
+    ssim_reference: float | None
+    sharpness: float  # mean |Laplacian|, in 8-bit units
+    deviation: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "pixels"} | {
+            "height": self.pixels.shape[1],
+            "width": self.pixels.shape[2],
+        }
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A generator with the picture that it was fitted for, what it was before, and the truth where it is known."""
+
+    id: str
+    generator: FittedGenerator
+    fit: np.ndarray  # [C, H, W]
+    before: np.ndarray | None
+    reference: np.ndarray | None
+
+
+def read_spec(path: Path | None) -> Spec:
+    """The spec in a file, or the default one. Raises UsageError with place and rule."""
+    if path is None:
+        return Spec()
+    try:
+        tree = yaml.load(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"--spec {path}: cannot be read ({error.strerror or error})") from None
+    if tree.flaws:
+        flaw = tree.flaws[0]
+        raise UsageError(f"{path}:{flaw.mark.line}:{flaw.mark.column}: {flaw.text}")
+    try:
+        return Spec.model_validate({} if tree.data is None else tree.data)
+    except ValidationError as error:
+        lines = (f"{path}: {'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in error.errors())
+        raise UsageError("\n".join(lines)) from None
+
+
+def subject(target: Target, reference: Path | None = None) -> Subject:
+    """What `variants_of` works on. Raises UsageError for a reference of another size."""
+    generator = load(target.generator)
+    if target.run is None or target.record is None:
+        fit, before, clean = kept(generator.output("fp32"), generator.card.size), None, None
+        name = target.generator.name
+    else:
+        name = target.record["output"]["paths"][0]
+        fit = read(target.run.images / name).pixels
+        before, clean = _seen(target)
+    if reference is not None:
+        path = reference / name if reference.is_dir() else reference
+        clean = read(path).pixels
+        if clean.shape != fit.shape:
+            raise UsageError(f"--reference {path}: should be {list(fit.shape)}, is {list(clean.shape)}")
+    return Subject(generator.card.id or target.generator.stem, generator, fit, before, clean)
+
+
+def _seen(target: Target) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """What the fit saw, at the size of its picture, and the truth where a `degrade` section had it."""
+    assert target.record is not None
+    settings, given = target.record["settings"], target.record["input"]
+    path = Path(str(locate(given["path"])))
+    if not path.is_file() or sha256_of(path) != given["sha256"]:
+        return None, None
+    mask = given.get("mask")
+    observation = observe(settings, read(path), None if mask is None else read(mask), None)
+    scale = settings["task"].get("scale", 1)
+    size = tuple(side * scale for side in observation.observed.shape[1:])
+    return cut(pose(settings, observation).guide[0].numpy(), *size), observation.clean
+
+
+def variants_of(one: Subject, spec: Spec) -> Iterator[Variant]:
+    """Render and measure every variant of ``spec``, the fit itself first. Raises MachineError for a missing backend."""
+    yield _measured(one, "fit", one.fit, None)
+    for precision in spec.precisions:
+        yield _backend(one, "torch", precision)
+    for backend in spec.backends:
+        yield _backend(one, backend, "fp32")
+        yield _backend(one, backend, "fp16")
+    for strength in spec.jitter:
+        yield _jittered(one, strength, spec.renders, spec.seed)
+    for factor in spec.sizes:
+        yield _resized(one, factor)
+    if one.before is not None:
+        for share in spec.blend:
+            mixed = share * one.before + (1 - share) * one.fit
+            yield _measured(one, f"blend {share:g} of the input", mixed.astype(np.float32), None)
+
+
+def _backend(one: Subject, backend: str, precision: str) -> Variant:
+    run = renderer(backend, precision, "cpu").prepare(one.generator)
+    picture, ms = _clocked(run)
+    return _measured(one, f"{backend} {precision}", kept(picture, one.generator.card.size), ms)
+
+
+def _jittered(one: Subject, strength: float, renders: int, seed: int) -> Variant:
+    """The mean of ``renders`` pictures, each with white noise on the latent, as the fit has it in its steps."""
+    rng = torch.Generator().manual_seed(seed)
+    latent = one.generator.latent
+    pictures, times = [], []
+    for _ in range(renders):
+        noisy = latent + strength * torch.randn(latent.shape, generator=rng)
+        picture, ms = _clocked(partial(one.generator.output, "fp32", noisy))
+        pictures.append(kept(picture, one.generator.card.size))
+        times.append(ms)
+    stack = np.stack(pictures)
+    deviation = float(stack.std(0).mean())
+    name = f"jitter {strength:g}, mean of {renders}"
+    return _measured(one, name, stack.mean(0), float(np.median(times)), deviation)
+
+
+def _resized(one: Subject, factor: float) -> Variant:
+    """The network at another size: as near to ``factor`` as its scales allow."""
+    card = one.generator.card
+    step, least = generators.multiple(card.generator), generators.smallest_side(card.generator)
+    sides = [max(least, round(side * factor / step) * step) for side in card.padded]
+    latent = resized_latent(one.generator, sides[0], sides[1])
+    picture, ms = _clocked(lambda: one.generator.output("fp32", latent))
+    size = tuple(max(1, round(side * new / old)) for side, new, old in zip(card.size, sides, card.padded, strict=True))
+    return _measured(one, f"size {size[1]}×{size[0]}", kept(picture, size), ms)  # type: ignore[arg-type]
+
+
+def resized_latent(generator: FittedGenerator, height: int, width: int) -> Tensor:
+    """The latent [1, D, height, width]: coordinates are made anew, noise and images interpolated."""
+    config = generator.card.generator["input"]
+    if config["type"] in ("meshgrid", "fourier"):
+        return generators.make_latent(config, height, width, generator.card.latent_seed, torch.empty(0))
+    return F.interpolate(generator.latent, (height, width), mode="bilinear", antialias=True)
+
+
+def _clocked(run: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
+    start = time.perf_counter()
+    picture = run()
+    return picture, 1e3 * (time.perf_counter() - start)
+
+
+def _measured(one: Subject, name: str, pixels: np.ndarray, ms: float | None, deviation: float | None = None) -> Variant:
+    same = _sized(pixels, one.fit.shape[1:])
+    reference = one.reference
+    return Variant(
+        name,
+        pixels,
+        None if ms is None else round(ms, 3),
+        _rounded(psnr(same, one.fit)),
+        _rounded(ssim(same, one.fit)),
+        None if reference is None else _rounded(psnr(same, reference)),
+        None if reference is None else _rounded(ssim(same, reference)),
+        round(sharpness(pixels), 3),
+        None if deviation is None else round(255 * deviation, 4),
+    )
+
+
+def _sized(pixels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    if pixels.shape[1:] == size:
+        return pixels
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels))[None]
+    return F.interpolate(tensor, size, mode="bicubic", antialias=True)[0].clamp(0, 1).numpy()
+
+
+def sharpness(pixels: np.ndarray) -> float:
+    """Mean |Laplacian| over pixels and channels of [C, H, W] in [0, 1], in 8-bit units; 0 for fewer than 3 rows."""
+    if min(pixels.shape[1:]) < 3:
+        return 0.0
+    middle = pixels[:, 1:-1, 1:-1]
+    around = pixels[:, :-2, 1:-1] + pixels[:, 2:, 1:-1] + pixels[:, 1:-1, :-2] + pixels[:, 1:-1, 2:]
+    return float(255 * np.abs(4 * middle - around).mean())
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else round(value, 4)

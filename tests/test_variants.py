@@ -1,0 +1,134 @@
+"""Variants: what each kind renders, what it is measured against, and the sheet."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_export_onnx import fitted
+
+import dipfast
+from dipfast import generators
+from dipfast.cli import main
+from dipfast.export.targets import Target
+from dipfast.image import Source, write
+from dipfast.render import FittedGenerator
+from dipfast.variants import Spec, resized_latent, sharpness, subject, variants_of
+
+NOTHING: dict[str, Any] = {"jitter": [], "precisions": [], "backends": [], "sizes": [], "blend": []}
+
+
+@pytest.fixture
+def lone(tmp_path: Path) -> Path:
+    path = tmp_path / "g.safetensors"
+    path.write_bytes(generators.to_bytes(*fitted()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture that was damaged, so that its truth is known."""
+    folder = tmp_path_factory.mktemp("in")
+    pixels = np.random.default_rng(0).random((3, 32, 32), np.float32)
+    write(folder / "a.png", pixels, Source("png", "rgb", 8))
+    sets = ("generator.channels=[8, 8]", "generator.input.depth=4", "fit.steps=4", "fit.precision=fp32")
+    damage = ("degrade.type=gaussian", "degrade.sigma=25")
+    dipfast.run(folder, folder.parent / "run", workers=1, sets=(*sets, *damage))
+    return folder.parent / "run"
+
+
+def measured(path: Path, **spec: Any) -> dict[str, Any]:
+    return {v.name: v for v in variants_of(subject(Target(path)), Spec(**{**NOTHING, **spec}))}
+
+
+def test_precisions_and_backends_agree_as_far_as_they_can(lone: Path) -> None:
+    found = measured(lone, precisions=["fp32", "bf16"], backends=["onnxruntime"])
+    assert found["torch fp32"].psnr is None  # it is the fit itself
+    assert found["onnxruntime fp32"].psnr is None or found["onnxruntime fp32"].psnr > 80
+    assert 30 < found["torch bf16"].psnr < found["onnxruntime fp16"].psnr
+
+
+def test_stronger_jitter_is_further_from_the_fit_and_less_sure(lone: Path) -> None:
+    found = measured(lone, jitter=[0.01, 0.2], renders=4)
+    weak, strong = found["jitter 0.01, mean of 4"], found["jitter 0.2, mean of 4"]
+    assert weak.psnr > strong.psnr and 0 < weak.deviation < strong.deviation
+    again = measured(lone, jitter=[0.01], renders=4)["jitter 0.01, mean of 4"]
+    np.testing.assert_array_equal(again.pixels, weak.pixels)
+
+
+def test_sizes_are_rendered_and_measured_at_the_fits(lone: Path) -> None:
+    found = measured(lone, sizes=[0.5, 2])
+    assert {name: v.pixels.shape for name, v in found.items() if name != "fit"} == {
+        "size 14×11": (3, 11, 14),
+        "size 58×44": (3, 44, 58),
+    }
+    assert all(np.isfinite(v.psnr) for name, v in found.items() if name != "fit")
+
+
+@pytest.mark.parametrize("kind", [{"type": "meshgrid"}, {"type": "fourier", "frequencies": 2}, {"type": "image"}])
+def test_every_latent_can_be_resized(kind: dict[str, Any]) -> None:
+    one = FittedGenerator(*fitted(input=kind))
+    latent = resized_latent(one, 48, 64)
+    assert latent.shape == (1, one.latent.shape[1], 48, 64)
+    assert one.output("fp32", latent).shape == (3, 48, 64)
+    assert torch.allclose(resized_latent(one, 24, 32), one.latent, atol=1e-5)
+
+
+def test_sharpness_is_that_of_edges() -> None:
+    flat, edge = np.full((1, 8, 8), 0.5, np.float32), np.zeros((1, 8, 8), np.float32)
+    edge[:, :, 4:] = 1
+    assert sharpness(flat) == 0 < sharpness(edge) == pytest.approx(255 / 3)
+
+
+def test_a_run_is_measured_against_its_truth_and_blended_with_its_input(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = tmp_path / "variants.yaml"
+    spec.write_text("version: 1\njitter: [0.05]\nrenders: 2\nbackends: []\nsizes: []\nblend: [0.5]\n")
+    assert main(["variants", str(run), "--spec", str(spec), "--json"]) == 0
+    (rows,) = json.loads(capsys.readouterr().out).values()
+    names = [row["name"] for row in rows]
+    assert names == ["fit", "torch fp32", "torch bf16", "jitter 0.05, mean of 2", "blend 0.5 of the input"]
+    assert all(row["psnr_reference"] > 0 and row["sharpness"] > 0 for row in rows)
+    assert rows[-1]["psnr_reference"] > rows[0]["psnr_reference"]  # four steps fit next to nothing
+    page = (run / "variants" / "variants.html").read_text()
+    assert (
+        page.count('<img src="data:image/png') == len(rows)
+        and "<script" not in page
+        and "http" not in page.split("<style>")[0].replace("http-equiv", "")
+    )
+    assert all((run / "variants" / row["picture"]).is_file() for row in rows)
+    assert json.loads((run / "variants" / "variants.json").read_text())
+
+
+def test_the_verb_prints_a_table(lone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = tmp_path / "v.yaml"
+    spec.write_text("{backends: [], sizes: [], jitter: []}")
+    assert main(["variants", str(lone), "--spec", str(spec)]) == 0
+    out = capsys.readouterr().out
+    assert "torch bf16" in out and out.rstrip().endswith("variants.html")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("jitter: [-1]", "jitter.0: Input should be greater than 0"),
+        ("jiter: [1]", "jiter: Extra inputs are not permitted"),
+        ("renders: 1", "renders: Input should be greater than or equal to 2"),
+        ("backends: [onyx]", "backends.0: Input should be 'onnxruntime' or 'tensorrt'"),
+        ("sizes: [1]\nsizes: [2]", "v.yaml:2:1"),
+        ("- 1", "it: Input should be"),
+    ],
+)
+def test_a_wrong_spec_is_one_line(
+    text: str, message: str, lone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = tmp_path / "v.yaml"
+    spec.write_text(text)
+    assert main(["variants", str(lone), "--spec", str(spec)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not (tmp_path / "g.variants").exists()
