@@ -58,9 +58,10 @@ def program(settings: Mapping[str, Any]) -> str:
 
 
 def fit_flops(settings: Mapping[str, Any], padded: tuple[int, int, int]) -> float:
-    """Operations of a fit at its most steps; the backward pass counts twice the forward one."""
+    """Operations of a fit at its most steps, over all its seeds; the backward pass counts twice the forward one."""
     channels, height, width = padded
-    return 3 * forward_flops(settings["generator"], channels, height * width) * settings["fit"]["steps"]
+    steps = settings["fit"]["steps"] * settings["fit"]["seeds"]
+    return 3 * forward_flops(settings["generator"], channels, height * width) * steps
 
 
 def forward_flops(generator: Mapping[str, Any], image_channels: int, pixels: int) -> float:
@@ -80,7 +81,7 @@ def parameter_count(generator: Mapping[str, Any], image_channels: int) -> int:
 
 def _convolutions(generator: Mapping[str, Any], image_channels: int) -> Iterator[tuple[float, int, int]]:
     """Of each convolution: its output's pixels as a share of the picture's, its weights, its output channels."""
-    down, up, skip, size_down, size_up, _ = per_scale(generator)
+    down, up, skip, size_down, size_up, mode = per_scale(generator)
     inputs = latent_channels(generator["input"], image_channels)
     for i, width in enumerate(down):
         full, half = 1 / 4**i, 1 / 4 ** (i + 1)
@@ -89,11 +90,19 @@ def _convolutions(generator: Mapping[str, Any], image_channels: int) -> Iterator
             yield full, inputs * skip[i] * generator["kernel_skip"] ** 2, skip[i]
         yield half if generator["downsample"] == "stride" else full, inputs * width * size_down[i] ** 2, width
         yield half, width**2 * size_down[i] ** 2, width
-        yield full, (deeper + skip[i]) * up[i] * size_up[i] ** 2, up[i]
+        in_phases = mode[i] == "nearest" and size_up[i] == 3 and generator["pad"] != "zero"
+        share = full * (_phase_share(deeper, skip[i]) if in_phases else 1)
+        yield share, (deeper + skip[i]) * up[i] * size_up[i] ** 2, up[i]
         if generator["pointwise_up"]:
             yield full, up[i] ** 2, up[i]
         inputs = width
     yield 1.0, up[0] * image_channels, image_channels
+
+
+def _phase_share(coarse: int, skips: int) -> float:
+    """Operations of `kernels.reference.nearest_conv` over those of the 3x3 convolution that it replaces."""
+    beside = 16 / 9 if 4 * skips <= coarse else 1
+    return (coarse * 4 / 9 + skips * beside) / (coarse + skips)
 
 
 def predicted_seconds(job: Job, kind: str, threads: int, precision: str) -> float:
@@ -110,10 +119,11 @@ def predicted_bytes(job: Job) -> int:
     channels, height, width = job.padded
     generator = job.settings["generator"]
     down, up, skip, *_ = per_scale(generator)
-    activations = sum((3 * up[i] + 2 * skip[i] + down[i] / 2) / 4**i for i in range(len(up)))
-    images = LATENT_COPIES * latent_channels(generator["input"], channels) + IMAGE_COPIES * channels
+    seeds = job.settings["fit"]["seeds"]
+    activations = seeds * sum((3 * up[i] + 2 * skip[i] + down[i] / 2) / 4**i for i in range(len(up)))
+    images = LATENT_COPIES * seeds * latent_channels(generator["input"], channels) + IMAGE_COPIES * channels
     elements = height * width * (ACTIVATION_COPIES * activations + images)
-    return int(4 * (elements + PARAMETER_COPIES * parameter_count(generator, channels)))
+    return int(4 * (elements + PARAMETER_COPIES * seeds * parameter_count(generator, channels)))
 
 
 class Queue:
