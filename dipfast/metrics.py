@@ -80,12 +80,13 @@ def calibration_scale(
     deviation: np.ndarray,  # [C, H, W]
     reference: np.ndarray,  # [C, H, W]
 ) -> float | None:
-    """The factor on the deviation at which the errors are most likely, were they normal: Laves et al., MIDL 2020.
+    """The factor on the deviation that makes its mean square that of the errors. None where no pixel has a deviation.
 
-    sqrt mean (error / deviation)^2. None where no pixel has a deviation.
+    The most likely factor were errors normal, sqrt mean (error / deviation)^2, follows the few pixels of the smallest
+    deviation and differs more from image to image (LOG.md).
     """
     errors, deviations = predicted(image, deviation, reference)
-    return _rms(errors / deviations) if len(errors) else None
+    return _rms(errors) / _rms(deviations) if len(errors) else None
 
 
 def predicted(image: np.ndarray, deviation: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
