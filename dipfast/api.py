@@ -150,6 +150,7 @@ def run(
     sets: tuple[str, ...] = (),
     shard: Shard | None = None,
     on_event: Callable[[dict[str, Any]], None] = lambda event: None,
+    export: bool = True,
 ) -> RunResult:
     """Run a manifest, folder, glob or one image into the folder ``output``, and write its summary and report.
 
@@ -157,7 +158,10 @@ def run(
     call again does only what is not done; ``shard`` (I, N) is part I of N of the items; shards may share a folder.
     Workers are spawned processes: in a script, call this under ``if __name__ == "__main__":``.
 
-    Raises ManifestError, UsageError, NothingMatchedError, MachineError; a failed item is a row of the result.
+    Last come the models that the manifest's `export` section asks for, unless ``export`` is False.
+
+    Raises ManifestError, UsageError, NothingMatchedError, MachineError; a failed item is a row of the result. Raises
+    GateError for models that miss `export.min_psnr`, with everything else written.
     """
     manifest = source if isinstance(source, Manifest) else load_manifest(os.fspath(source), sets=sets)
     folder = RunFolder(output_folder(manifest, output))
@@ -176,7 +180,19 @@ def run(
         before = result.already_done + len(rows) - len(result.rows)
         summary = write_summary(folder, rows, result.seconds, already_done=before)
         write_report(folder, rows, summary, html=manifest.report.html)
+    if export:
+        write_models(manifest, result)
     return result
+
+
+def write_models(manifest: Manifest, result: RunResult) -> int:
+    """Export what a run has done, as its manifest asks. Returns how many models were written. Raises GateError."""
+    asked = manifest.export
+    if not asked.formats or not any(row.status == "done" for row in result.rows):
+        return 0
+    from dipfast.export.several import export_run
+
+    return len(export_run(result.folder.root, asked.formats, asked.precision, asked.min_psnr))
 
 
 def output_folder(manifest: Manifest, output: str | os.PathLike[str] | None) -> Path:

@@ -236,7 +236,10 @@ def _run(asked: Asked, resume: str, max_failures: str | None, progress: str) -> 
     ready(manifest, asked.devices, asked.workers)  # what is wrong is said alone
     _say(progress, _opening(manifest, folder))
     if manifest.export.formats:
-        _say(progress, "export: this version exports nothing; the fitted generators are kept in generators/")
+        from dipfast.export.several import ready as ready_to_export
+
+        ready_to_export(manifest.export.formats, manifest.export.precision)
+    _say(progress, _opening(manifest, folder))
     with make_progress(str(progress)) as show:
         result = api.run(
             asked.manifest,
@@ -246,9 +249,12 @@ def _run(asked: Asked, resume: str, max_failures: str | None, progress: str) -> 
             shard=asked.shard,
             resume=str(resume),  # type: ignore[arg-type]
             max_failures=allowed,
+            export=False,
             on_event=show,
         )
     print_summary(summarize(result.rows, result.seconds, already_done=result.already_done), console())
+    if manifest.export.formats and result.signal is None:
+        _say(progress, f"models: {api.write_models(manifest, result)} written to {result.folder.root / 'export'}")
     _say(progress, _closing(result))
     return result
 

@@ -41,24 +41,17 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write fitted generators as models that need nothing of dipfast, each proved against PyTorch."""
-    from dipfast.export.save import export_onnx, export_tensorrt
+    from dipfast.export.several import export as write
     from dipfast.export.targets import targets
-    from dipfast.export.tensorrt import TensorRTRenderer
 
-    names = _formats(formats)
-    engines = TensorRTRenderer(precision) if "tensorrt" in names else None
-    reports: list[dict[str, Any]] = []
-    missed = []
-    for one in targets(target):
-        folder = output or one.folder
-        options: dict[str, Any] = {"precision": precision, "bake_latent": bake_latent, "record": one.record}
-        try:
-            if "onnx" in names:
-                reports.append(export_onnx(one.generator, folder, min_psnr=min_psnr, **options))
-            if engines is not None:
-                reports.append(export_tensorrt(one.generator, folder, engines, min_psnr=min_psnr))
-        except GateError as error:
-            missed.append(str(error))
+    reports, missed = write(
+        targets(target),
+        _formats(formats),
+        precision=precision,
+        min_psnr=min_psnr,
+        bake_latent=bake_latent,
+        output=output,
+    )
     if as_json:
         print_json(reports)
     elif reports:

@@ -19,6 +19,7 @@ from dipfast.export.fold import freeze
 from dipfast.export.onnx import digest, metadata, to_onnx, verified
 from dipfast.export.providers import Session
 from dipfast.export.save import export_onnx, load_model, report_path
+from dipfast.image import Source, write
 
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -267,3 +268,37 @@ def test_the_verb_says_what_it_wrote(stored: Path, tmp_path: Path, capsys: pytes
     assert Path(report["path"]).is_file()
     assert main(["export", str(stored)]) == 0
     assert "0123456789abcdef.onnx" in capsys.readouterr().out.replace("\n", "")
+
+
+MANIFEST = """\
+version: 1
+defaults:
+  fit: {{steps: 3, precision: fp32}}
+  generator: {{channels: [8, 8], input: {{type: noise, depth: 4}}}}
+items: ["*.png"]
+export: {{formats: [onnx], precision: fp16, min_psnr: {least}}}
+"""
+
+
+def test_a_manifest_asks_for_models_once(
+    tmp_path: Path, picture: np.ndarray, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "a.png", picture, Source("png", "rgb", 8))
+    manifest = tmp_path / "m.yaml"
+    command = ["run", str(manifest), "-o", str(tmp_path / "run"), "--workers", "1", "--progress", "plain"]
+    manifest.write_text(MANIFEST.format(least=40))
+    assert main(command) == 0
+    (model,) = (tmp_path / "run" / "export").glob("*.fp16.onnx")
+    assert load_model(model)[1]["precision"] == "fp16"
+    assert json.loads(report_path(model).read_bytes())["kept_picture_db"] > 0
+    before = model.stat().st_mtime_ns
+    assert main(command) == 0
+    assert model.stat().st_mtime_ns == before
+    capsys.readouterr()
+    manifest.write_text(MANIFEST.format(least=300))
+    assert main(command) == 6
+    assert "where 300 dB are asked for" in capsys.readouterr().err
+    assert not model.exists()
+    manifest.write_text(MANIFEST.format(least=40).replace("[onnx]", "[tensorrt]"))
+    assert main([*command[:3], str(tmp_path / "other")]) == 5
+    assert "TensorRT is not installed" in capsys.readouterr().err and not (tmp_path / "other").exists()

@@ -93,6 +93,7 @@ ALLOWED: dict[str, set[str]] = {
         "batch.restore",
         "batch.run",
         "errors",
+        "export",
         "generators",
         "image",
         "manifest",

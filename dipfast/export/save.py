@@ -18,7 +18,7 @@ from dipfast.export import parity
 from dipfast.export.onnx import metadata, to_onnx, verified
 from dipfast.export.providers import Session
 from dipfast.export.tensorrt import TensorRTRenderer
-from dipfast.files import write_atomic
+from dipfast.files import sha256_of, write_atomic
 from dipfast.generators import from_file
 
 Report = dict[str, Any]
@@ -59,6 +59,8 @@ def export_onnx(
         "opset": metadata(model)["opset"],
         "operators": sorted({node.op_type for node in model.graph.node}),
         "provider": session.provider,
+        "generator_sha256": sha256_of(generator),
+        "baked_latent": bake_latent,
         "against": "the generator in PyTorch, float32",
         **found,
         "min_psnr": least,
