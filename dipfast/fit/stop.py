@@ -83,9 +83,12 @@ class Valley(Fixed):
         self.lowest = torch.full_like(self.value, torch.inf)
         self.highest = torch.zeros_like(self.value)
 
-    def _descend(self, step: Tensor, picture: Tensor) -> None:
+    def _descend(self, step: Tensor, picture: Tensor, early: Tensor | None = None) -> None:
+        """Look at ``value``; ``early`` (0-D bool): whether a minimum would not count yet."""
         torch.maximum(self.highest, self.value, out=self.highest)
-        early = (step < self.min_steps) | (torch.minimum(self.value, self.lowest) > self.begun * self.highest)
+        if early is None:
+            early = torch.minimum(self.value, self.lowest) > self.begun * self.highest
+        early = early | (step < self.min_steps)
         better = (self.value < self.lowest) & ~early & ~self.done
         self._keep(better | early, step, picture)
         torch.where(better, self.value, self.lowest, out=self.lowest)
@@ -163,7 +166,8 @@ class HeldOut(Valley):
     """A share of the observed pixels is kept from the fit; the error of the averaged picture there has a valley.
 
     Self-validation without a second network. Where the noise of a pixel says nothing of its neighbours', the error is
-    the true one plus a constant, in expectation.
+    the true one plus a constant, in expectation. Where the task knows its noise, a minimum counts only once the
+    picture's residual is down to it: until then the fit has structure to learn, however its error may wave.
     """
 
     what = "the error at the pixels held out"
@@ -178,9 +182,11 @@ class HeldOut(Valley):
         return torch.where(self.held, target, prediction)
 
     def update(self, step: Tensor, output: Tensor, picture: Tensor, loss: Tensor) -> None:
-        errors = (self.problem.operator(picture) - self.problem.target).square() * self.held
-        self.value.copy_(errors.sum() / (self.held.sum() * errors.shape[1]).clamp_min(1))
-        self._descend(step, picture)
+        prediction, expected = self.problem.operator(picture), self.problem.expected_residual
+        errors = (prediction - self.problem.target).square()
+        self.value.copy_((errors * self.held).sum() / (self.held.sum() * errors.shape[1]).clamp_min(1))
+        reached = None if expected is None else torch.isfinite(self.lowest) | (errors.mean() <= expected(prediction))
+        self._descend(step, picture, None if reached is None else ~reached)
 
     def reset(self, seed: int) -> None:
         super().reset(seed)

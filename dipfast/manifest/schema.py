@@ -389,6 +389,9 @@ class HeldOutStop(ValleyStop):
     """Keep some observed pixels from the fit and stop when the error there rises."""
 
     type: Literal["held-out"]
+    patience: Patience = Field(
+        default=0.1, description="stop when the minimum is this share of its own step behind, and min_steps more"
+    )
     share: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.05, description="of the observed pixels")
 
 
