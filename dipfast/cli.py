@@ -234,7 +234,6 @@ def _run(asked: Asked, resume: str, max_failures: str | None, progress: str) -> 
     folder = api.output_folder(manifest, asked.output)
     allowed = _max_failures(max_failures, len(manifest.items))
     ready(manifest, asked.devices, asked.workers)  # what is wrong is said alone
-    _say(progress, _opening(manifest, folder))
     if manifest.export.formats:
         from dipfast.export.several import ready as ready_to_export
 
@@ -249,13 +248,13 @@ def _run(asked: Asked, resume: str, max_failures: str | None, progress: str) -> 
             shard=asked.shard,
             resume=str(resume),  # type: ignore[arg-type]
             max_failures=allowed,
-            export=False,
             on_event=show,
+            export=False,
         )
     print_summary(summarize(result.rows, result.seconds, already_done=result.already_done), console())
+    _say(progress, _closing(result))
     if manifest.export.formats and result.signal is None:
         _say(progress, f"models: {api.write_models(manifest, result)} written to {result.folder.root / 'export'}")
-    _say(progress, _closing(result))
     return result
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dipfast.fit.loop import Cancelled
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
 
-SHARE = 0.055  # of the fit's steps
+SHARE = 0.05  # of the fit's steps
 LEARNING_RATE = 6e-3  # falls to zero over the distillation
 MUON = {"type": "muon", "momentum": 0.7, "newton_schulz_steps": 3}
 
