@@ -45,7 +45,7 @@ class Spec(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")  # on torch
     backends: tuple[Literal["onnxruntime", "tensorrt"], ...] = ("onnxruntime",)  # each in fp32 and fp16
-    sizes: tuple[Annotated[float, Field(ge=0.1, le=8)], ...] = (0.5, 2.0)  # factors on the sides
+    sizes: tuple[Annotated[float, Field(ge=0.1, le=8)], ...] = ()  # factors on the sides; not for latents of noise
     blend: tuple[Share, ...] = (0.25, 0.5)  # share of the damaged input; only for generators of a run
 
 
@@ -132,7 +132,12 @@ def _seen(target: Target) -> tuple[np.ndarray | None, np.ndarray | None]:
 
 
 def variants_of(one: Subject, spec: Spec) -> Iterator[Variant]:
-    """Render and measure every variant of ``spec``, the fit itself first. Raises MachineError for a missing backend."""
+    """Render and measure every variant of ``spec``, the fit itself first.
+
+    Raises MachineError for a backend that is not here, UsageError for sizes of a latent that has no other.
+    """
+    if spec.sizes and one.generator.card.generator["input"]["type"] == "noise":
+        raise UsageError(f"sizes: {one.id} has a latent of noise, which shows another picture at another size")
     yield _measured(one, "fit", one.fit, None)
     for precision in spec.precisions:
         yield _backend(one, "torch", precision)
@@ -183,7 +188,7 @@ def _resized(one: Subject, factor: float) -> Variant:
 
 
 def resized_latent(generator: FittedGenerator, height: int, width: int) -> Tensor:
-    """The latent [1, D, height, width]: coordinates are made anew, noise and images interpolated."""
+    """The latent [1, D, height, width]: coordinates are made anew, an image is interpolated."""
     config = generator.card.generator["input"]
     if config["type"] in ("meshgrid", "fourier"):
         return generators.make_latent(config, height, width, generator.card.latent_seed, torch.empty(0))

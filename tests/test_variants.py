@@ -60,8 +60,10 @@ def test_stronger_jitter_is_further_from_the_fit_and_less_sure(lone: Path) -> No
     np.testing.assert_array_equal(again.pixels, weak.pixels)
 
 
-def test_sizes_are_rendered_and_measured_at_the_fits(lone: Path) -> None:
-    found = measured(lone, sizes=[0.5, 2])
+def test_sizes_are_rendered_and_measured_at_the_fits(tmp_path: Path) -> None:
+    path = tmp_path / "mesh.safetensors"
+    path.write_bytes(generators.to_bytes(*fitted(input={"type": "meshgrid"})))
+    found = measured(path, sizes=[0.5, 2])
     assert {name: v.pixels.shape for name, v in found.items() if name != "fit"} == {
         "size 14×11": (3, 11, 14),
         "size 58×44": (3, 44, 58),
@@ -122,6 +124,7 @@ def test_the_verb_prints_a_table(lone: Path, tmp_path: Path, capsys: pytest.Capt
         ("backends: [onyx]", "backends.0: Input should be 'onnxruntime' or 'tensorrt'"),
         ("sizes: [1]\nsizes: [2]", "v.yaml:2:1"),
         ("- 1", "it: Input should be"),
+        ("sizes: [2]", "sizes: 0123456789abcdef has a latent of noise"),
     ],
 )
 def test_a_wrong_spec_is_one_line(
