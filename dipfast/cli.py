@@ -43,11 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(bench, name="bench")
 bench.command("render")(bench_render)
-app.command()(export)
-app.command()(render)
-app.command()(variants)
 
 
 @app.command()
@@ -299,6 +295,12 @@ def _print_plan(asked: Asked, as_json: bool) -> None:
 def _say(progress: str, text: str) -> None:
     if progress not in ("none", "json"):
         print(text, file=sys.stderr, flush=True)
+
+
+app.command()(export)
+app.command()(render)
+app.command()(variants)
+app.add_typer(bench, name="bench")
 
 
 def main(arguments: list[str] | None = None) -> int:
