@@ -180,7 +180,7 @@ def test_memory_is_that_of_pixels_and_of_weights() -> None:
         job("b", 256, 256),
         job("c", generator={"channels": [256, 256], "input": {"depth": 8}}),
     )
-    weights = 4 * 7 * parameter_count(small.settings["generator"], 3)
+    weights = 4 * 7 * small.settings["fit"]["seeds"] * parameter_count(small.settings["generator"], 3)
     assert predicted_bytes(large) - weights == pytest.approx(16 * (predicted_bytes(small) - weights), abs=64)
     assert predicted_bytes(wide) > 4 * 7 * parameter_count(wide.settings["generator"], 3) > 2e7
 

@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "batch.lock": {"errors", "files", "batch.ledger"},
     "batch.environment": {"errors", *DATA},
     "batch.prepare": {"manifest", "image", "samples", "errors", "files", "batch.index", "batch.restore", *DATA},
-    "batch.rows": {"errors", "files", "batch.index", *DATA},
+    "batch.rows": {"manifest", "errors", "files", "batch.index", *DATA},
     "batch.worker": {"image", "fit", "batch.prepare", "batch.restore", "errors", "files", "samples", *DATA},
     "batch.process": {"batch.worker", *DATA},
     "batch.local": {"batch.process", *DATA},

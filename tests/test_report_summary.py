@@ -78,7 +78,14 @@ def test_percentiles_are_interpolated() -> None:
 
 def test_phases_are_medians() -> None:
     rows = [done(f"{n}.png", seconds={"load": n, "fit": 2.0 * n, "total": 3.0 * n}) for n in (1, 2, 9)]
-    assert summarize(rows)["seconds_by_phase"] == {"load": 2.0, "setup": None, "fit": 4.0, "save": None}
+    assert summarize(rows)["seconds_by_phase"] == {
+        "load": 2.0,
+        "setup": None,
+        "fit": 4.0,
+        "save": None,
+        "pose": None,
+        "distil": None,
+    }
 
 
 def test_the_slowest_come_first() -> None:
@@ -89,6 +96,28 @@ def test_the_slowest_come_first() -> None:
 def test_images_per_hour_leave_out_what_was_done_before() -> None:
     assert summarize(timed([1.0] * 6), 7200.0, already_done=2)["images_per_hour"] == 2.0
     assert summarize(timed([1.0] * 6))["images_per_hour"] is None
+
+
+def fit_at(second: int, seconds: float = 10.0, **ran: Any) -> Row:
+    """Done at a second of one minute."""
+    where = {"device": "cuda:0", "host": "box", "pid": 7, "programs": 1} | ran
+    times = {"finished": f"2026-01-01T00:00:{second:02d}+00:00", "seconds": {"total": seconds}}
+    return done(f"{second}.png", ran=where, **times)
+
+
+def test_a_device_is_counted_by_the_time_in_which_it_had_work() -> None:
+    rows = [fit_at(10), fit_at(15), fit_at(40), fit_at(50, device="cuda:1")]
+    ran = summarize(rows)["ran_on"]
+    assert [(one["device"], one["images"], one["images_per_hour"]) for one in ran] == [
+        ("cuda:0", 3, 432.0),  # in 25 s
+        ("cuda:1", 1, 360.0),
+    ]
+
+
+def test_the_first_fit_of_a_program_is_cold_and_the_next_are_warm() -> None:
+    rows = [fit_at(50, 2.0), fit_at(10, 30.0), fit_at(20, 3.0), fit_at(30, 40.0, programs=2), fit_at(40, 20.0, pid=8)]
+    assert summarize(rows)["seconds_cold_and_warm"] == {"cold": 30.0, "warm": 2.5}
+    assert summarize([done()])["seconds_cold_and_warm"] == {"cold": None, "warm": None}
 
 
 def test_items_that_share_a_fit_count_once_in_times() -> None:

@@ -11,51 +11,70 @@ from rich.table import Table
 from dipfast.batch.index import Index
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.plan import Job, Place, Queue, predicted_bytes, predicted_seconds
-from dipfast.batch.prepare import prepare
+from dipfast.batch.prepare import preview
 from dipfast.batch.restore import fit_plan
 from dipfast.batch.rows import seen_inputs
 from dipfast.batch.run import ready
 from dipfast.fit import choose_machine
 from dipfast.manifest import Manifest
+from dipfast.manifest.yaml import collector_paused
 
 SHOWN = 40  # output names in the table; --json has all
 
 
 def forecast(manifest: Manifest, folder: Path, devices: str, workers: int | None) -> dict[str, Any]:
-    """The plan as plain data. Reads the inputs and, where there is one, the run's folder; writes nothing."""
+    """The plan as plain data. Reads headers and, where there is one, the run's folder; hashes and writes nothing.
+
+    An input that no run in ``folder`` has seen has no id yet, and counts as to be fitted.
+    """
     places = ready(manifest, devices, workers)
-    prepared = prepare(manifest.items, seen_inputs(RunFolder(folder)))
-    index = Index(RunFolder(folder))
-    rows = [_row(job, index, places[0]) for job in Queue(prepared.jobs)]
+    with collector_paused():
+        prepared = preview(manifest.items, seen_inputs(RunFolder(folder)))
+        index, row = Index(RunFolder(folder)), _Rows(places[0])
+        rows = [row(job, index) for job in Queue(prepared.jobs)]
     left = [row["seconds"] for row in rows if not row["done"]]
     return {
         "output": str(folder),
         "workers": [{"device": place.device, "threads": place.threads} for place in places],
         "items": rows,
-        "failed": [{"path": event["path"], "reason": event["reason"]} for event in prepared.failed],
+        "failed": prepared.failed,
         "buckets": _buckets(rows),
         "seconds": round(max([sum(left) / len(places), *left], default=0.0), 1),
     }
 
 
-def _row(job: Job, index: Index, place: Place) -> dict[str, Any]:
-    held = index.held(job.id)
-    machine = choose_machine(fit_plan(job.settings, place.device))
-    channels, height, width = job.padded
-    return {
-        "id": job.id,
-        "path": job.path,
-        "outputs": list(job.outputs),
-        "task": job.settings["task"]["type"],
-        "preset": job.settings["preset"],
-        "steps": job.settings["fit"]["steps"],
-        "fitted_at": f"{width}×{height}×{channels}",
-        "engine": machine.engine,
-        "precision": machine.precision,
-        "seconds": round(predicted_seconds(job, machine.device.type, place.threads, machine.precision), 1),
-        "bytes": predicted_bytes(job),
-        "done": held is not None and set(job.outputs) <= held[1],
-    }
+class _Rows:
+    """Makes rows of jobs. Jobs of one bucket cost the same."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.costs: dict[tuple, dict[str, Any]] = {}
+
+    def __call__(self, job: Job, index: Index) -> dict[str, Any]:
+        if job.bucket not in self.costs:
+            self.costs[job.bucket] = self._cost(job)
+        return {
+            "id": job.id or None,
+            "path": job.path,
+            "outputs": list(job.outputs),
+            "preset": job.settings["preset"],
+            **self.costs[job.bucket],
+            "done": job.id != "" and set(job.outputs) <= index.pictures(job.id),
+        }
+
+    def _cost(self, job: Job) -> dict[str, Any]:
+        machine = choose_machine(fit_plan(job.settings, self.place.device))
+        channels, height, width = job.padded
+        seconds = predicted_seconds(job, machine.device.type, self.place.threads, machine.precision)
+        return {
+            "task": job.settings["task"]["type"],
+            "steps": job.settings["fit"]["steps"],
+            "fitted_at": f"{width}×{height}×{channels}",
+            "engine": machine.engine,
+            "precision": machine.precision,
+            "seconds": round(seconds, 1),
+            "bytes": predicted_bytes(job),
+        }
 
 
 def _buckets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

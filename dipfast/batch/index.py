@@ -1,8 +1,8 @@
 """What is known of a run's files without reading them: which records were found to hold, and when that was seen.
 
-A line names an item's files with the size and the modification time at which their hashes were last found right, and
-the record without its bulk. A file with another size or time is hashed again; losing the index costs time only. It
-does not know of a file changed behind an unchanged size and modification time.
+A line names an item's files, with the size and the modification time at which their hashes were last found right;
+behind a tab stands the record without its bulk. A file with another size or time is hashed again; losing the index
+costs time only. It does not know of a file changed behind an unchanged size and modification time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from typing import Any
 
 from dipfast.batch.ledger import Record, RunFolder, append_line, files_of, is_record, posterior_files
 from dipfast.files import sha256_of
@@ -37,27 +36,42 @@ class Index:
         stamp = self._stamp(own)
         if stamp is None:
             return None
-        entry = self._entry(id)
-        if entry is None or entry["files"].get(own) != stamp:
+        files, record = self._entry(id)
+        if record is None or files.get(own) != stamp:
             record = self.folder.record(id)
             if record is None:
                 return None
-            entry = {"id": id, "files": {own: stamp}, "record": brief(record)}
-        record, known = entry["record"], dict(entry["files"])
+            files, record = {own: stamp}, brief(record)
+        known = dict(files)
         intact = {path for path, digest in files_of(record).items() if self._is_intact(path, digest, known)}
-        if known != entry["files"]:
-            self._write(id, {"id": id, "files": known, "record": record})
+        if known != files:
+            self._write(id, known, record)
         if not {record["generator"]["path"], *posterior_files(record)} <= intact:
             return None
         return record, {path for path in record["output"]["paths"] if f"images/{path}" in intact}
 
-    def _entry(self, id: str) -> dict[str, Any] | None:
+    def pictures(self, id: str) -> set[str]:
+        """The pictures of ``id`` whose hashes hold: what `held` finds, without the record where nothing changed."""
+        files = self._files(self.lines.get(id, b"").partition(b"\t")[0])
+        if files and all(self._stamp(path) == stamp for path, stamp in files.items()):
+            return {path.removeprefix("images/") for path in files if path.startswith("images/")}
+        held = self.held(id)
+        return set() if held is None else held[1]
+
+    def _entry(self, id: str) -> tuple[dict[str, Stamp], Record | None]:
+        files, _, text = self.lines.get(id, b"").partition(b"\t")
         try:
-            entry = json.loads(self.lines.get(id, b"{}"))
-        except ValueError:  # torn
-            return None
-        whole = isinstance(entry, dict) and isinstance(entry.get("files"), dict) and is_record(entry.get("record"))
-        return entry if whole else None
+            record = json.loads(text)
+        except ValueError:  # torn, or not there
+            return {}, None
+        return self._files(files), record if is_record(record) else None
+
+    def _files(self, text: bytes) -> dict[str, Stamp]:
+        try:
+            files = json.loads(text)["files"]
+        except (ValueError, KeyError, TypeError):
+            return {}
+        return files if isinstance(files, dict) else {}
 
     def _is_intact(self, path: str, digest: str, known: dict[str, Stamp]) -> bool:
         stamp = self._stamp(path)
@@ -78,8 +92,8 @@ class Index:
     def _stamp(self, path: str) -> Stamp | None:
         return stamp_of(f"{self.root}/{path}")
 
-    def _write(self, id: str, entry: dict[str, Any]) -> None:
-        line = json.dumps(entry, ensure_ascii=True)
+    def _write(self, id: str, files: dict[str, Stamp], record: Record) -> None:
+        line = json.dumps({"id": id, "files": files}) + "\t" + json.dumps(record)
         self.lines[id] = line.encode()
         if self.owner is not None:
             with suppress(OSError):

@@ -17,7 +17,9 @@ from dipfast.batch.restore import padding
 from dipfast.errors import ItemError
 from dipfast.files import sha256_of
 from dipfast.image import Limits, probe
-from dipfast.manifest import Item, Settings, content_id
+from dipfast.manifest import Item, Settings
+from dipfast.manifest.identity import identified, settings_text
+from dipfast.samples import PREFIX as SAMPLE
 from dipfast.samples import locate
 
 Event = dict[str, Any]
@@ -66,12 +68,25 @@ def _merged(twin: Job | None, job: Job) -> Job:
     return replace(twin, outputs=twin.outputs + job.outputs, reference=twin.reference or job.reference)
 
 
-class _Identifier:
-    """Makes jobs of items. Settings that many items share are written out once."""
+def preview(items: Sequence[Item], seen: Seen | None = None) -> Prepared:
+    """The jobs, from headers alone: one for each item, and only what ``seen`` knows has an id."""
+    prepared = Prepared()
+    identify = _Identifier(seen or {}, hashing=False)
+    for item in items:
+        try:
+            prepared.jobs.append(identify(item)[0])
+        except ItemError as error:
+            prepared.failed.append({"path": item.path, "reason": str(error)})
+    return prepared
 
-    def __init__(self, seen: Seen) -> None:
-        self.seen = seen
+
+class _Identifier:
+    """Makes jobs of items. What many items share is worked out once."""
+
+    def __init__(self, seen: Seen, hashing: bool = True) -> None:
+        self.seen, self.hashing = seen, hashing
         self.costs: dict[tuple, tuple[tuple[int, int, int], tuple, float]] = {}
+        self.texts: dict[tuple[int, str], str] = {}
         self.plain: dict[int, tuple[Settings, dict[str, Any], Limits, str]] = {}
 
     def __call__(self, item: Item, apart: bool = False) -> tuple[Job, dict[str, Any]]:
@@ -81,12 +96,9 @@ class _Identifier:
         """
         settings, limits, rule = self._settings(item.settings)
         facts = self._facts(item, limits, rule)
-        extra = {} if item.mask is None else {"mask": facts["mask"]["sha256"]}
-        if apart and item.reference is not None:
-            extra["reference"] = hash_of(item.reference)
         padded, bucket, flops = self._cost(settings, tuple(facts["shape"]))
         job = Job(
-            id=content_id(facts["sha256"], item.settings, extra, item.output),
+            id=self._id(item, facts, apart),
             path=item.path,
             input_sha256=facts["sha256"],
             outputs=(item.output,),
@@ -98,6 +110,18 @@ class _Identifier:
             flops=flops,
         )
         return job, facts
+
+    def _id(self, item: Item, facts: Mapping[str, Any], apart: bool) -> str:
+        """Nothing where an input was not hashed."""
+        extra = {} if item.mask is None else {"mask": facts["mask"]["sha256"]}
+        if not (facts["sha256"] and all(extra.values())):
+            return ""
+        if apart and item.reference is not None:
+            extra["reference"] = hash_of(item.reference)
+        key = id(item.settings), item.output.rpartition(".")[2]
+        if key not in self.texts:
+            self.texts[key] = settings_text(item.settings, item.output)
+        return identified(facts["sha256"], self.texts[key], extra)
 
     def _cost(self, settings: dict[str, Any], shape: tuple[int, ...]) -> tuple[tuple[int, int, int], tuple, float]:
         """Fitted shape, bucket and operations of a picture of ``shape``; pictures of one shape share them."""
@@ -121,20 +145,23 @@ class _Identifier:
     def _facts(self, item: Item, limits: Limits, rule: str) -> dict[str, Any]:
         """Hash, size, time and shape of the input and the hash of its mask, read only where they are not known."""
         seen = self.seen.get(item.path, {})
-        path = str(locate(item.path))
+        path = str(locate(item.path)) if item.path.startswith(SAMPLE) else item.path
         stamp = stamp_of(path)
         if stamp is not None and seen.get("stamp") == stamp and seen.get("limits") == rule:
             facts = {key: seen[key] for key in ("sha256", "stamp", "limits", "shape")}
         else:
             header = probe(path, limits)
             shape = [header.channels, header.height, header.width]
-            facts = {"sha256": hash_of(path), "stamp": stamp, "limits": rule, "shape": shape}
+            facts = {"sha256": self._hash(path), "stamp": stamp, "limits": rule, "shape": shape}
         if item.mask is not None:
             mask = seen.get("mask") or {}
             stamp = stamp_of(item.mask)
             known = stamp is not None and mask.get("stamp") == stamp
-            facts["mask"] = mask if known else {"sha256": hash_of(item.mask), "stamp": stamp}
+            facts["mask"] = mask if known else {"sha256": self._hash(item.mask), "stamp": stamp}
         return facts
+
+    def _hash(self, path: str) -> str:
+        return hash_of(path) if self.hashing else ""
 
 
 def hash_of(path: str) -> str:

@@ -16,6 +16,7 @@ from dipfast.batch.index import Index
 from dipfast.batch.ledger import Record, RunFolder, Shard, failures, suffix
 from dipfast.errors import DipfastError, UsageError
 from dipfast.files import write_atomic
+from dipfast.manifest.yaml import collector_paused
 
 Entry = dict[str, Any]  # path, output, id, and what was seen of the input
 
@@ -35,9 +36,10 @@ class Row:
 
 def rows_of(folder: RunFolder, shard: Shard | None = None, index: Index | None = None) -> list[Row]:
     """Every item of the folder's last run, or of one shard of it. Raises UsageError where the folder holds no run."""
-    entries = list(read_entries(folder, shard))
-    failed, known = failures(folder), index or Index(folder)
-    return [_row(entry, known, failed) for entry in entries]
+    with collector_paused():
+        entries = list(read_entries(folder, shard))
+        failed, known = failures(folder), index or Index(folder)
+        return [_row(entry, known, failed) for entry in entries]
 
 
 def _row(entry: Entry, index: Index, failed: Mapping[str, Record]) -> Row:
@@ -60,9 +62,10 @@ def row_as_json(row: Row) -> dict[str, Any]:
 
 def write_entries(folder: RunFolder, entries: Sequence[Entry], shard: Shard | None = None) -> None:
     """Write the items of a run, or of a shard, in place of those divided in another way. Raises OSError."""
-    lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+    encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
     mine = folder.root / f"items{suffix(shard)}.jsonl"
-    write_atomic(mine, "".join(lines).encode("utf-8", "backslashreplace"))
+    lines = "".join(f"{encode(entry)}\n" for entry in entries)
+    write_atomic(mine, lines.encode("utf-8", "backslashreplace"))
     for path in _parts(folder):
         if path != mine and (shard is None or not path.name.endswith(f"-of-{shard[1]}.jsonl")):
             path.unlink(missing_ok=True)
@@ -81,25 +84,35 @@ def _parts(folder: RunFolder) -> list[Path]:
     return sorted([*folder.root.glob("items.jsonl"), *folder.root.glob("items.*-of-*.jsonl")])
 
 
-def _entries(path: Path) -> Iterator[Entry]:
+def _entries(path: Path) -> list[Entry]:
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            entry = None
+    try:
+        entries = json.loads(b"[" + b",".join(lines) + b"]")  # a million lines at once share their keys
+    except ValueError:
+        entries = [_parsed(line) for line in lines]
+    if len(entries) != len(lines):
+        entries = [_parsed(line) for line in lines]
+    for number, entry in enumerate(entries, 1):
         if not _is_entry(entry):
             raise DipfastError(f"{path}:{number}: is damaged; run the manifest again")
-        yield entry
+    return entries
+
+
+def _parsed(line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 def _is_entry(entry: object) -> bool:
-    if not isinstance(entry, dict) or not {"path", "output", "id"} <= entry.keys():
+    if not isinstance(entry, dict):
         return False
-    return all(isinstance(entry[key], str) for key in ("path", "output")) and isinstance(entry["id"], str | None)
+    path, output, id = entry.get("path"), entry.get("output"), entry.get("id", 0)
+    return isinstance(path, str) and isinstance(output, str) and (id is None or isinstance(id, str))
 
 
 def seen_inputs(folder: RunFolder) -> dict[str, Entry]:

@@ -21,6 +21,8 @@ from dipfast.errors import MachineError, NothingMatchedError
 from dipfast.files import write_atomic
 from dipfast.fit import choose_machine
 from dipfast.manifest import Manifest
+from dipfast.manifest.yaml import collector_paused
+from dipfast.samples import PREFIX as SAMPLE
 from dipfast.samples import locate
 
 __all__ = ["Resume", "Row", "RunResult", "places_for", "prepare", "ready", "row_as_json", "rows_of", "run"]
@@ -71,13 +73,15 @@ def run(
     places = ready(mine, devices, workers)
     with claimed(folder, shard), writing(folder):
         index = Index(folder, owner=f"run{suffix(shard)}")
-        prepared = prepare(mine.items, seen_inputs(folder))
-        _write_head(manifest, folder, prepared, shard)
+        with collector_paused():
+            prepared = prepare(mine.items, seen_inputs(folder))
+            _write_head(manifest, folder, prepared, shard)
         driver = _named("driver", shard)
         for event in prepared.failed:
             folder.log(driver, **event)
             on_event(event)
-        todo, done = _split(prepared.jobs, folder, index, resume)
+        with collector_paused():
+            todo, done = _split(prepared.jobs, folder, index, resume)
         on_event({"event": "started", "jobs": len(todo), "done": done, "time": now()})
 
         def hear(event: Event) -> None:
@@ -121,7 +125,8 @@ def ready(manifest: Manifest, devices: str, workers: int | None = None) -> list[
     """
     places = places_for(devices, len(manifest.items), workers)
     for item in manifest.items:
-        locate(item.path)
+        if item.path.startswith(SAMPLE):
+            locate(item.path)
     for settings in {id(item.settings.fit): item.settings for item in manifest.items}.values():
         for device in {place.device for place in places}:
             choose_machine(fit_plan(settings.model_dump(mode="json"), device))
@@ -147,16 +152,14 @@ def _split(jobs: Sequence[Job], folder: RunFolder, index: Index, resume: Resume)
 
 def _is_done(job: Job, folder: RunFolder, index: Index) -> bool:
     """Whether all pictures of ``job`` are there; one that another item of the same id has is copied."""
-    held = index.held(job.id)
-    if held is None or not held[1]:
-        return False
-    missing = set(job.outputs) - held[1]
-    if missing:
-        data = (folder.images / min(held[1])).read_bytes()
+    intact = index.pictures(job.id)
+    missing = set(job.outputs) - intact
+    if missing and intact:
+        data = (folder.images / min(intact)).read_bytes()
         for output in missing:
             write_atomic(folder.images / output, data)
-        _rename(job, folder, sorted(held[1]))
-    return True
+        _rename(job, folder, sorted(intact))
+    return bool(intact)
 
 
 def _rename(job: Job, folder: RunFolder, intact: Sequence[str]) -> None:

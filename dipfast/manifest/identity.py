@@ -28,9 +28,18 @@ def content_id(
 
     ``output`` is the file to write, whose format a template that ends in ``.{ext}`` leaves open.
     """
-    ending = (output or settings.output.template).rpartition(".")[2].lower()
-    text = "\n".join((input_sha256.lower(), _compact(dict(extra)), _settings_text(settings, ending)))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return identified(input_sha256, settings_text(settings, output), extra)
+
+
+def identified(input_sha256: str, text: str, extra: Mapping[str, str] = NOTHING) -> str:
+    """`content_id` for settings whose ``text`` is known: a million items may share them."""
+    parts = (input_sha256.lower(), _compact(dict(extra)) if extra else "{}", text)
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def settings_text(settings: Settings, output: str | None = None) -> str:
+    """The settings as they go into an id, with the format of ``output``."""
+    return _settings_text(settings, (output or settings.output.template).rpartition(".")[2].lower())
 
 
 def _compact(tree: dict[str, Any]) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import accumulate
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 Summary = dict[str, Any]
 
-PHASES = ("load", "setup", "fit", "save")
+PHASES = ("load", "pose", "setup", "fit", "distil", "save")
 SLOWEST = 5
 SHOWN_FAILURES = 20
 NAME_WIDTH = 19
@@ -59,6 +60,7 @@ def summarize(rows: Sequence[Row], seconds: float | None = None, *, already_done
         "images_per_hour": _per_hour(len(fits) - already_done, seconds),
         "seconds_per_image": _spread(times),
         "seconds_by_phase": _phases(fits),
+        "seconds_cold_and_warm": _cold_and_warm(fits),
         "seconds_per_megapixel": _median(map(_per_megapixel, fits)),
         "metrics": _metrics([facts(row) for row in rows if row.status == "done"]),
         "slowest": _slowest(fits),
@@ -107,6 +109,19 @@ def _phases(fits: Sequence[Row]) -> dict[str, float | None]:
     return {phase: _median(part.get(phase) for part in parts) for phase in PHASES}
 
 
+def _cold_and_warm(fits: Sequence[Row]) -> dict[str, float | None]:
+    """Median seconds of the fits that were the first of their program, and of those that found it ready."""
+    programs: dict[object, list[tuple[str, object]]] = defaultdict(list)
+    for row in fits:
+        record = row.record or {}
+        ran = section(record, "ran")
+        if ran.get("programs") is not None:
+            key = ran.get("host"), ran.get("pid"), ran["programs"]
+            programs[repr(key)].append((str(record.get("finished")), facts(row)["seconds"]))
+    ordered = [[seconds for _, seconds in sorted(members, key=itemgetter(0))] for members in programs.values()]
+    return {"cold": _median(one[0] for one in ordered), "warm": _median(s for one in ordered for s in one[1:])}
+
+
 def _spread(values: Iterable[object]) -> dict[str, float | None]:
     """Median and the 90th and 99th percentile, interpolated linearly between samples."""
     kept = _finite(values)
@@ -147,10 +162,25 @@ def _slowest(fits: Sequence[Row]) -> list[Facts]:
 
 
 def _ran_on(fits: Sequence[Row]) -> list[Facts]:
-    """Every device, engine and precision that ran, with its number of images; most used first."""
+    """Every device, engine and precision that ran: its images, and how many an hour while it had work."""
     names = ("device", "device_name", "engine", "precision", "host")
-    ran = Counter(tuple(word(section(row.record or {}, "ran").get(name)) for name in names) for row in fits)
-    return [dict(zip(names, key, strict=True)) | {"images": images} for key, images in ran.most_common()]
+    ran: dict[tuple, list[Row]] = defaultdict(list)
+    for row in fits:
+        ran[tuple(word(section(row.record or {}, "ran").get(name)) for name in names)].append(row)
+    return [
+        dict(zip(names, key, strict=True)) | {"images": len(rows), "images_per_hour": _per_hour(*_work(rows))}
+        for key, rows in sorted(ran.items(), key=lambda entry: -len(entry[1]))
+    ]
+
+
+def _work(fits: Sequence[Row]) -> tuple[int, float]:
+    """Fits whose times are known, and the seconds in which at least one of them was in flight."""
+    spans = sorted(span for span in map(_span, fits) if span is not None)
+    busy, until = 0.0, float("-inf")
+    for start, finish in spans:
+        busy += max(0.0, finish - max(start, until))
+        until = max(until, finish)
+    return len(spans), busy
 
 
 def write_summary(
@@ -226,6 +256,9 @@ def headlines(summary: Summary) -> list[tuple[str, str]]:
     if spread["median"] is not None:
         words = [f"{name} {duration(value)}" for name, value in spread.items()]
         lines += [("seconds per image", ", ".join(words)), ("medians by phase", _by_phase(summary))]
+    if summary["seconds_cold_and_warm"]["warm"] is not None:
+        words = [f"{name} {duration(value)}" for name, value in summary["seconds_cold_and_warm"].items()]
+        lines += [("cold and warm", ", ".join(words))]
     if summary["seconds_per_megapixel"] is not None:
         lines += [("per megapixel", duration(summary["seconds_per_megapixel"]))]
     if summary["wall_seconds"] is not None:
@@ -261,4 +294,5 @@ def place(ran: Facts) -> str:
     name = f" ({printable(ran['device_name'])})" if ran["device_name"] else ""
     parts = [f"{printable(ran['device'] or 'unknown')}{name}"]
     parts += [printable(ran[key]) for key in ("engine", "precision") if ran[key]]
-    return f"{', '.join(parts)}: {count(ran['images'], 'image')}"
+    pace = f", {rate(ran['images_per_hour'])} an hour" if ran["images_per_hour"] else ""
+    return f"{', '.join(parts)}: {count(ran['images'], 'image')}{pace}"
