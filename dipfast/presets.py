@@ -67,8 +67,8 @@ NET: Tree = {"channels": [32] * 5, "skip_channels": 4, "upsample": "nearest"}
 MUON: Tree = {"optimizer": {"type": "muon", "lr": 0.01}, "average": "auto"}
 SEEDS = {"fast": 1, "balanced": 2, "best": 8}
 STEPS = {"denoise": 600, "jpeg": 130, "inpaint": 300, "superres": 220}  # the most; with known noise a fit ends before
-# Where the noise's level is known: stop when the picture's residual is this part of what the noise leaves …
-NOISE_REACHED: Tree = {"type": "discrepancy", "factor": 0.94}
+# Where the noise's level is known: stop when the picture's residual is down to what the noise leaves …
+NOISE_REACHED: Tree = {"type": "discrepancy"}
 # … or, a fifth more steps and nearer to the best, when the error of pixels held out rises again.
 HELD_OUT: Tree = {"type": "held-out"}
 

@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from dipfast import presets
 from dipfast.bench.cases import Case, make_case, settings_of
 from dipfast.bench.machine import describe
 from dipfast.errors import UsageError
@@ -28,7 +27,7 @@ from dipfast.manifest.schema import DiscrepancyStop, EmaVarianceStop, HeldOutSto
 from dipfast.metrics import psnr
 
 CRITERIA: tuple[Section, ...] = (
-    DiscrepancyStop(type="discrepancy", factor=presets.NOISE_REACHED["factor"]),
+    DiscrepancyStop(type="discrepancy"),
     EmaVarianceStop(type="ema-variance"),
     WindowedVarianceStop(type="windowed-variance"),
 )
