@@ -30,11 +30,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(pictures: Path) -> Path:
+def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two pictures denoised, for a few steps."""
-    result = dipfast.run(pictures, pictures.parent / "run", workers=1, sets=SETS)
-    assert result.exit_code == 0
-    return pictures.parent / "run"
+    folder = tmp_path_factory.mktemp("rendered")
+    assert dipfast.run(pictures, folder, workers=1, sets=SETS).exit_code == 0
+    return folder
 
 
 def rendered(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:

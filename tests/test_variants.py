@@ -37,8 +37,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(folder / "a.png", pixels, Source("png", "rgb", 8))
     sets = ("generator.channels=[8, 8]", "generator.input.depth=4", "fit.steps=4", "fit.precision=fp32")
     damage = ("degrade.type=gaussian", "degrade.sigma=25")
-    dipfast.run(folder, folder.parent / "run", workers=1, sets=(*sets, *damage))
-    return folder.parent / "run"
+    output = tmp_path_factory.mktemp("varied")
+    dipfast.run(folder, output, workers=1, sets=(*sets, *damage))
+    return output
 
 
 def measured(path: Path, **spec: Any) -> dict[str, Any]:
