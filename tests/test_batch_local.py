@@ -43,11 +43,12 @@ def states(result: RunResult) -> list[str]:
 
 
 @contextmanager
-def driver(inputs: Path, steps: int) -> Iterator[subprocess.Popen[str]]:
+def driver(inputs: Path, steps: int, shard: str = "None") -> Iterator[subprocess.Popen[str]]:
     """A run in a process group of its own, which does not outlive the test."""
     script = inputs.parent / "driver.py"
     script.write_text(DRIVER)
-    arguments = [sys.executable, str(script), MANIFEST.format(steps=steps), str(inputs), str(inputs.parent / "run")]
+    folder = str(inputs.parent / "run")
+    arguments = [sys.executable, str(script), MANIFEST.format(steps=steps), str(inputs), folder, shard]
     pipe = subprocess.PIPE
     with subprocess.Popen(arguments, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
         try:
@@ -65,10 +66,11 @@ from dipfast.batch.run import run
 from dipfast.manifest import parse
 if __name__ == "__main__":
     environment.cores = lambda: 1
-    text, base, folder = sys.argv[1:4]
+    text, base, folder, shard = sys.argv[1:5]
     def show(event):
         print(event["event"], flush=True)
-    sys.exit(run(parse(text, "m.yaml", base), RunFolder(Path(folder)), workers=1, on_event=show).exit_code)
+    manifest, into = parse(text, "m.yaml", base), RunFolder(Path(folder))
+    sys.exit(run(manifest, into, workers=1, on_event=show, shard=eval(shard)).exit_code)
 """
 
 
@@ -134,6 +136,18 @@ def test_a_driver_that_is_killed_leaves_no_worker_and_the_rest_is_done_the_same(
         path.unlink()
     assert go(inputs, 30).exit_code == 0
     assert {path.name: path.read_bytes() for path in result.folder.images.iterdir()} == interrupted
+
+
+def test_two_shards_run_into_one_folder_at_the_same_time(inputs: Path) -> None:
+    with driver(inputs, 30, "(1, 2)") as first, driver(inputs, 30, "(2, 2)") as second:
+        wait_for(first, "progress")
+        wait_for(second, "progress")
+        for process in (first, second):
+            assert process.stdout is not None
+            assert "done" in process.stdout.read()
+            assert process.wait(60) == 0
+    rows = rows_of(RunFolder(inputs.parent / "run"))
+    assert [row.status for row in rows] == ["done"] * 3
 
 
 def at_first_progress(what: Callable[[], None]) -> Callable[[Any], None]:
