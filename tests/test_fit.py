@@ -511,3 +511,59 @@ def test_a_fit_that_was_rolled_back_says_so(noisy: tasks.Problem) -> None:
     assert jumpy.rollbacks > 0
     assert jumpy.why.endswith(f"; rolled back {jumpy.rollbacks} times")
     assert "rolled back" not in fitted(noisy).why
+
+
+class Memory:
+    """A checkpoint that keeps what was saved last."""
+
+    def __init__(self) -> None:
+        self.saved: dict[str, torch.Tensor] | None = None
+
+    def load(self) -> dict[str, torch.Tensor] | None:
+        return None if self.saved is None else dict(self.saved)
+
+    def save(self, tensors: dict[str, torch.Tensor]) -> None:
+        self.saved = tensors
+
+
+INTERRUPTED: list[dict[str, Any]] = [
+    {"stop": {"type": "held-out"}, "average": "auto", "optimizer": MUON, "seeds": 2},
+    {"stop": {"type": "windowed-variance"}, "average": 0.9},
+    {"optimizer": {"type": "sgld"}, "posterior": {"burn_in": 4, "every": 2, "keep": 2}, "stop": {"type": "fixed"}},
+]
+
+
+@pytest.mark.parametrize("changes", INTERRUPTED, ids=["members", "window", "posterior"])
+@pytest.mark.parametrize("after", [7, 20])
+def test_a_fit_that_was_interrupted_goes_on_to_the_same_bits(
+    noisy: tasks.Problem, changes: dict[str, Any], after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dipfast.fit.loop.LEAST_SECONDS", 0.0)
+    plan, memory, steps = fit_plan(**changes), Memory(), [0]
+
+    def enough() -> bool:
+        steps[0] += 1
+        return steps[0] > after
+
+    with pytest.raises(Cancelled):
+        fit(noisy, generator_config(), plan, cancelled=enough, checkpoint=memory)
+    taken: list[int] = []
+    resumed = fit(noisy, generator_config(), plan, lambda step, loss: taken.append(step), checkpoint=memory)
+    whole = fit(noisy, generator_config(), plan)
+    assert taken[0] == after + 1
+    assert torch.equal(resumed.image, whole.image) and torch.equal(resumed.averaged, whole.averaged)
+    assert (resumed.losses, resumed.stop_curve, resumed.why) == (whole.losses, whole.stop_curve, whole.why)
+
+
+def test_a_long_fit_is_saved_as_it_goes(noisy: tasks.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dipfast.fit.loop.EVERY_SECONDS", 0.0)
+    memory = Memory()
+    fit(noisy, generator_config(), fit_plan(steps=25), checkpoint=memory)
+    assert memory.saved is not None and int(memory.saved["step"]) == 25
+
+
+def test_a_checkpoint_of_another_fit_is_left_alone(noisy: tasks.Problem) -> None:
+    memory = Memory()
+    memory.save({"step": torch.tensor(9), "losses": torch.zeros(9), "numbers": torch.zeros(4)})
+    result = fit(noisy, generator_config(), fit_plan(), checkpoint=memory)
+    assert torch.equal(result.image, fitted(noisy).image)

@@ -45,6 +45,10 @@ class RunFolder:
     def generators(self) -> Path:
         return self.root / "generators"
 
+    def checkpoint(self, id: str) -> Path:
+        """Where the fit of item ``id`` is saved while it runs."""
+        return self.root / "checkpoints" / f"{id}.safetensors"
+
     @property
     def ledger(self) -> Path:
         return self.root / "ledger"

@@ -16,7 +16,7 @@ import dipfast
 from dipfast import generators, tasks
 from dipfast.batch.ledger import Record, now
 from dipfast.errors import ItemError
-from dipfast.fit import FitPlan, FitResult, Workbench, fit, stream
+from dipfast.fit import Checkpoint, FitPlan, FitResult, Workbench, fit, stream
 from dipfast.fit.distil import SHARE, Distilled, distil
 from dipfast.fit.loop import Progress
 from dipfast.image import Image, Source, cut, pad
@@ -74,6 +74,7 @@ def restore(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
     workbench: Workbench | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Restored:
     """Fit a generator to ``observation`` on ``device`` and give the picture, cut back to its size.
 
@@ -84,7 +85,7 @@ def restore(
     problem = pose(settings, observation)
     posed = time.perf_counter() - start
     plan = fit_plan(settings, device)
-    result = fit(problem, config, plan, progress, cancelled, workbench)
+    result = fit(problem, config, plan, progress, cancelled, workbench, checkpoint)
     result.seconds["pose"] = posed
     start = time.perf_counter()
     latent = generators.make_latent(config["input"], *problem.shape[1:], stream(plan.seed, "latent"), problem.guide)

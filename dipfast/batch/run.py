@@ -147,6 +147,8 @@ def _split(jobs: Sequence[Job], folder: RunFolder, index: Index, resume: Resume)
     undone = [job for job in jobs if resume == "never" or not _is_done(job, folder, index)]
     for job in undone:
         folder.forget(job.id)
+        if resume == "never":
+            folder.checkpoint(job.id).unlink(missing_ok=True)
     return undone, len(jobs) - len(undone)
 
 

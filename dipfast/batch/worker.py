@@ -17,7 +17,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
+from torch import Tensor
 
 from dipfast.batch.ledger import Record, RunFolder, uncertainty_of
 from dipfast.batch.plan import Job
@@ -138,7 +141,9 @@ def process(
     for output in job.outputs:
         check_output(observation.source, output, bit_depth=job.settings["output"]["bit_depth"])
     loaded = time.perf_counter()
-    restored = restore(job.settings, observation, device, job.id, _reporter(job, send), cancelled, workbench)
+    restored = restore(
+        job.settings, observation, device, job.id, _reporter(job, send), cancelled, workbench, Shelf(folder, job.id)
+    )
     fitted = time.perf_counter()
     files = _save(job, folder, observation, restored)
     seconds = {
@@ -152,7 +157,27 @@ def process(
     record["input"] = {"path": job.path, "sha256": job.input_sha256} | record["input"]
     record["input"]["mask"] = job.mask
     folder.commit(record)
+    folder.checkpoint(job.id).unlink(missing_ok=True)
     return record
+
+
+class Shelf:
+    """The checkpoint of one item's fit, as a file of the run."""
+
+    def __init__(self, folder: RunFolder, id: str) -> None:
+        self.path = folder.checkpoint(id)
+
+    def load(self) -> dict[str, Tensor] | None:
+        """What another process saved; None where that was nothing that can be read."""
+        try:
+            return safetensors.torch.load(self.path.read_bytes())
+        except (OSError, safetensors.SafetensorError):
+            return None
+
+    def save(self, tensors: dict[str, Tensor]) -> None:
+        """Write the file whole or not at all. A disk that cannot take it costs no fit."""
+        with suppress(OSError):
+            write_atomic(self.path, safetensors.torch.save(tensors))
 
 
 def _read(job: Job, path: str) -> Image:

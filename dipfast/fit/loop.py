@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from dipfast.errors import DipfastError, ItemError
 from dipfast.fit.average import newest_weight
+from dipfast.fit.checkpoint import EVERY_SECONDS, LEAST_SECONDS, Checkpoint, freeze, thaw
 from dipfast.fit.engine import Machine, choose_machine
 from dipfast.fit.plan import FitPlan
 from dipfast.fit.posterior import Posterior
@@ -64,12 +65,14 @@ def fit(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
     workbench: Workbench | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> FitResult:
     """Fit the generator that ``config`` describes to ``problem``.
 
     The same arguments give the same bits on the same device and number of threads. ``progress`` is called now and
     then with the steps done and the loss; ``cancelled`` is asked before each step. A ``workbench`` saves the next fit
-    of the same bucket its compilation; it overwrites this result's generator, and changes no bit of any result.
+    of the same bucket its compilation; it overwrites this result's generator, and changes no bit of any result. Into
+    a ``checkpoint`` the fit is saved every minute and when it is cancelled; what it holds is gone on from, bit for bit.
 
     Raises MachineError for a device, engine or precision that is not there; ItemError `non-finite` where the loss
     stays infinite or NaN after rollbacks; Cancelled.
@@ -80,9 +83,13 @@ def fit(
     state, step = bench.lay_out(problem, config, plan, machine)
     ready = time.perf_counter()
     watch = Watch(plan, state)
-    steps = 0
+    saved = None if checkpoint is None else checkpoint.load()
+    before = 0.0 if saved is None else thaw(state, watch, saved)
+    steps, kept = int(state.step), ready
     while steps < plan.steps and not watch.stopped:
         if cancelled is not None and cancelled():
+            if checkpoint is not None and time.perf_counter() - ready + before > LEAST_SECONDS:
+                checkpoint.save(freeze(state, watch, time.perf_counter() - ready + before))
             raise Cancelled(f"cancelled after {steps} steps")
         step()
         steps += 1
@@ -91,7 +98,10 @@ def fit(
             progress(steps, float(state.losses[steps - 1]))
         if looking:
             watch.look()
-    return _result(plan, machine, state, watch, steps, bench.programs, start, ready)
+        if checkpoint is not None and looking and time.perf_counter() - kept > EVERY_SECONDS:
+            kept = time.perf_counter()
+            checkpoint.save(freeze(state, watch, kept - ready + before))
+    return _result(plan, machine, state, watch, steps, bench.programs, start - before, ready - before)
 
 
 class Watch:
