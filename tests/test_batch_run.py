@@ -19,6 +19,7 @@ from dipfast.batch.prepare import prepare
 from dipfast.batch.rows import rows_of
 from dipfast.batch.run import RunResult, run
 from dipfast.errors import DipfastError, MachineError
+from dipfast.fit import Cancelled, Workbench
 from dipfast.image import Source, read, write
 from dipfast.manifest import Manifest, parse
 
@@ -379,3 +380,30 @@ def test_a_generator_that_no_memory_holds_fails_alone(inputs: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
     assert {(row.status, row.kind) for row in result.rows} == {("failed", "out-of-memory")}
+
+
+def test_a_fit_that_was_cancelled_is_gone_on_from_and_its_checkpoint_is_then_gone(
+    inputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dipfast.fit.loop.LEAST_SECONDS", 0.0)
+    [job, *_] = prepare(manifest(inputs, steps=20).items).jobs
+    asked, steps = iter(range(100)), []
+
+    def attempt(name: str, cancelled: Any) -> Any:
+        note = lambda event: steps.append(event["step"])  # noqa: E731
+        return worker.process(job, RunFolder(inputs / name), "cpu", note, cancelled, Workbench())
+
+    with pytest.raises(Cancelled):
+        attempt("broken", lambda: next(asked) > 12)
+    saved = RunFolder(inputs / "broken").checkpoint(job.id)
+    assert saved.is_file()
+    monkeypatch.setattr("dipfast.batch.worker.PROGRESS_SECONDS", 0.0)
+    steps.clear()
+    resumed = attempt("broken", lambda: False)
+    assert steps[0] == 14 and not saved.exists()
+    whole = attempt("whole", lambda: False)
+    assert resumed["output"]["sha256"] == whole["output"]["sha256"]
+    assert resumed["generator"]["sha256"] == whole["generator"]["sha256"]
+    saved.parent.mkdir(exist_ok=True)
+    saved.write_bytes(b"torn")
+    assert attempt("broken", lambda: False)["output"]["sha256"] == whole["output"]["sha256"]
