@@ -62,15 +62,13 @@ PAPER = {
     "superres": _paper_superres,
 }
 
-# The fits with Muon: one narrow net in phases; the presets differ in how many seeds are averaged, and when they stop.
+# The fits with Muon: one narrow net in phases; the presets differ in how many seeds are averaged.
 NET: Tree = {"channels": [32] * 5, "skip_channels": 4, "upsample": "nearest"}
 MUON: Tree = {"optimizer": {"type": "muon", "lr": 0.01}, "average": "auto"}
 SEEDS = {"fast": 1, "balanced": 2, "best": 8}
 STEPS = {"denoise": 600, "jpeg": 130, "inpaint": 300, "superres": 220}  # the most; with known noise a fit ends before
-# Where the noise's level is known: stop when the picture's residual is down to what the noise leaves …
+# Where the noise's level is known, the fit stops when its picture's residual is down to what the noise leaves.
 NOISE_REACHED: Tree = {"type": "discrepancy"}
-# … or, a fifth more steps and nearer to the best, when the error of pixels held out rises again.
-HELD_OUT: Tree = {"type": "held-out"}
 
 
 def preset(name: str, task: Tree) -> Tree:
@@ -83,6 +81,6 @@ def preset(name: str, task: Tree) -> Tree:
     if salt_and_pepper:
         steps = 200
     elif kind == "denoise":
-        stop = NOISE_REACHED if name == "fast" else HELD_OUT
+        stop = NOISE_REACHED
     fit = {"steps": steps, "stop": stop, "seeds": SEEDS[name], **MUON}
     return copy.deepcopy({"generator": NET, "fit": fit})
