@@ -483,6 +483,7 @@ def test_a_fit_leaves_its_problem_alone(noisy: tasks.Problem) -> None:
     assert torch.equal(noisy.target, before)
 
 
+@pytest.mark.timeout(400)  # a compiler that has cached nothing yet, on a busy machine
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inductor itself calls torch.jit
 def test_a_compiled_step_is_the_eager_step(noisy: tasks.Problem) -> None:
     config = generator_config(channels=(8,), upsample="nearest")
