@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from PIL import Image as Pillow
 from PIL import ImageCms
 from test_report_summary import done, failed, pending, record
 
+from dipfast.batch.index import brief
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.run import Row
 from dipfast.files import sha256_of
@@ -261,6 +263,16 @@ def test_two_runs_are_compared_by_output_name(folder) -> None:
     assert "| mean of both | 28.00 | 27.00 | +1.00 | 10.0 s | 30.0 s | 3.00× |" in text
     assert "d.png" not in text
     assert "+1.00" in html
+
+
+def test_a_card_has_what_a_brief_record_leaves_out(folder) -> None:
+    row = restored(folder, flat(0.2), flat(0.8))
+    assert row.record is not None
+    vouched = {"output": {"sha256": "", "paths": ["dog.png"]}, "generator": {"sha256": "", "path": ""}}
+    folder.commit(row.record | vouched)
+    html = report(folder, [replace(row, record=brief(row.record))])
+    assert '<svg class="curve"' in html
+    assert "300 of 400" in html
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(folder) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -110,8 +110,10 @@ def _environment() -> Environment:
 
 
 def card(folder: RunFolder, row: Row) -> Card:
-    """All that the page says of one done item. Reads its pictures."""
-    record, known = row.record or {}, facts(row)
+    """All that the page says of one done item. Reads its pictures and, for the row's own is brief, its whole record."""
+    record = (row.id and folder.record(row.id)) or row.record or {}
+    row = replace(row, record=record)
+    known = facts(row)
     drawing = curve(record.get("losses"), known["steps"], known["chosen_step"])
     return Card(known, pictures(folder, row), lines_of(row), drawing)
 
