@@ -161,6 +161,11 @@ def test_a_generator_survives_its_bytes(latent: dict[str, Any]) -> None:
     assert card_again.size == (15, 13)
 
 
+def test_the_same_generator_gives_the_same_bytes() -> None:
+    module, about = generators.build(generator_config(), 3, 0), card(generator_config())
+    assert len({generators.to_bytes(module, torch.empty(0), about) for _ in range(16)}) == 1
+
+
 def test_bytes_that_are_no_generator_are_refused_with_the_name() -> None:
     data = generators.to_bytes(generators.build(generator_config(), 3, 0), torch.empty(0), card(generator_config()))
     for bad in (b"", b"junk" * 9, data[: len(data) // 2], data.replace(b"dipfast-generator/1", b"dipfast-generator/9")):

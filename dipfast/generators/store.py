@@ -40,7 +40,17 @@ def to_bytes(module: nn.Module, latent: Tensor, card: Card) -> bytes:
     tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     if card.generator["input"]["type"] == "image":
         tensors["latent"] = latent.detach().float().cpu().contiguous()
-    return safetensors.torch.save(tensors, {"format": FORMAT, "card": json.dumps(asdict(card))})
+    return _ordered(safetensors.torch.save(tensors, {"format": FORMAT, "card": json.dumps(asdict(card))}))
+
+
+def _ordered(data: bytes) -> bytes:
+    """The same file with its metadata in order: safetensors writes them in another one each time."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def from_file(path: Path | str) -> tuple[SkipNet, Tensor, Card]:
