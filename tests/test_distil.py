@@ -14,6 +14,7 @@ from dipfast import generators, tasks
 from dipfast.fit import fit, stream
 from dipfast.fit.distil import Distilled, distil
 from dipfast.fit.loop import Cancelled, FitResult
+from dipfast.fit.optimizer import FlatParameters
 
 TINY = {"channels": [8, 8], "input": {"type": "noise", "depth": 4}}
 
@@ -46,6 +47,21 @@ def test_a_few_steps_bring_the_weights_to_the_kept_picture(fitted: tuple[FitResu
     assert none.parity_db >= before - 1e-4
     assert some.parity_db > none.parity_db + 3
     assert parity(some.generator, fitted) == pytest.approx(some.parity_db, abs=1e-3)
+
+
+def test_gradients_in_fp16_are_those_of_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = generator_config()
+    latent = generators.make_latent(config["input"], 128, 128, 1, torch.empty(0))
+    module = generators.build(config, 3, 0)
+    values = FlatParameters(module, torch.device("cpu")).values
+    with torch.no_grad():
+        picture = module(latent) + 0.003 * torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+    grads: list[torch.Tensor] = []
+    monkeypatch.setattr("dipfast.fit.distil.optimizer_step", lambda _, p, *rest: grads.append(p.grads.clone()))
+    for dtype in (torch.float32, torch.float16):
+        distil(module, values, latent, picture, 1, dtype)
+    exact, low = grads
+    assert float((low - exact).norm() / exact.norm()) < 0.3
 
 
 def test_the_same_arguments_give_the_same_bits_and_leave_the_fit_alone(

@@ -17,7 +17,7 @@ from dipfast import tasks
 from dipfast.errors import ItemError, MachineError, UsageError
 from dipfast.fit import Cancelled, FitResult, Workbench, fit
 from dipfast.fit.average import newest_weight
-from dipfast.fit.engine import Machine, choose_machine
+from dipfast.fit.engine import WARM_UP, Machine, choose_machine
 from dipfast.fit.loop import LOOK_EVERY, Watch
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
 from dipfast.fit.step import FitState, Member, fit_step
@@ -339,6 +339,15 @@ def test_sure_is_refused_where_it_does_not_apply(noisy: tasks.Problem, picture: 
         fitted(noisy, stop={"type": "sure"})
     with pytest.raises(UsageError, match="needs a denoise task"):
         fitted(NOTHING, generator_config(input={"type": "image"}), stop={"type": "sure"})
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+def test_a_short_fit_can_be_warmed_up(noisy: tasks.Problem, steps: int) -> None:
+    plan = fit_plan(steps=steps)
+    state = FitState(noisy, generator_config(), plan, choose_machine(plan))
+    for _ in range(WARM_UP):
+        fit_step(state, noisy, plan, torch.float32)
+    assert int(state.step) == WARM_UP
 
 
 def state_and_watch(problem: tasks.Problem, **changes: Any) -> tuple[FitState, Watch]:

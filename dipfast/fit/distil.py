@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dipfast.fit.engine import loss_scale
 from dipfast.fit.loop import Cancelled
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
 
@@ -55,7 +56,7 @@ def distil(
     if not _error(module, latent, picture, dtype) < error:
         parameters.values.copy_(last)
     nearest, error = parameters.values.clone(), math.inf
-    moments = OptimizerState.zeros_like(averaged)
+    moments, scale = OptimizerState.zeros_like(averaged), loss_scale(dtype, picture.numel())
     for step in range(steps + 1):
         if cancelled is not None and cancelled():
             raise Cancelled("cancelled behind the last step")
@@ -64,8 +65,9 @@ def distil(
             nearest, error = parameters.values.clone(), float(loss.detach())
         if step < steps:
             parameters.grads.zero_()
-            loss.backward()
+            (loss * scale).backward()
             with torch.no_grad():
+                parameters.grads.div_(scale)
                 config = MUON | {"lr": LEARNING_RATE * (1 - step / steps)}
                 optimizer_step(config, parameters, moments, dtype)
     parameters.values.copy_(nearest)

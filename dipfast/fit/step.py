@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dipfast.errors import UsageError
 from dipfast.fit.average import newest_weight
-from dipfast.fit.engine import Machine, loss_scale
+from dipfast.fit.engine import WARM_UP, Machine, loss_scale
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step, sgld_step
 from dipfast.fit.plan import FitPlan, stream
 from dipfast.fit.posterior import Posterior, likelihood_scale
@@ -110,7 +110,8 @@ class FitState:
         self.posterior: Posterior | None = None
         if plan.posterior is not None:
             self.posterior = Posterior(plan.posterior, plan.steps, self.output, self.first.parameters.values)
-        self.losses = torch.full((plan.steps,), torch.nan, device=device)
+        length = max(plan.steps, WARM_UP)  # a capture steps that often before the fit
+        self.losses = torch.full((length,), torch.nan, device=device)
         self.stop_values = torch.full_like(self.losses, torch.nan)
         self.residual = torch.zeros((), device=device)
         self.reset(plan.seed)
