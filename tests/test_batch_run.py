@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import MANIFEST
+from PIL import Image as Pillow
 
 from dipfast.batch import worker
 from dipfast.batch.ledger import RunFolder
@@ -380,6 +382,20 @@ def test_a_generator_that_no_memory_holds_fails_alone(inputs: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_AS, before)
     assert {(row.status, row.kind) for row in result.rows} == {("failed", "out-of-memory")}
+
+
+def test_another_mask_of_the_same_size_and_time_makes_another_item(inputs: Path) -> None:
+    for name, row in (("one.tif", 3), ("two.tif", 9)):
+        known = np.full((24, 40), 255, np.uint8)
+        known[row] = 0
+        Pillow.fromarray(known).save(inputs.parent / name, compression=None)
+        os.utime(inputs.parent / name, ns=(1, 1))
+    [item, *_] = manifest(inputs).items
+    first = prepare([replace(item, mask=str(inputs.parent / "one.tif"))])
+    seen = {entry["path"]: entry for entry in first.entries}
+    again = prepare([replace(item, mask=str(inputs.parent / "one.tif"))], seen)
+    other = prepare([replace(item, mask=str(inputs.parent / "two.tif"))], seen)
+    assert first.jobs[0].id == again.jobs[0].id != other.jobs[0].id
 
 
 def test_a_fit_that_was_cancelled_is_gone_on_from_and_its_checkpoint_is_then_gone(

@@ -156,8 +156,8 @@ class _Identifier:
         if item.mask is not None:
             mask = seen.get("mask") or {}
             stamp = stamp_of(item.mask)
-            known = stamp is not None and mask.get("stamp") == stamp
-            facts["mask"] = mask if known else {"sha256": self._hash(item.mask), "stamp": stamp}
+            known = stamp is not None and (mask.get("path"), mask.get("stamp")) == (item.mask, stamp)
+            facts["mask"] = mask if known else {"path": item.mask, "sha256": self._hash(item.mask), "stamp": stamp}
         return facts
 
     def _hash(self, path: str) -> str:
