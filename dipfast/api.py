@@ -17,7 +17,7 @@ from dipfast.batch.ledger import RunFolder, Shard
 from dipfast.batch.lock import reporting, writing
 from dipfast.batch.restore import describe, observe
 from dipfast.batch.restore import restore as restore_observation
-from dipfast.batch.run import Resume, RunResult, rows_of
+from dipfast.batch.run import Executor, Resume, RunResult, rows_of
 from dipfast.batch.run import run as run_manifest
 from dipfast.errors import UsageError
 from dipfast.image import Image, Limits, from_array, read, to_array
@@ -149,6 +149,7 @@ def run(
     max_failures: int | None = None,
     sets: tuple[str, ...] = (),
     shard: Shard | None = None,
+    executor: Executor = "local",
     on_event: Callable[[dict[str, Any]], None] = lambda event: None,
     export: bool = True,
 ) -> RunResult:
@@ -156,7 +157,8 @@ def run(
 
     ``output`` wins over the manifest's own; without either it is a folder in `runs` named after the source. The same
     call again does only what is not done; ``shard`` (I, N) is part I of N of the items; shards may share a folder.
-    Workers are spawned processes: in a script, call this under ``if __name__ == "__main__":``.
+    ``executor`` ray has Ray actors for workers, of the cluster at RAY_ADDRESS or of a local one. By default they are
+    spawned processes: in a script, call this under ``if __name__ == "__main__":``.
 
     Last come the models that the manifest's `export` section asks for, unless ``export`` is False.
 
@@ -174,6 +176,7 @@ def run(
         max_failures=max_failures,
         on_event=on_event,
         shard=shard,
+        executor=executor,
     )
     with writing(folder), reporting(folder):
         rows = result.rows if shard is None else rows_of(folder)

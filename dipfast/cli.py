@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -59,12 +59,12 @@ def run(
     progress: Progress = ProgressChoice.AUTO,
 ) -> None:
     """Restore every image of SOURCE. The same command again does only what is not done."""
-    if executor != "local":
-        raise MachineError(f"--executor {executor}: this version runs on one machine only; use local")
+    if executor == "slurm":
+        raise MachineError(f"--executor {executor}: this version has none; use local or ray")
     if dry_run:
         _print_plan(asked, as_json=False)
         return
-    result = _run(asked, resume, max_failures, progress)
+    result = _run(asked, resume, max_failures, progress, executor)
     raise typer.Exit(result.exit_code)
 
 
@@ -220,7 +220,9 @@ def _options(
     pass
 
 
-def _run(asked: Asked, resume: str, max_failures: str | None, progress: str) -> RunResult:
+def _run(
+    asked: Asked, resume: str, max_failures: str | None, progress: str, executor: Executor = Executor.LOCAL
+) -> RunResult:
     from dipfast import api
     from dipfast.batch.run import ready, shard_of
     from dipfast.progress import make_progress
@@ -229,7 +231,8 @@ def _run(asked: Asked, resume: str, max_failures: str | None, progress: str) -> 
     manifest = shard_of(asked.manifest, asked.shard)
     folder = api.output_folder(manifest, asked.output)
     allowed = _max_failures(max_failures, len(manifest.items))
-    ready(manifest, asked.devices, asked.workers)  # what is wrong is said alone
+    on: Any = executor.value
+    ready(manifest, asked.devices, asked.workers, on)  # what is wrong is said alone
     if manifest.export.formats:
         from dipfast.export.several import ready as ready_to_export
 
@@ -242,6 +245,7 @@ def _run(asked: Asked, resume: str, max_failures: str | None, progress: str) -> 
             devices=asked.devices,
             workers=asked.workers,
             shard=asked.shard,
+            executor=on,
             resume=str(resume),  # type: ignore[arg-type]
             max_failures=allowed,
             on_event=show,

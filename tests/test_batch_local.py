@@ -259,9 +259,10 @@ class Silent(Worker):
     """A worker's clocks without a process."""
 
     def __init__(self) -> None:
-        self.place, self.ready, self.job = Place("cpu-0", "cpu", 1), True, None
-        self.heard = self.moved = 0.0
-        self.first = self.last = None
+        super().__init__(Place("cpu-0", "cpu", 1))
+        self.ready, self.heard, self.moved = True, 0.0, 0.0
+
+    send = receive = end = kill = None  # type: ignore[assignment]
 
 
 def test_a_worker_hangs_when_it_is_silent_or_its_fit_does_not_move() -> None:

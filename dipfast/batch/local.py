@@ -11,19 +11,21 @@ import contextlib
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import wait
-from typing import Any
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.plan import Job, Place, Queue
-from dipfast.batch.process import Worker
+from dipfast.batch.process import Process, Worker, listen
 
 ATTEMPTS = 3
 FINISH_SECONDS = {signal.SIGINT: 30.0, signal.SIGTERM: 10.0}  # a fit that needs more is cancelled by the signal
 LEAVE_SECONDS = 30.0  # for a worker that was asked to leave and has nothing to finish
 Event = dict[str, Any]
+W = TypeVar("W", bound=Worker)
 
 
 @dataclass
@@ -39,8 +41,11 @@ class Outcome:
     broken: str | None = None
 
 
-class Driver:
-    """Feeds the queue to the workers and gathers what comes back."""
+class Driver(Generic[W]):
+    """Feeds the queue to the workers and gathers what comes back.
+
+    ``hire``: a worker at a place; ``listen``: those of some workers that have something to say, within seconds.
+    """
 
     def __init__(
         self,
@@ -50,20 +55,23 @@ class Driver:
         on_event: Callable[[Event], None],
         max_failures: int | None,
         name: str,
+        hire: Callable[[Place], W],
+        listen: Callable[[Sequence[W], float], list[W]],
     ) -> None:
+        self.hire, self.listen = hire, listen
         self.queue, self.folder, self.on_event = Queue(jobs), folder, on_event
         self.max_failures, self.name, self.places = max_failures, name, places
         self.attempts: dict[str, int] = {}
-        self.stillborn = 0  # workers in a row that died before they were ready
+        self.stillborn: Counter[str] = Counter()  # workers of a place in a row that died before they were ready
         self.outcome = Outcome()
-        self.workers: list[Worker] = []
+        self.workers: list[W] = []
         self.looked = time.monotonic()
 
     def run(self) -> Outcome:
         with _signals() as caught:
             try:
                 for place in self.places:
-                    self._hire(place)
+                    self.workers.append(self.hire(place))
                 while self._busy() and not caught and self._going():
                     self._look(0.2)
                 self._leave(caught)
@@ -73,9 +81,6 @@ class Driver:
             self.outcome.signal = caught[0] if caught else None
         return self.outcome
 
-    def _hire(self, place: Place) -> None:
-        self.workers.append(Worker(place, str(self.folder.root)))
-
     def _going(self) -> bool:
         return self.outcome.gave_up is None and self.outcome.broken is None
 
@@ -84,9 +89,7 @@ class Driver:
 
     def _look(self, seconds: float) -> None:
         """Hear every worker that has something to say, and replace those that died or hang."""
-        by_handle: dict[Any, Worker] = {worker.connection: worker for worker in self.workers}
-        by_handle |= {worker.process.sentinel: worker for worker in self.workers}
-        for worker in dict.fromkeys(by_handle[handle] for handle in wait(list(by_handle), seconds)):
+        for worker in self.listen(self.workers, seconds):
             self._hear(worker)
         now = time.monotonic()
         for worker in list(self.workers):
@@ -96,26 +99,26 @@ class Driver:
                 self._bury(worker, "timeout", hung)
         self.looked = now
 
-    def _hear(self, worker: Worker) -> None:
+    def _hear(self, worker: W) -> None:
         while True:
             try:
-                if not worker.connection.poll():
-                    break
-                event = worker.connection.recv()
-            except (EOFError, OSError):
+                event = worker.receive()
+            except EOFError:
                 self._bury(worker, "worker-died", "its worker died")
                 return
+            if event is None:
+                return
             self._take(worker, event)
-        if not worker.process.is_alive() and not worker.connection.poll():
-            self._bury(worker, "worker-died", "its worker died")
 
-    def _take(self, worker: Worker, event: Event) -> None:
+    def _take(self, worker: W, event: Event) -> None:
         worker.note(event)
         match event["event"]:
-            case "heartbeat":
+            case "heartbeat" if worker.job is not None:
                 return
+            case "heartbeat":
+                pass  # another worker may have put its job back since
             case "ready":
-                self.stillborn = 0
+                self.stillborn.pop(worker.place.name, None)
             case "progress":
                 self.on_event(event)
                 return
@@ -127,7 +130,7 @@ class Driver:
         worker.job = None
         self._feed(worker)
 
-    def _feed(self, worker: Worker) -> None:
+    def _feed(self, worker: W) -> None:
         """The worker's next job: of its own bucket, of one that no other worker has, or else of another's."""
         if not (self.queue and self._going()) or worker.leaving:
             return
@@ -145,19 +148,20 @@ class Driver:
         if self.max_failures is not None and len(self.outcome.failed) > self.max_failures:
             self.outcome.gave_up = "more items failed than allowed"
 
-    def _bury(self, worker: Worker, kind: str, reason: str) -> None:
+    def _bury(self, worker: W, kind: str, reason: str) -> None:
         """A worker died or hangs: its item loses an attempt, and another worker takes its place."""
-        code = worker.end(0.0 if kind == "timeout" else 1.0)
+        ended = worker.end(0.0 if kind == "timeout" else 1.0)
         self.workers.remove(worker)
-        how = reason if kind == "timeout" else f"{reason} ({_exit_text(code)})"
+        how = reason if kind == "timeout" else f"{reason} ({ended})"
         if worker.job is not None:
             self._lose(worker.job, kind, how)
         if not worker.ready:
-            self.stillborn += 1
-            if self.stillborn >= ATTEMPTS:
-                self.outcome.broken = f"workers die before they are ready ({_exit_text(code)})"
-        if self._busy() and self._going() and not worker.leaving:
-            self._hire(worker.place)
+            self.stillborn[worker.place.name] += 1
+        given_up = self.stillborn[worker.place.name] >= ATTEMPTS
+        if given_up and not self.workers:
+            self.outcome.broken = f"workers die before they are ready ({ended})"
+        if self._busy() and self._going() and not (worker.leaving or given_up):
+            self.workers.append(self.hire(worker.place))
 
     def _lose(self, job: Job, kind: str, reason: str) -> None:
         self.attempts[job.id] = self.attempts.get(job.id, 0) + 1
@@ -204,12 +208,6 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _exit_text(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"signal {signal.Signals(-code).name}"
-    return f"exit code {code}"
-
-
 def execute(
     jobs: Sequence[Job],
     places: Sequence[Place],
@@ -222,4 +220,5 @@ def execute(
 
     ``name``: of this process in the ledger.
     """
-    return Driver(jobs, places, folder, on_event, max_failures, name).run()
+    hire = partial(Process, root=str(folder.root))
+    return Driver(jobs, places, folder, on_event, max_failures, name, hire, listen).run()

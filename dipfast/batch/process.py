@@ -1,4 +1,4 @@
-"""The driver's side of one worker process: what it does, since when, and whether it still moves.
+"""The driver's side of one worker: what it does, since when, whether it still moves; and of one that is a process.
 
 Two clocks run. A worker says every second that it is alive; one that is silent for minutes is stopped or stuck in a
 call that lets no thread run. A fit says how far it is; one that does not move for many times as long as the whole of
@@ -12,9 +12,10 @@ import multiprocessing as mp
 import os
 import signal
 import time
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from dipfast.batch.plan import Job, Place, predicted_seconds
@@ -25,26 +26,36 @@ STILL_SECONDS, STILL_FACTOR = 900.0, 20.0  # without progress; a compilation is 
 Event = dict[str, Any]
 
 
-class Worker:
-    """One worker process and what the driver knows of it."""
+class Worker(ABC):
+    """One worker, wherever it lives, and what the driver knows of it."""
 
-    def __init__(self, place: Place, root: str) -> None:
-        context = mp.get_context("spawn")
+    def __init__(self, place: Place) -> None:
         self.place, self.ready, self.leaving = place, False, False
         self.job: Job | None = None
         self.bucket: tuple | None = None
         self.heard = self.moved = time.monotonic()
         self.first: tuple[float, int] | None = None  # time and step of the first progress of the job
         self.last: tuple[float, int] | None = None
-        self.connection, child = context.Pipe()
-        self.process = context.Process(target=_start, args=(child, root, place), name=place.name, daemon=True)
-        with _deaf():
-            self.process.start()
-        child.close()
+
+    @abstractmethod
+    def send(self, message: Job | None) -> None:
+        """A job, or None to leave. Raises OSError where it is dead."""
+
+    @abstractmethod
+    def receive(self) -> Event | None:
+        """What it says next, None while it says nothing. Raises EOFError where it is dead."""
+
+    @abstractmethod
+    def end(self, patience: float) -> str:
+        """Have it gone, by itself within ``patience`` seconds or by force. In which way it ended."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """Have it gone."""
 
     def give(self, job: Job) -> None:
         """Send it a job. Raises OSError where it is dead."""
-        self.connection.send(job)
+        self.send(job)
         self.job, self.bucket = job, job.bucket
         self.moved, self.first, self.last = time.monotonic(), None, None
 
@@ -84,13 +95,40 @@ class Worker:
     def dismiss(self) -> None:
         """Ask it to leave; a fit in flight is cancelled."""
         with contextlib.suppress(OSError):
-            self.connection.send(None)
+            self.send(None)
 
-    def end(self, patience: float) -> int | None:
-        """Have the process gone, by itself within ``patience`` seconds or by force. Its exit code."""
+
+class Process(Worker):
+    """A worker that is a spawned process of this machine."""
+
+    def __init__(self, place: Place, root: str) -> None:
+        super().__init__(place)
+        context = mp.get_context("spawn")
+        self.connection, child = context.Pipe()
+        self.process = context.Process(target=_start, args=(child, root, place), name=place.name, daemon=True)
+        with _deaf():
+            self.process.start()
+        child.close()
+
+    def send(self, message: Job | None) -> None:
+        self.connection.send(message)
+
+    def receive(self) -> Event | None:
+        try:
+            if self.connection.poll():
+                event: Event = self.connection.recv()
+                return event
+            if self.process.is_alive() or self.connection.poll():
+                return None
+        except OSError:
+            pass
+        raise EOFError
+
+    def end(self, patience: float) -> str:
         self.process.join(patience)
         self.kill()
-        return self.process.exitcode
+        code = self.process.exitcode
+        return f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
 
     def kill(self) -> None:
         self.process.kill()
@@ -98,9 +136,18 @@ class Worker:
         self.connection.close()
 
 
+def listen(workers: Sequence[Process], seconds: float) -> list[Process]:
+    """Those that say something or end, as soon as there are any."""
+    by_handle: dict[Any, Process] = {worker.connection: worker for worker in workers}
+    by_handle |= {worker.process.sentinel: worker for worker in workers}
+    return list(dict.fromkeys(by_handle[handle] for handle in wait(list(by_handle), seconds)))
+
+
 def _start(connection: Connection, root: str, place: Place) -> None:
     # Before torch is loaded: threads that spin while they wait make a step 30 times as slow on a busy machine (LOG.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the driver decides what they mean
     from dipfast.batch.worker import work
 
     work(connection, root, place.name, place.device, place.threads)

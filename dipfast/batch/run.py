@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from importlib.util import find_spec
+from typing import Any, Literal
 
 from dipfast.batch.environment import environment, places_for
 from dipfast.batch.index import Index
@@ -25,9 +26,10 @@ from dipfast.manifest.yaml import collector_paused
 from dipfast.samples import PREFIX as SAMPLE
 from dipfast.samples import locate
 
-__all__ = ["Resume", "Row", "RunResult", "places_for", "prepare", "ready", "row_as_json", "rows_of", "run"]
+__all__ = ["Executor", "Resume", "Row", "RunResult", "places_for", "prepare", "ready", "row_as_json", "rows_of", "run"]
 
 Resume = Literal["auto", "never", "failed"]
+Executor = Literal["local", "ray"]
 
 
 @dataclass(frozen=True)
@@ -59,18 +61,20 @@ def run(
     max_failures: int | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
     shard: Shard | None = None,
+    executor: Executor = "local",
 ) -> RunResult:
     """Restore every item of ``manifest``, or of its ``shard`` (I, N), that ``folder`` does not hold yet.
 
     ``devices``: auto, cpu, or cuda:0,1 …; ``workers``: processes on a CPU, by default one a core; ``resume``: auto and
-    failed do what is not done, never does all again. Shards may run into one folder at the same time.
+    failed do what is not done, never does all again. Shards may run into one folder at the same time. ``executor``:
+    local for processes of this machine, ray for actors of a cluster.
 
     Raises UsageError where another run has the folder, NothingMatchedError for an empty shard, MachineError for
     devices that there are not and where the folder cannot be written; what is done then stays done.
     """
     start = time.perf_counter()
     mine = shard_of(manifest, shard)
-    places = ready(mine, devices, workers)
+    places = ready(mine, devices, workers, executor)
     with claimed(folder, shard), writing(folder):
         index = Index(folder, owner=f"run{suffix(shard)}")
         with collector_paused():
@@ -93,6 +97,11 @@ def run(
         allowed = None if max_failures is None else max_failures - len(prepared.failed)
         if allowed is not None and allowed < 0:
             outcome.gave_up = "more items failed than allowed"
+        elif todo and executor == "ray":
+            from dipfast.batch import ray
+
+            about: dict[str, Any] = {"items": len(mine.items), "devices": devices, "workers": workers}
+            outcome = ray.execute(todo, folder, hear, allowed, driver, **about, suffix=suffix(shard))
         elif todo:
             named = [replace(place, name=_named(place.name, shard)) for place in places]
             outcome = execute(todo, named[: len(todo)], folder, hear, allowed, driver)
@@ -118,12 +127,16 @@ def _named(worker: str, shard: Shard | None) -> str:
     return f"{worker}{suffix(shard)}"
 
 
-def ready(manifest: Manifest, devices: str, workers: int | None = None) -> list[Place]:
+def ready(manifest: Manifest, devices: str, workers: int | None = None, executor: Executor = "local") -> list[Place]:
     """The workers of a run, where nothing forbids it: no device, engine, precision or sample that is not here.
+
+    On Ray they are known when the cluster is; what its devices cannot do is said by them, item by item.
 
     Raises UsageError or MachineError otherwise, before anything is read or written.
     """
-    places = places_for(devices, len(manifest.items), workers)
+    if executor == "ray" and find_spec("ray") is None:
+        raise MachineError("--executor ray: Ray is not installed; pip install 'dipfast[ray]'")
+    places = [] if executor == "ray" else places_for(devices, len(manifest.items), workers)
     for item in manifest.items:
         if item.path.startswith(SAMPLE):
             locate(item.path)

@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import signal
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import safetensors
 import safetensors.torch
@@ -39,13 +37,21 @@ PROGRESS_SECONDS = 0.5  # between two progress events of one fit
 Send = Callable[[dict[str, Any]], None]
 
 
+class Connection(Protocol):
+    """A worker's end of a pipe, or what does the same. Raises EOFError or OSError where nobody is at the other end."""
+
+    def send(self, message: dict[str, Any], /) -> None: ...
+
+    def recv(self) -> Job | None: ...
+
+    def poll(self) -> bool: ...
+
+
 def work(connection: Connection, root: str, name: str, device: str, threads: int) -> None:
     """The life of one worker process. Messages in: a Job, or None to leave. Messages out: event dicts.
 
     Any message, or the driver's end of the pipe closing, cancels the fit in flight.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the driver decides what they mean
     torch.set_num_threads(threads)
     keep_freed_memory()
     folder, workbench, line = RunFolder(Path(root)), Workbench(), Line(connection)
