@@ -35,9 +35,10 @@ class FittedGenerator:
     def render(self, precision: str | None = None) -> np.ndarray:
         """The generator's picture as float32 [H, W] or [H, W, C] in [0, 1], at the size of the restored image.
 
-        ``precision``: fp32, bf16, or None for that of the fit. Raises UsageError for another.
+        ``precision``: fp32, bf16, or None for that of the fit, fp32 where that is fp16. Raises UsageError for another.
         """
-        pixels = kept(self.output(precision or self.card.precision), self.card.size).transpose(1, 2, 0)
+        own = self.card.precision if self.card.precision in DTYPES else "fp32"
+        pixels = kept(self.output(precision or own), self.card.size).transpose(1, 2, 0)
         return np.ascontiguousarray(pixels[..., 0] if self.card.channels == 1 else pixels)
 
     def output(self, precision: str, latent: Tensor | None = None) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,12 @@ def test_a_run_comes_back_in_its_depth_size_and_metadata(run: Path, capsys: pyte
 def dipfast_render(run: Path, name: str) -> np.ndarray:
     target = next(t for t in targets(run) if t.record and t.record["output"]["paths"] == [f"{name}.png"])
     return dipfast.load(target.generator).render("fp32").transpose(2, 0, 1)
+
+
+def test_a_generator_of_an_fp16_fit_renders_in_fp32(run: Path) -> None:
+    fitted = dipfast.load(targets(run)[0].generator)
+    half = replace(fitted, card=replace(fitted.card, precision="fp16"))
+    assert np.array_equal(half.render(), fitted.render("fp32"))
 
 
 def test_torch_renders_the_same_bytes_again(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
