@@ -29,7 +29,7 @@ from dipfast.cli_options import (
     print_json,
     taking,
 )
-from dipfast.errors import DipfastError, ItemError, MachineError, UsageError
+from dipfast.errors import DipfastError, ItemError, UsageError
 
 if TYPE_CHECKING:
     from dipfast.batch.run import RunResult
@@ -59,10 +59,13 @@ def run(
     progress: Progress = ProgressChoice.AUTO,
 ) -> None:
     """Restore every image of SOURCE. The same command again does only what is not done."""
-    if executor == "slurm":
-        raise MachineError(f"--executor {executor}: this version has none; use local or ray")
     if dry_run:
         _print_plan(asked, as_json=False)
+        return
+    if executor == "slurm":
+        _max_failures(max_failures, 1)  # what is wrong is said here
+        allowed = [] if max_failures is None else ["--max-failures", max_failures]
+        _submit(asked, ["--resume", str(resume), *allowed])
         return
     result = _run(asked, resume, max_failures, progress, executor)
     raise typer.Exit(result.exit_code)
@@ -256,6 +259,18 @@ def _run(
     if manifest.export.formats and result.signal is None:
         _say(progress, f"models: {api.write_models(manifest, result)} written to {result.folder.root / 'export'}")
     return result
+
+
+def _submit(asked: Asked, options: list[str]) -> None:
+    from dipfast import api
+    from dipfast.batch.ledger import RunFolder
+    from dipfast.batch.slurm import submit
+
+    if asked.shard is not None:
+        raise UsageError("--shard cannot be given with --executor slurm, which makes the shards")
+    root = api.output_folder(asked.manifest, asked.output)
+    job = submit(asked.manifest, RunFolder(root), asked.devices, asked.workers, options)
+    typer.echo(f"SLURM job {job}; how it stands: dipfast status {root}")
 
 
 def _opening(manifest: Manifest, folder: Path) -> str:

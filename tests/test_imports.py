@@ -47,6 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "batch.process": {"batch.worker", *DATA},
     "batch.local": {"batch.process", *DATA},
     "batch.ray": {"batch.process", "batch.local", "batch.worker", "batch.environment", "errors", "files", *DATA},
+    "batch.slurm": {"manifest", "errors", "files", "batch.ledger", "batch.lock"},
     "batch.run": {"manifest", "samples", "fit", "errors", "files", *AROUND, "batch.local", "batch.ray", *DATA},
     "batch.merge": {"manifest", "errors", "files", *AROUND, *DATA},
     "batch.forecast": {"manifest", "fit", *AROUND, "batch.run", *DATA},
