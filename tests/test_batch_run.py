@@ -398,6 +398,30 @@ def test_another_mask_of_the_same_size_and_time_makes_another_item(inputs: Path)
     assert first.jobs[0].id == again.jobs[0].id != other.jobs[0].id
 
 
+class Gone:
+    """A worker's end of a pipe whose other end closes right behind the first look at it."""
+
+    looks = 0
+
+    def poll(self) -> bool:
+        self.looks += 1
+        return self.looks > 1
+
+    def send(self, message: Any) -> None:
+        raise BrokenPipeError
+
+    def recv(self) -> Any:
+        raise EOFError
+
+
+def test_a_driver_that_is_gone_fails_no_item(inputs: Path) -> None:
+    [job, *_] = prepare(manifest(inputs, steps=5).items).jobs
+    folder = RunFolder(inputs / "left")
+    outcome = worker._outcome(job, folder, "cpu-0", "cpu", worker.Line(Gone()), Workbench())
+    assert outcome["event"] == "cancelled"
+    worker.work(Gone(), str(folder.root), "cpu-0", "cpu", torch.get_num_threads())
+
+
 def test_a_fit_that_was_cancelled_is_gone_on_from_and_its_checkpoint_is_then_gone(
     inputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,7 +34,7 @@ DISK_IS_OUT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no later item fares b
 CPU_ALLOCATOR = "DefaultCPUAllocator: "  # how torch says that the machine's memory is used up
 HEARTBEAT_SECONDS = 1.0
 PROGRESS_SECONDS = 0.5  # between two progress events of one fit
-Send = Callable[[dict[str, Any]], None]
+Send = Callable[[dict[str, Any]], object]
 
 
 class Connection(Protocol):
@@ -72,16 +72,19 @@ class Line:
         self.connection, self.lock = connection, threading.Lock()
         self.poll = connection.poll
 
-    def send(self, event: dict[str, Any]) -> None:
-        with self.lock:
-            self.connection.send(event)
+    def send(self, event: dict[str, Any]) -> bool:
+        """False where nobody listens any more, which `poll` shows too: it cancels the fit, and fails no item."""
+        try:
+            with self.lock:
+                self.connection.send(event)
+        except OSError:
+            return False
+        return True
 
     def beat(self) -> None:
         """Say that the process is alive, until nobody listens."""
-        with suppress(OSError):
-            while True:
-                time.sleep(HEARTBEAT_SECONDS)
-                self.send({"event": "heartbeat"})
+        while self.send({"event": "heartbeat"}):
+            time.sleep(HEARTBEAT_SECONDS)
 
 
 def _next(connection: Connection) -> Job | None:
