@@ -13,6 +13,7 @@ from rich.console import Console
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.run import Row
 from dipfast.report import print_summary, summarize, write_results, write_summary
+from dipfast.report.evaluate import print_scores
 
 
 def record(name: str = "dog.png", **changes: Any) -> dict[str, Any]:
@@ -271,3 +272,14 @@ def test_many_failures_are_counted_not_listed() -> None:
     lines = stream.getvalue().splitlines()
     assert sum(line.startswith("failed ") for line in lines) == 20
     assert lines[-1] == "… and 5 more, in results.csv"
+
+
+@pytest.mark.parametrize("amiss", [False, True])
+def test_scores_have_a_column_of_reasons_only_where_there_are_any(amiss: bool) -> None:
+    items = [{"output": "a.png", "psnr": 30.0, "ssim": 0.9}]
+    if amiss:
+        items.append({"output": "b.png", "psnr": None, "ssim": None, "reason": "it is empty"})
+    console = Console(file=io.StringIO(), width=80)
+    print_scores({"items": items, "missing": [], "psnr": 30.0, "ssim": 0.9}, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert ("not measured" in text) == ("it is empty" in text) == amiss

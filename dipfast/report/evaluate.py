@@ -110,10 +110,11 @@ def _mean(items: list[dict[str, Any]], name: str) -> float | None:
 def print_scores(scores: Scores, console: Console) -> None:
     """The scores as a table for a person."""
     rows = [*scores["items"], {"output": "mean", **scores}]
-    table = Table("image", "PSNR dB", "SSIM", "")
+    amiss = any("reason" in item for item in rows)
+    table = Table("image", "PSNR dB", "SSIM", *["not measured"] * amiss)
     for item in rows:
         numbers = (_text(item["psnr"], 2), _text(item["ssim"], 4))
-        table.add_row(_cell(item), *numbers, item.get("reason", ""))
+        table.add_row(_cell(item), *numbers, *[item.get("reason", "")] * amiss)
     console.print(table)
     if "coverage_90" in scores:
         console.print(_calibration(rows))
