@@ -97,9 +97,13 @@ def loss_scale(dtype: torch.dtype, values: int) -> float:
     return 2.0 ** max(0, math.floor(math.log2(values)) - 6) if dtype == torch.float16 else 1.0
 
 
-def set_precision(machine: Machine) -> None:
-    """Let float32 convolutions and products of this process use TF32, or forbid it. A CPU has no such switch."""
+def turn_to(machine: Machine) -> None:
+    """Make the device the current one, whose streams are forked and captured, and let float32 use TF32 or forbid it.
+
+    Both are of the whole process; a CPU has neither.
+    """
     if machine.device.type == "cuda":
+        torch.cuda.set_device(machine.device.index or 0)
         allowed = machine.precision != "fp32"
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
         torch.backends.cudnn.benchmark = True

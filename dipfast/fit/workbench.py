@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from dipfast.fit.engine import Machine, Step, accelerate, set_precision
+from dipfast.fit.engine import Machine, Step, accelerate, turn_to
 from dipfast.fit.plan import FitPlan
 from dipfast.fit.step import FitState, fit_step
 from dipfast.tasks import Problem
@@ -29,6 +29,7 @@ class Workbench:
         self, problem: Problem, config: dict[str, Any], plan: FitPlan, machine: Machine
     ) -> tuple[FitState, Step]:
         """A state at its beginning and the step that moves it. What the last call gave out is overwritten."""
+        turn_to(machine)
         key = (problem.signature, repr(config), repr(replace(plan, seed=0)), machine)
         if key == self._key:
             self._state.problem.adopt(problem)
@@ -40,7 +41,6 @@ class Workbench:
         return self._state, self._step
 
     def _build(self, problem: Problem, config: dict[str, Any], plan: FitPlan, machine: Machine) -> None:
-        set_precision(machine)
         if hasattr(self, "_state"):
             del self._state, self._step
         self._state = FitState(problem, config, plan, machine)
