@@ -27,9 +27,9 @@ import numpy as np
 import torch
 
 from dipfast.bench.kernels import bench_kernels, check_kernels
-from dipfast.bench.machine import describe
+from dipfast.bench.machine import describe, synchronize
 from dipfast.bench.step import ADAM, MUON, STANDARD, bench_step, plan_for
-from dipfast.fit import FitPlan, FitResult, Workbench, fit
+from dipfast.fit import FitPlan, FitResult, Workbench, choose_machine, fit
 from dipfast.metrics import psnr
 from dipfast.tasks import Problem, degrade, pose
 
@@ -45,10 +45,10 @@ class Check:
         self.device = "cuda:0" if torch.cuda.is_available() else "cpu"
         self.dry = dry
         self.engines = ("eager", "compile", "cudagraph") if self.device != "cpu" else ("eager", "compile")
-        self.precisions = ("fp32", "tf32", "bf16") if self.device != "cpu" else ("fp32", "bf16")
+        self.precisions = ("fp32", "tf32", "fp16", "bf16") if self.device != "cpu" else ("fp32", "bf16")
         self.side = 32 if dry else 256
         self.net = STANDARD | {"channels": [8, 8], "input": STANDARD["input"] | {"depth": 8}} if dry else STANDARD
-        self.narrow = self.net if dry else STANDARD | {"channels": [64] * 5}
+        self.narrow = self.net if dry else STANDARD | {"channels": [32] * 5, "upsample": "nearest"}
 
     def plan(self, engine: str, precision: str, steps: int, **changes: Any) -> FitPlan:
         return replace(plan_for(engine, precision, self.device, ADAM, steps), **changes)
@@ -99,6 +99,27 @@ class Check:
             found[engine] = _difference(shared, alone) | {"programs": workbench.programs}
         return found
 
+    def members(self) -> dict[str, Any]:
+        """Several seeds side by side: the first member's bits against the same fit alone, and milliseconds a step."""
+        found: dict[str, Any] = {}
+        for engine in (engine for engine in self.engines if engine != "compile"):
+            for count in (1, 2) if self.dry else (1, 4, 16):
+                plan = self.plan(engine, "bf16", 10 if self.dry else 60, seeds=count, optimizer=MUON, average="auto")
+                problem = self.problem(self.side)[0]
+                state, step = Workbench().lay_out(problem, self.narrow, plan, choose_machine(plan))
+                step()
+                first = state.first.output.cpu().clone()
+                synchronize(state.output.device)
+                start = time.perf_counter()
+                for _ in range(plan.steps - 1):
+                    step()
+                synchronize(state.output.device)
+                ms = 1e3 * (time.perf_counter() - start) / (plan.steps - 1)
+                alone = found.setdefault(f"{engine} 1", {"first": first})["first"]
+                same = float((first - alone).abs().max())
+                found[f"{engine} {count}"] = {"first": first, "ms": ms, "from_alone": same}
+        return {name: {key: row[key] for key in ("ms", "from_alone")} for name, row in found.items()}
+
     def repeats(self) -> dict[str, Any]:
         """The same fit twice: are the bits the same on this device?"""
         problem, _ = self.problem(self.side)
@@ -116,7 +137,7 @@ class Check:
         return found
 
     def whole_fits(self) -> dict[str, Any]:
-        """Seconds of a whole fit of 300 steps, 64 channels, Muon, bf16: cold, then warm on the same workbench."""
+        """Seconds of a whole fit of 300 steps, the presets' net, Muon, bf16: cold, then warm on the same workbench."""
         found: dict[str, Any] = {}
         for side in (32,) if self.dry else (256, 512):
             for engine in self.engines:
@@ -165,6 +186,7 @@ SECTIONS: tuple[Callable[[Check], Any], ...] = (
     Check.device_agrees_with_cpu,
     Check.engines_agree,
     Check.used_workbench,
+    Check.members,
     Check.repeats,
     Check.steps,
     Check.kernels_by_speed,
