@@ -187,9 +187,10 @@ def test_a_cluster_without_a_core_is_refused() -> None:
         places_for([node()], "auto", 1, None)
 
 
-def test_a_cluster_that_is_not_there_is_refused(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "nowhere")
-    with pytest.raises(MachineError, match="--executor ray: RAY_ADDRESS=nowhere: "):
+@pytest.mark.parametrize(("address", "why"), [("nowhere", ""), ("127.0.0.1:1", ".*Connection refused")])
+def test_a_cluster_that_is_not_there_is_refused(address: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(MachineError, match=f"--executor ray: RAY_ADDRESS={address}: {why}"):
         ray_executor._connect()
 
 

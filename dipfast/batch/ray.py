@@ -35,6 +35,7 @@ from dipfast.errors import MachineError, UsageError
 from dipfast.files import write_atomic
 
 STORE_BYTES = 80 << 20  # of a local cluster: only messages go through it
+KNOCK_SECONDS = 10.0
 GREETING = ".shared."  # a file of this name in the run's folder proves to an actor that it sees the same folder
 
 
@@ -170,12 +171,21 @@ def _connect() -> None:
     address = os.environ.get("RAY_ADDRESS")
     own: dict[str, Any] = {"num_cpus": cores(), "object_store_memory": STORE_BYTES, "include_dashboard": False}
     try:
+        if address and not address.startswith("ray://"):
+            _knock(address)
         ray.init(
             address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else own)
         )
-    except (ConnectionError, RayError, RuntimeError, ValueError) as error:
+    except (OSError, RayError, RuntimeError, ValueError) as error:
         where = f"RAY_ADDRESS={address}" if address else "a local cluster"
         raise MachineError(f"--executor ray: {where}: {str(error).splitlines()[0]}") from None
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody answers at host:port. Ray itself would try for a quarter of an hour."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
 
 
 @contextlib.contextmanager
