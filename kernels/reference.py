@@ -251,5 +251,5 @@ def downsample(
     taps = taps.to(x.dtype)
     row = taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
     column = taps.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
-    x = F.conv2d(F.pad(x, (margin, margin, 0, 0), mode="replicate"), row, stride=(1, scale), groups=channels)
-    return F.conv2d(F.pad(x, (0, 0, margin, margin), mode="replicate"), column, stride=(scale, 1), groups=channels)
+    x = F.conv2d(pad(x, margin, "replication"), row, stride=(1, scale), groups=channels)
+    return F.conv2d(x, column, stride=(scale, 1), groups=channels)
