@@ -441,6 +441,7 @@ def test_a_fit_that_was_cancelled_is_gone_on_from_and_its_checkpoint_is_then_gon
     steps.clear()
     resumed = attempt("broken", lambda: False)
     assert steps[0] == 14 and not saved.exists()
+    assert resumed["seconds"]["total"] >= resumed["seconds"]["fit"]
     whole = attempt("whole", lambda: False)
     assert resumed["output"]["sha256"] == whole["output"]["sha256"]
     assert resumed["generator"]["sha256"] == whole["generator"]["sha256"]

@@ -159,7 +159,7 @@ def process(
         "load": loaded - clock,
         **restored.fit.seconds,
         "save": time.perf_counter() - fitted,
-        "total": time.perf_counter() - clock,
+        "total": time.perf_counter() - clock + restored.fit.earlier,
     }
     record = describe(job.id, job.settings, image, observation, restored, seconds)
     record |= files | {"generator": record["generator"] | files["generator"]}

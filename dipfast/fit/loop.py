@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -53,6 +53,7 @@ class FitResult:
     losses: list[tuple[int, float]]  # thinned: step, loss; without those that were not finite
     stop_curve: list[tuple[int, float]]  # likewise: step, the value that the stop criterion looks at
     seconds: dict[str, float]  # setup, fit
+    earlier: float = 0.0  # seconds of the fit in processes before this one, whose checkpoint was gone on from
     deviation: Tensor | None = None  # of the answer, [1, C, H, W] on the CPU, where samples were taken
     samples: int = 0  # whose mean the answer is; 0: it is no mean of samples
     kept: tuple[nn.Module, ...] = ()  # generators with the weights of some of the samples
@@ -101,7 +102,8 @@ def fit(
         if checkpoint is not None and looking and time.perf_counter() - kept > EVERY_SECONDS:
             kept = time.perf_counter()
             checkpoint.save(freeze(state, watch, kept - ready + before))
-    return _result(plan, machine, state, watch, steps, bench.programs, start - before, ready - before)
+    result = _result(plan, machine, state, watch, steps, bench.programs, start - before, ready - before)
+    return replace(result, earlier=before)
 
 
 class Watch:
