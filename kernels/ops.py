@@ -10,6 +10,7 @@ from .faces import adam_, head, norm_pad, upsample_concat
 from .reference import (
     activate,
     batch_norm,
+    decimate,
     downsample,
     interleave,
     nearest_conv,
@@ -25,6 +26,7 @@ __all__ = [
     "adam_",
     "batch_norm",
     "choose_fused",
+    "decimate",
     "downsample",
     "fused",
     "head",

@@ -247,9 +247,17 @@ def downsample(
     scale: int,
 ) -> Tensor:  # [B, C, H / scale, W / scale]
     """A fixed separable low-pass, then every ``scale``-th pixel; borders replicated. H and W divide by ``scale``."""
-    channels, margin = x.shape[1], (taps.numel() - scale) // 2
-    taps = taps.to(x.dtype)
+    return decimate(pad(x, (taps.numel() - scale) // 2, "replication"), taps, scale)
+
+
+def decimate(
+    x: Tensor,  # [B, C, H + K - scale, W + K - scale], with its borders
+    taps: Tensor,  # [K]
+    scale: int,
+) -> Tensor:  # [B, C, H / scale, W / scale]
+    """The low-pass of `downsample` where the borders are there already."""
+    channels, taps = x.shape[1], taps.to(x.dtype)
     row = taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
     column = taps.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
-    x = F.conv2d(pad(x, margin, "replication"), row, stride=(1, scale), groups=channels)
+    x = F.conv2d(x, row, stride=(1, scale), groups=channels)
     return F.conv2d(x, column, stride=(scale, 1), groups=channels)

@@ -66,7 +66,10 @@ class Block(nn.Module):
             return F.avg_pool2d(x, 2)
         if self.pool == "max":
             return F.max_pool2d(x, 2)
-        return ops.downsample(x, self.taps, 2) if self.pool == "lanczos2" else x
+        if self.pool != "lanczos2":
+            return x
+        margin = (self.taps.numel() - 2) // 2
+        return ops.decimate(F.pad(x, (margin,) * 4, mode="replicate"), self.taps, 2)  # as operators of ONNX
 
     def freeze(
         self,
