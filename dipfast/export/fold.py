@@ -41,6 +41,8 @@ class Affine(nn.Module):
 class Block(nn.Module):
     """Padding, convolution with a bias, pooling where asked for, activation."""
 
+    taps: Tensor
+
     def __init__(self, inputs: int, outputs: int, size: int, config: Mapping[str, Any], *, halve: bool = False):
         super().__init__()
         stride = 2 if halve and config["downsample"] == "stride" else 1
@@ -68,7 +70,7 @@ class Block(nn.Module):
             return F.max_pool2d(x, 2)
         if self.pool != "lanczos2":
             return x
-        margin = (self.taps.numel() - 2) // 2
+        margin = (len(self.taps) - 2) // 2
         return ops.decimate(F.pad(x, (margin,) * 4, mode="replicate"), self.taps, 2)  # as operators of ONNX
 
     def freeze(
