@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 
@@ -140,11 +139,6 @@ def load_model(path: Path) -> tuple[onnx.ModelProto, dict[str, Any], bytes]:
     if not isinstance(proved, dict) or proved.get("sha256") != hashlib.sha256(data).hexdigest():
         raise UsageError(f"{path}: refused, it is not the file that its parity report proved")
     return model, about, data
-
-
-def latent_of(model: onnx.ModelProto) -> np.ndarray:
-    """The fitted latent [1, D, H, W] float32 inside a model."""
-    return next(onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name == "latent")
 
 
 def _onnxruntime_version() -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -102,8 +102,8 @@ def fit(
         if checkpoint is not None and looking and time.perf_counter() - kept > EVERY_SECONDS:
             kept = time.perf_counter()
             checkpoint.save(freeze(state, watch, kept - ready + before))
-    result = _result(plan, machine, state, watch, steps, bench.programs, start - before, ready - before)
-    return replace(result, earlier=before)
+    seconds = {"setup": ready - start, "fit": time.perf_counter() - ready + before}
+    return _result(plan, machine, state, watch, bench.programs, seconds, before)
 
 
 class Watch:
@@ -155,11 +155,11 @@ def _result(
     machine: Machine,
     state: FitState,
     watch: Watch,
-    steps: int,
     programs: int,
-    start: float,
-    ready: float,
+    seconds: dict[str, float],
+    earlier: float,
 ) -> FitResult:
+    steps = int(state.step)
     with torch.no_grad():
         if not plan.steps:
             pictures = [member.generator(member.latent, machine.dtype) for member in state.members]
@@ -183,7 +183,8 @@ def _result(
         programs=programs,
         losses=_thinned(state.losses[:steps]),
         stop_curve=_thinned(state.stop_values[:steps]),
-        seconds={"setup": ready - start, "fit": time.perf_counter() - ready},
+        seconds=seconds,
+        earlier=earlier,
         **sampled,
     )
 

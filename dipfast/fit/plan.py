@@ -13,10 +13,10 @@ class FitPlan:
     """The manifest's `fit` section, every default filled in: `FitPlan(**section)`."""
 
     steps: int
-    optimizer: Mapping[str, Any]  # type: adam | muon | sgld, and its settings
+    optimizer: Mapping[str, Any]  # adam, muon or sgld by its `type`, and its settings
     reg_noise_std: float  # of the jitter added to the latent at each step
     average: float | str | None  # constant of the EMA of the outputs, or auto
-    stop: Mapping[str, Any]  # type: fixed | ema-variance | discrepancy, and its settings
+    stop: Mapping[str, Any]  # a criterion by its `type`, and its settings
     rollback_db: float | None
     seed: int
     seeds: int  # members fitted side by side, whose mean is the answer

@@ -180,8 +180,9 @@ def side_by_side(members: Sequence[Member], move: Callable[[Member], None]) -> N
 
 def _observe(state: FitState, problem: Problem, plan: FitPlan) -> None:
     """Average, residual, stop statistics and the loss curve."""
-    count = len(state.members)
-    output, loss = (sum(values[1:], values[0]) / count for values in _gathered(state.members))
+    first, *others = state.members
+    output = sum((member.output for member in others), first.output) / len(state.members)
+    loss = sum((member.loss for member in others), first.loss) / len(state.members)
     state.output.copy_(output)
     if plan.average is not None:
         state.average.lerp_(output, newest_weight(plan.average, state.averaged))
@@ -195,7 +196,3 @@ def _observe(state: FitState, problem: Problem, plan: FitPlan) -> None:
     for curve, value in ((state.losses, loss), (state.stop_values, state.stop.value)):
         curve.index_copy_(0, state.step.view(1), value.view(1))
     state.step.add_(1)
-
-
-def _gathered(members: Sequence[Member]) -> tuple[list[Tensor], list[Tensor]]:
-    return [member.output for member in members], [member.loss for member in members]
