@@ -16,6 +16,7 @@ from .reference import (
     nearest_conv,
     newton_schulz,
     pad,
+    phase_taps,
     resampling_taps,
     upsample2x,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "newton_schulz",
     "norm_pad",
     "pad",
+    "phase_taps",
     "resampling_taps",
     "upsample2x",
     "upsample_concat",

@@ -81,6 +81,8 @@ class Scale(nn.Module):
         self.mode = mode
         # What lies behind the upsampling is then done on four phases, each of the coarse size.
         self.in_phases = mode == "nearest" and size_up == 3 and config["pad"] != "zero"
+        if self.in_phases:
+            self.register_buffer("taps", ops.phase_taps(), persistent=False)
         self.skip = Block(inputs, skip, config["kernel_skip"], config) if skip else None
         self.down1 = Block(inputs, down, size_down, config, halve=True)
         self.down2 = Block(down, down, size_down, config)
@@ -99,7 +101,7 @@ class Scale(nn.Module):
     def rise(self, x: Tensor, kept: Tensor | None, dtype: torch.dtype) -> Tensor:
         """The finer tensor, [1, U, H, W], or its four phases, [4, U, H / 2, W / 2], where `in_phases` says so."""
         if self.in_phases:
-            x = ops.nearest_conv(x, kept, self.up.conv.conv.weight, self.norm.weight, self.up.conv.pad)
+            x = ops.nearest_conv(x, kept, self.up.conv.conv.weight, self.norm.weight, self.up.conv.pad, self.taps)
             x = self.up.finish(x)
         else:
             x = ops.upsample2x(x, self.mode)
