@@ -19,6 +19,7 @@ from .reference import (
     phase_taps,
     resampling_taps,
     upsample2x,
+    worth,
 )
 
 __all__ = [
@@ -40,4 +41,5 @@ __all__ = [
     "resampling_taps",
     "upsample2x",
     "upsample_concat",
+    "worth",
 ]

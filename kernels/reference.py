@@ -14,6 +14,7 @@ from torch import Tensor
 # Quintic iteration of Jordan (2024), https://kellerjordan.github.io/posts/muon/
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NATIVE_PIXELS = 128 * 128  # up to here a CPU pads by PyTorch's own operation
+SMALL_PRODUCTS, SMALL_INPUT = 2_500_000, 2**16  # up to both a CPU convolves in float32: `worth`
 
 
 def pad(
@@ -103,6 +104,19 @@ class _Bilinear2x(torch.autograd.Function):
         return F.conv2d(F.pad(grad, (1, 1, 1, 1), mode="replicate"), kernel, stride=2, groups=grad.shape[1])
 
 
+def worth(
+    dtype: torch.dtype,
+    x: Tensor,  # [B, I, H, W]
+    products: int,
+) -> torch.dtype:
+    """``dtype``, or float32 on a CPU where a convolution of ``x`` has so few ``products`` that float32 is faster.
+
+    oneDNN's calls in bf16 cost 150 to 250 microseconds whatever they do, four times those in float32 (LOG.md).
+    """
+    small = products <= SMALL_PRODUCTS and x.numel() <= SMALL_INPUT
+    return torch.float32 if small and x.device.type == "cpu" and dtype.itemsize < 4 else dtype
+
+
 def nearest_conv(
     x: Tensor,  # [B, C, H, W], the coarse scale
     kept: Tensor | None,  # [B, S, 2 H, 2 W], the skip branch
@@ -110,6 +124,7 @@ def nearest_conv(
     gain: Tensor,  # [S + C], the scale of the normalisation
     mode: str,
     taps: Tensor,  # [80, 9], `phase_taps`
+    dtype: torch.dtype,  # of the convolution
     eps: float = 1e-5,
 ) -> Tensor:  # [4 B, O, H, W], the four phases: even rows and columns, even and odd, odd and even, odd
     """Upsample ``x`` to twice the size, nearest; put ``kept`` before it; normalise, pad, convolve.
@@ -124,16 +139,17 @@ def nearest_conv(
     skips = 0 if kept is None else kept.shape[1]
     inverse = [_InverseDeviation.apply(t, eps) for t in (kept, x) if t is not None]
     rows = weight.permute(0, 2, 3, 1).flatten(1, 2) * (gain * torch.cat(inverse))  # [O, 9, S + C]
-    small = pad(x, 1, "replication")
+    dtype = worth(dtype, x, 4 * weight.numel() * x.shape[2] * x.shape[3] * 4 // 9)
+    small = pad(x.to(dtype), 1, "replication")
     kernels = taps[:16] @ rows[..., skips:]  # [O, 16, C]
     if kept is None:
         return _in_phases(small, kernels)
     if 4 * skips <= x.shape[1]:  # four fine pixels as channels of one coarse pixel
-        cells = F.pixel_unshuffle(pad(kept, 2, mode), 2)
+        cells = F.pixel_unshuffle(pad(kept.to(dtype), 2, mode), 2)
         beside = (taps[16:] @ rows[..., :skips]).unflatten(1, (16, 4)).transpose(2, 3).flatten(2)  # [O, 16, 4 S]
         return _in_phases(torch.cat((cells, small), dim=1), torch.cat((beside, kernels), dim=2))
-    fine = rows[..., :skips].unflatten(1, (3, 3)).permute(0, 3, 1, 2).to(kept.dtype)
-    return _in_phases(small, kernels) + _every_second(pad(kept, 1, mode), fine)
+    fine = rows[..., :skips].unflatten(1, (3, 3)).permute(0, 3, 1, 2).to(dtype)
+    return _in_phases(small, kernels) + _every_second(pad(kept.to(dtype), 1, mode), fine)
 
 
 def phase_taps() -> Tensor:  # [80, 9] float32, zeros and ones

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import fit_plan, generator_config
+from dipfast.kernels import ops
 
 from dipfast import tasks
 from dipfast.errors import ItemError, MachineError, UsageError
@@ -428,7 +429,10 @@ def test_a_precision_is_what_runs(noisy: tasks.Problem, precision: str) -> None:
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.1), ("fp16", 0.04)])
-def test_gradients_in_low_precision_are_those_of_fp32(noisy: tasks.Problem, precision: str, tolerance: float) -> None:
+def test_gradients_in_low_precision_are_those_of_fp32(
+    noisy: tasks.Problem, precision: str, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dipfast.kernels.reference.SMALL_PRODUCTS", 0)
     grads = []
     for name in ("fp32", precision):  # whatever this CPU has instructions for: fp16 is then slow, and right
         machine = Machine(torch.device("cpu"), "eager", name)
@@ -436,15 +440,26 @@ def test_gradients_in_low_precision_are_those_of_fp32(noisy: tasks.Problem, prec
         fit_step(state, noisy, fit_plan(optimizer={"type": "adam", "lr": 1e-12}), machine.dtype)
         grads.append(state.first.parameters.grads.clone())
     exact, low = grads
+    assert not torch.equal(exact, low)
     assert float((low - exact).norm() / exact.norm()) < tolerance
 
 
-def test_weights_and_moments_stay_in_fp32_when_convolutions_are_bf16(noisy: tasks.Problem) -> None:
+def test_weights_and_moments_stay_in_fp32_when_convolutions_are_bf16(
+    noisy: tasks.Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dipfast.kernels.reference.SMALL_PRODUCTS", 0)
     plan = fit_plan(precision="bf16")
     state = FitState(noisy, generator_config(), plan, choose_machine(plan))
     fit_step(state, noisy, plan, torch.bfloat16)
     kept = [*state.first.generator.parameters(), state.average, *vars(state.first.optimizer).values(), state.losses]
     assert {tensor.dtype for tensor in kept} == {torch.float32}
+
+
+def test_a_cpu_convolves_in_bf16_what_is_large_enough_to_gain_by_it() -> None:
+    for side, expected in ((16, torch.float32), (128, torch.bfloat16)):
+        x = torch.zeros(1, 32, side, side)
+        assert ops.worth(torch.bfloat16, x, 32 * 32 * 9 * side * side) == expected
+    assert ops.worth(torch.float64, torch.zeros(1, 1, 2, 2), 36) == torch.float64
 
 
 @pytest.mark.parametrize(

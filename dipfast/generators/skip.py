@@ -1,8 +1,8 @@
 """The hourglass with skip connections of Deep Image Prior (Ulyanov et al., CVPR 2018).
 
 Batch statistics are always those of the image at hand: there are no running averages, in the fit and after it.
-Convolutions run in the dtype that `forward` is asked for; normalisation statistics, the head and the sigmoid stay
-in float32.
+Convolutions run in the dtype that `forward` is asked for, small ones on a CPU in float32, which is faster there;
+normalisation statistics, the head and the sigmoid stay in float32.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ class Conv(nn.Module):
             self.register_buffer("taps", ops.resampling_taps("lanczos2", 2).float(), persistent=False)
 
     def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:  # [1, I, H, W] -> [1, O, H or H / 2, W or W / 2]
-        weight, bias = self.conv.weight.to(dtype), self.conv.bias
+        weight, bias, stride = self.conv.weight, self.conv.bias, self.conv.stride
+        dtype = ops.worth(dtype, x, weight.numel() * x.shape[2] * x.shape[3] // (stride[0] * stride[1]))
         x = ops.pad(x.to(dtype), self.margin, self.pad)
-        x = F.conv2d(x, weight, None if bias is None else bias.to(dtype), stride=self.conv.stride)
+        x = F.conv2d(x, weight.to(dtype), None if bias is None else bias.to(dtype), stride=stride)
         if self.pool == "avg":
             return F.avg_pool2d(x, 2)
         if self.pool == "max":
@@ -101,10 +102,11 @@ class Scale(nn.Module):
     def rise(self, x: Tensor, kept: Tensor | None, dtype: torch.dtype) -> Tensor:
         """The finer tensor, [1, U, H, W], or its four phases, [4, U, H / 2, W / 2], where `in_phases` says so."""
         if self.in_phases:
-            x = ops.nearest_conv(x, kept, self.up.conv.conv.weight, self.norm.weight, self.up.conv.pad, self.taps)
+            conv = self.up.conv
+            x = ops.nearest_conv(x, kept, conv.conv.weight, self.norm.weight, conv.pad, self.taps, dtype)
             x = self.up.finish(x)
         else:
-            x = ops.upsample2x(x, self.mode)
+            x = ops.upsample2x(x if kept is None else x.to(kept.dtype), self.mode)
             x = self.up(self.norm(x if kept is None else torch.cat((kept, x), dim=1)), dtype)
         return x if self.pointwise is None else self.pointwise(x, dtype)
 

@@ -97,7 +97,9 @@ def test_nearest_conv_is_upsampling_joining_normalising_and_convolving(mode: str
         for shape in ((1, 6, 3, 5), (1, skips, 6, 10), (4, 6 + skips, 3, 3), (6 + skips,))
     )
     inputs = (x, kept, weight, gain) if skips else (x, weight, gain)
-    ours = ops.interleave(ops.nearest_conv(x, kept if skips else None, weight, gain, mode, ops.phase_taps().double()))
+    ours = ops.interleave(
+        ops.nearest_conv(x, kept if skips else None, weight, gain, mode, ops.phase_taps().double(), x.dtype)
+    )
     theirs = plain_nearest_conv(x, kept if skips else None, weight, gain, mode)
     torch.testing.assert_close(centred(ours), centred(theirs), rtol=0, atol=1e-12)
     score = torch.randn(theirs.shape, dtype=torch.float64, generator=rng)
