@@ -57,6 +57,7 @@ def run(
     *,
     devices: str = "auto",
     workers: int | None = None,
+    cohort: int | None = None,
     resume: Resume = "auto",
     max_failures: int | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
@@ -65,8 +66,9 @@ def run(
 ) -> RunResult:
     """Restore every item of ``manifest``, or of its ``shard`` (I, N), that ``folder`` does not hold yet.
 
-    ``devices``: auto, cpu, or cuda:0,1 …; ``workers``: processes on a CPU, by default one a core; ``resume``: auto and
-    failed do what is not done, never does all again. Shards may run into one folder at the same time. ``executor``:
+    ``devices``: auto, cpu, or cuda:0,1 …; ``workers``: processes on a CPU, by default one a core; ``cohort``: items of
+    one bucket that a worker fits side by side, by default as many as `batch.cohort` finds; ``resume``: auto and failed
+    do what is not done, never does all again. Shards may run into one folder at the same time. ``executor``:
     local for processes of this machine, ray for actors of a cluster.
 
     Raises UsageError where another run has the folder, NothingMatchedError for an empty shard, MachineError for
@@ -100,10 +102,10 @@ def run(
         elif todo and executor == "ray":
             from dipfast.batch import ray
 
-            about: dict[str, Any] = {"items": len(mine.items), "devices": devices, "workers": workers}
+            about: dict[str, Any] = {"items": len(mine.items), "devices": devices, "workers": workers, "cohort": cohort}
             outcome = ray.execute(todo, folder, hear, allowed, driver, **about, suffix=suffix(shard))
         elif todo:
-            named = [replace(place, name=_named(place.name, shard)) for place in places]
+            named = [replace(place, name=_named(place.name, shard), cohort=cohort) for place in places]
             outcome = execute(todo, named[: len(todo)], folder, hear, allowed, driver)
         rows = rows_of(folder, shard, index)
     if outcome.broken is not None:
