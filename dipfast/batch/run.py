@@ -18,7 +18,7 @@ from dipfast.batch.plan import shard as part
 from dipfast.batch.prepare import Prepared, prepare
 from dipfast.batch.restore import fit_plan
 from dipfast.batch.rows import Row, row_as_json, rows_of, seen_inputs, write_entries
-from dipfast.errors import MachineError, NothingMatchedError
+from dipfast.errors import MachineError, NothingMatchedError, UsageError
 from dipfast.files import write_atomic
 from dipfast.fit import choose_machine
 from dipfast.manifest import Manifest
@@ -75,6 +75,8 @@ def run(
     devices that there are not and where the folder cannot be written; what is done then stays done.
     """
     start = time.perf_counter()
+    if cohort is not None and cohort < 1:
+        raise UsageError(f"cohort should be at least 1, is {cohort}")
     mine = shard_of(manifest, shard)
     places = ready(mine, devices, workers, executor)
     with claimed(folder, shard), writing(folder):
