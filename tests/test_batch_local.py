@@ -199,6 +199,26 @@ def test_a_killed_worker_costs_its_item_one_attempt_and_is_replaced(inputs: Path
     assert (told.count("lost"), told.count("done")) == (1, 3)
 
 
+def test_a_killed_cohort_is_done_again_item_by_item_to_the_same_bytes(inputs: Path) -> None:
+    events: list[Any] = []
+    manifest = parse(MANIFEST.format(steps=100), "m.yaml", str(inputs))
+
+    def hear(event: Any) -> None:
+        events.append(event)
+        if [event["event"] for event in events].count("claimed") == 2 and event["event"] == "claimed":
+            kill_worker()
+
+    def into(name: str, cohort: int) -> dict[str, Any]:
+        result = run(manifest, RunFolder(inputs.parent / name), workers=1, cohort=cohort, on_event=hear)
+        assert states(result) == ["done"] * 3
+        return {row.output: row.record["output"]["sha256"] for row in result.rows if row.record}
+
+    killed = into("killed", 2)
+    lost = [Path(event["path"]).stem for event in events if event["event"] == "lost"]
+    assert {"a", "c"} <= set(lost) and len(lost) == len(set(lost))  # the two in lanes; b only if it was being read
+    assert killed == into("whole", 1)
+
+
 def test_an_item_that_takes_its_workers_with_it_is_quarantined_alone_and_retried_on_request(
     inputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

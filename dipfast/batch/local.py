@@ -183,7 +183,7 @@ class Driver(Generic[W]):
 
     def _put_back(self, job: Job) -> None:
         if job.id in self.suspected:
-            self.alone.append(job)
+            self.alone.appendleft(job)
         else:
             self.queue.put_back(job)
 
