@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "batch.plan": {"manifest", "errors", "shapes"},
     "batch.ledger": {"manifest", "errors", "files"},
     "batch.restore": {"image", "tasks", "generators", "fit", "metrics", "batch.ledger", "errors", ""},
+    "batch.memory": {"fit", "errors", "batch.plan"},
     "batch.index": {"files", "batch.ledger"},
     "batch.lock": {"errors", "files", "batch.ledger"},
     "batch.environment": {"errors", *DATA},

@@ -73,7 +73,7 @@ class _Rows:
             "engine": machine.engine,
             "precision": machine.precision,
             "seconds": round(seconds, 1),
-            "bytes": predicted_bytes(job),
+            "bytes": predicted_bytes(job, machine.precision),
         }
 
 

@@ -17,7 +17,8 @@ from dipfast.shapes import latent_channels, per_scale
 # Operations per second of a whole step: one core of a server CPU as measured, and an H200 as estimated.
 RATES = {("cpu", "fp32"): 8e10, ("cpu", "bf16"): 9e10, ("cuda", "fp32"): 2e13, ("cuda", "bf16"): 2e14}
 SECONDS_AROUND_A_FIT = 0.5  # decode, encode, save
-ACTIVATION_COPIES = 4  # what a step keeps of each activation, in float32 equivalents
+# What a step has of each activation at its worst, kept and recomputed, as measured on a CPU (LOG.md).
+ACTIVATION_COPIES = {("fp32", False): 4.0, ("fp32", True): 2.7, ("bf16", False): 4.5, ("bf16", True): 3.3}
 PARAMETER_COPIES = 7  # values, gradients, two moments, and the rollback's values and moments
 LATENT_COPIES = 3  # latent, jitter, their sum
 IMAGE_COPIES = 8  # target, guide, output, average, best, and the rollback's
@@ -115,18 +116,26 @@ def predicted_seconds(job: Job, kind: str, threads: int, precision: str) -> floa
     return SECONDS_AROUND_A_FIT + job.flops / (rate * (threads if kind == "cpu" else 1))
 
 
-def predicted_bytes(job: Job) -> int:
-    """Bytes that the fit's tensors take at the most.
+def predicted_bytes(job: Job, precision: str = "fp32") -> int:
+    """Bytes that the fit of ``job`` takes at the most, in ``precision``."""
+    return fit_bytes(job.settings, job.padded, precision)
+
+
+def fit_bytes(
+    settings: Mapping[str, Any], padded: tuple[int, int, int], precision: str, recompute: bool = False
+) -> int:
+    """Bytes that a fit's tensors take at the most.
 
     Activations of a step; weights, gradients, moments and what a rollback keeps of them; latents and float32 images.
     """
-    channels, height, width = job.padded
-    generator = job.settings["generator"]
+    channels, height, width = padded
+    generator, low = settings["generator"], precision in ("bf16", "fp16")
     down, up, skip, *_ = per_scale(generator)
-    seeds = job.settings["fit"]["seeds"]
+    seeds = settings["fit"]["seeds"]
+    copies = ACTIVATION_COPIES["bf16" if low else "fp32", recompute] * (0.5 if low else 1)  # in float32's
     activations = seeds * sum((3 * up[i] + 2 * skip[i] + down[i] / 2) / 4**i for i in range(len(up)))
     images = LATENT_COPIES * seeds * latent_channels(generator["input"], channels) + IMAGE_COPIES * channels
-    elements = height * width * (ACTIVATION_COPIES * activations + images)
+    elements = height * width * (copies * activations + images)
     return int(4 * (elements + PARAMETER_COPIES * seeds * parameter_count(generator, channels)))
 
 

@@ -7,12 +7,13 @@ normalisation statistics, the head and the sigmoid stay in float32.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from dipfast.kernels import ops
 from dipfast.shapes import per_scale
@@ -90,10 +91,18 @@ class Scale(nn.Module):
         self.norm = Norm(deeper + skip)
         self.up = Block(deeper + skip, up, size_up, config)
         self.pointwise = Block(up, up, 1, config) if config["pointwise_up"] else None
+        self.recompute = False
+
+    def _run(self, part: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        """``part`` of ``inputs``; with `recompute` only these are kept for the backward, which runs it again."""
+        if self.recompute and torch.is_grad_enabled():
+            result: Tensor = checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False)
+            return result
+        return part(*inputs)
 
     def descend(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor | None, Tensor]:
-        kept = None if self.skip is None else self.skip(x, dtype)  # [1, S, H, W]
-        return kept, self.down2(self.down1(x, dtype), dtype)  # [1, D, H / 2, W / 2]
+        kept = None if self.skip is None else self._run(self.skip, x, dtype)  # [1, S, H, W]
+        return kept, self._run(self.down2, self._run(self.down1, x, dtype), dtype)  # [1, D, H / 2, W / 2]
 
     def ascend(self, x: Tensor, kept: Tensor | None, dtype: torch.dtype) -> Tensor:  # [1, U, H, W]
         x = self.rise(x, kept, dtype)
@@ -101,14 +110,16 @@ class Scale(nn.Module):
 
     def rise(self, x: Tensor, kept: Tensor | None, dtype: torch.dtype) -> Tensor:
         """The finer tensor, [1, U, H, W], or its four phases, [4, U, H / 2, W / 2], where `in_phases` says so."""
+        x = self._run(self._join, x, kept, dtype)
+        return x if self.pointwise is None else self._run(self.pointwise, x, dtype)
+
+    def _join(self, x: Tensor, kept: Tensor | None, dtype: torch.dtype) -> Tensor:
         if self.in_phases:
             conv = self.up.conv
             x = ops.nearest_conv(x, kept, conv.conv.weight, self.norm.weight, conv.pad, self.taps, dtype)
-            x = self.up.finish(x)
-        else:
-            x = ops.upsample2x(x if kept is None else x.to(kept.dtype), self.mode)
-            x = self.up(self.norm(x if kept is None else torch.cat((kept, x), dim=1)), dtype)
-        return x if self.pointwise is None else self.pointwise(x, dtype)
+            return self.up.finish(x)
+        x = ops.upsample2x(x if kept is None else x.to(kept.dtype), self.mode)
+        return self.up(self.norm(x if kept is None else torch.cat((kept, x), dim=1)), dtype)
 
 
 class SkipNet(nn.Module):
@@ -129,6 +140,13 @@ class SkipNet(nn.Module):
 
     def _levels(self) -> list[Scale]:
         return list(self.scales)  # type: ignore[arg-type]
+
+    def recompute(self, on: bool) -> None:
+        """Whether a backward works out again what lies between a block's input and its output: the same bits in less
+        memory, for a third more operations.
+        """
+        for scale in self._levels():
+            scale.recompute = on
 
     def forward(self, z: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         x, kept = z, []
