@@ -24,6 +24,7 @@ class FitPlan:
     precision: str
     device: str
     posterior: Mapping[str, Any] | None = None  # burn_in, every, uncertainty, keep; with sgld
+    blind: float | None = None  # share of the values hidden from the network at each step, and alone fitted
 
 
 def stream(seed: int, name: str) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dipfast.errors import UsageError
 from dipfast.fit.average import newest_weight
+from dipfast.fit.blind import hide
 from dipfast.fit.engine import WARM_UP, Machine, loss_scale
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step, sgld_step
 from dipfast.fit.plan import FitPlan, stream
@@ -58,12 +59,18 @@ class Member:
 
     def move(self, problem: Problem, plan: FitPlan, stop: Fixed, dtype: torch.dtype) -> None:
         """Take one step, in place; `output` and `loss` are those before the update."""
-        latent = self.latent
+        latent, target = self.latent, problem.target
+        if plan.blind is not None:
+            hidden = self.noise.uniform_(generator=self.random).permute(0, 3, 1, 2) < plan.blind
+            latent = hide(latent, hidden)
         if plan.reg_noise_std:
             self.noise.normal_(generator=self.random)
             latent = latent.add(self.noise.permute(0, 3, 1, 2), alpha=plan.reg_noise_std)
         output = self.forward(latent, dtype)
-        loss = problem.data_term(stop.fitted(problem.operator(output), problem.target), problem.target)
+        fitted = stop.fitted(problem.operator(output), target)
+        if plan.blind is not None:
+            fitted = torch.where(hidden, fitted, target)
+        loss = problem.data_term(fitted, target)
         if isinstance(stop, Sure):
             stop.probe.normal_(generator=self.random)
             shifted = self.forward(latent.add(stop.probe, alpha=stop.probe_step), dtype)
@@ -105,6 +112,8 @@ class FitState:
         self.average = torch.zeros_like(self.output)
         self.averaged = torch.zeros_like(self.step)  # outputs in the average: fewer than steps behind a rollback
         self.stop = make_stop(plan.stop, self.output, problem, plan.steps, config["input"]["type"])
+        if plan.blind is not None and config["input"]["type"] != "image":
+            raise UsageError(f"fit.blind needs generator.input.type image, is {config['input']['type']}")
         if isinstance(self.stop, Sure) and plan.seeds > 1:
             raise UsageError(f"fit.stop is sure, which fits one seed, and fit.seeds is {plan.seeds}")
         self.posterior: Posterior | None = None

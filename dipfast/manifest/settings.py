@@ -211,6 +211,8 @@ def _conflicts(settings: Settings, with_mask: bool) -> Iterator[tuple[Path, str]
     if isinstance(stop, DiscrepancyStop) and not _knows_its_noise(settings):
         text = f"discrepancy needs task denoise with gaussian or poisson noise, is task {task.type}"
         yield ("fit", "stop", "type"), f"fit.stop.type: {text}"
+    if settings.fit.blind is not None:
+        yield from _blind_conflicts(settings)
     chain = settings.fit.optimizer
     if isinstance(chain, Sgld) and chain.rule == "preconditioned":
         if chain.sigma == "auto" and not _knows_its_noise(settings):
@@ -218,6 +220,17 @@ def _conflicts(settings: Settings, with_mask: bool) -> Iterator[tuple[Path, str]
             yield ("fit", "optimizer", "sigma"), f"fit.optimizer.sigma: {text}"
         if chain.sigma != "auto" and isinstance(task, Denoise) and not isinstance(task.noise, GaussianNoise):
             yield ("fit", "optimizer", "sigma"), f"fit.optimizer.sigma: should be auto for {task.noise.type} noise"
+
+
+def _blind_conflicts(settings: Settings) -> Iterator[tuple[Path, str]]:
+    """What a fit with blind spots cannot have."""
+    kind, where = settings.generator.input.type, ("fit", "blind")
+    if settings.task.type != "denoise":
+        yield where, f"fit.blind: should be null for task {settings.task.type}; it is for task denoise"
+    elif kind != "image":
+        yield where, f"fit.blind: needs generator.input.type image, the picture that values are hidden of, is {kind}"
+    if settings.fit.stop.type == "sure":
+        yield ("fit", "stop", "type"), "fit.stop.type: sure judges what fit.blind hides; choose another criterion"
 
 
 def _knows_its_noise(settings: Settings) -> bool:
