@@ -18,7 +18,7 @@ from dipfast.manifest.settings import Layer, resolve
 from dipfast.metrics import psnr
 
 MUON = {"type": "muon"}
-IMAGE = {"input": {"type": "image"}}
+BLIND = {"input": {"type": "image", "blind": 0.2}}
 GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25}}
 
 
@@ -28,9 +28,9 @@ def noisy(picture: np.ndarray) -> tasks.Problem:
     return tasks.pose(GAUSSIAN, (picture + drawn).clip(0, 1).astype(np.float32))
 
 
-def fitted(problem: tasks.Problem, **changes: Any) -> FitResult:
-    settings = {"blind": 0.2, "reg_noise_std": 0.0, "optimizer": MUON, "average": "auto"} | changes
-    return fit(problem, generator_config(**IMAGE), fit_plan(**settings))
+def fitted(problem: tasks.Problem, blind: float | None = 0.2, **changes: Any) -> FitResult:
+    settings = {"reg_noise_std": 0.0, "optimizer": MUON, "average": "auto"} | changes
+    return fit(problem, generator_config(input={"type": "image", "blind": blind}), fit_plan(**settings))
 
 
 def test_a_hidden_value_is_the_mean_of_its_neighbours_that_are_seen() -> None:
@@ -50,8 +50,8 @@ def test_what_is_hidden_says_nothing_and_nothing_hidden_gives_nothing() -> None:
 
 
 def test_the_network_is_judged_where_it_is_blind(noisy: tasks.Problem) -> None:
-    plan = fit_plan(blind=0.2, reg_noise_std=0.0, optimizer=MUON)
-    state, step = Workbench().lay_out(noisy, generator_config(**IMAGE), plan, choose_machine(plan))
+    plan = fit_plan(reg_noise_std=0.0, optimizer=MUON)
+    state, step = Workbench().lay_out(noisy, generator_config(**BLIND), plan, choose_machine(plan))
     step()
     member = state.first
     hidden = member.noise.permute(0, 3, 1, 2) < 0.2
@@ -72,11 +72,11 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(noisy: tasks.Pro
 
 
 def test_a_fit_gone_on_with_has_the_bits_of_one_never_interrupted(noisy: tasks.Problem) -> None:
-    plan = fit_plan(blind=0.2, optimizer=MUON, seeds=2)
+    plan = fit_plan(optimizer=MUON, seeds=2)
     machine = choose_machine(plan)
 
     def lay_out() -> tuple[Any, Any]:
-        return Workbench().lay_out(noisy, generator_config(**IMAGE), plan, machine)
+        return Workbench().lay_out(noisy, generator_config(**BLIND), plan, machine)
 
     state, step = lay_out()
     for _ in range(4):
@@ -92,14 +92,23 @@ def test_a_fit_gone_on_with_has_the_bits_of_one_never_interrupted(noisy: tasks.P
 @pytest.mark.parametrize(
     ("tree", "text"),
     [
-        ({"task": {"type": "jpeg"}}, "fit.blind: should be null for task jpeg; it is for task denoise"),
-        ({"generator": {"input": {"type": "noise"}}}, "fit.blind: needs generator.input.type image"),
-        ({"fit": {"stop": {"type": "sure"}}}, "fit.stop.type: sure judges what fit.blind hides"),
-        ({"fit": {"blind": 1.0}}, "fit.blind: should be below 1"),
+        ({"task": {"type": "jpeg"}}, "generator.input.blind: should be null for task jpeg; it is for task denoise"),
+        ({"fit": {"stop": {"type": "sure"}}}, "fit.stop.type: sure needs a network that sees all"),
+        ({"generator": {"input": {"blind": 1.0}}}, "generator.input.blind: should be below 1"),
     ],
 )
 def test_what_it_cannot_be_had_with_is_refused(tree: dict[str, Any], text: str) -> None:
-    asked = {"task": GAUSSIAN, "generator": IMAGE, "fit": {"blind": 0.2, "stop": {"type": "fixed"}}}
+    asked = {"task": GAUSSIAN, "generator": BLIND, "fit": {"stop": {"type": "fixed"}}}
     found = resolve([Layer(asked, "below"), Layer(tree, "above")])
     assert isinstance(found, list)
     assert any(problem.text.startswith(text) for problem in found), found
+
+
+def test_another_latent_sees_all() -> None:
+    asked = {"task": GAUSSIAN, "preset": "fast"}
+    preset, other = (
+        resolve([Layer(asked | more, "here")]) for more in ({}, {"generator": {"input": {"type": "noise"}}})
+    )
+    assert not isinstance(preset, list) and not isinstance(other, list)
+    assert preset.generator.input.model_dump()["blind"] == 0.1
+    assert "blind" not in other.generator.input.model_dump()

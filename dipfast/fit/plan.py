@@ -24,7 +24,6 @@ class FitPlan:
     precision: str
     device: str
     posterior: Mapping[str, Any] | None = None  # burn_in, every, uncertainty, keep; with sgld
-    blind: float | None = None  # share of the values hidden from the network at each step, and alone fitted
 
 
 def stream(seed: int, name: str) -> int:

@@ -34,6 +34,7 @@ class Member:
         self.parameters = FlatParameters(self.generator, device)
         self.forward: Callable[..., Tensor] = self.generator  # an engine may put a faster one here
         self.optimizer = OptimizerState.zeros_like(self.parameters.values)
+        self.blind: float | None = config["input"].get("blind")
         depth = latent_channels(config["input"], channels)
         self.latent = _blank(depth, height, width, device)
         self.noise = torch.zeros(1, height, width, depth, device=device)  # a normal draw is slow in another layout
@@ -60,15 +61,15 @@ class Member:
     def move(self, problem: Problem, plan: FitPlan, stop: Fixed, dtype: torch.dtype) -> None:
         """Take one step, in place; `output` and `loss` are those before the update."""
         latent, target = self.latent, problem.target
-        if plan.blind is not None:
-            hidden = self.noise.uniform_(generator=self.random).permute(0, 3, 1, 2) < plan.blind
+        if self.blind is not None:
+            hidden = self.noise.uniform_(generator=self.random).permute(0, 3, 1, 2) < self.blind
             latent = hide(latent, hidden)
         if plan.reg_noise_std:
             self.noise.normal_(generator=self.random)
             latent = latent.add(self.noise.permute(0, 3, 1, 2), alpha=plan.reg_noise_std)
         output = self.forward(latent, dtype)
         fitted = stop.fitted(problem.operator(output), target)
-        if plan.blind is not None:
+        if self.blind is not None:
             fitted = torch.where(hidden, fitted, target)
         loss = problem.data_term(fitted, target)
         if isinstance(stop, Sure):
@@ -112,8 +113,6 @@ class FitState:
         self.average = torch.zeros_like(self.output)
         self.averaged = torch.zeros_like(self.step)  # outputs in the average: fewer than steps behind a rollback
         self.stop = make_stop(plan.stop, self.output, problem, plan.steps, config["input"]["type"])
-        if plan.blind is not None and config["input"]["type"] != "image":
-            raise UsageError(f"fit.blind needs generator.input.type image, is {config['input']['type']}")
         if isinstance(self.stop, Sure) and plan.seeds > 1:
             raise UsageError(f"fit.stop is sure, which fits one seed, and fit.seeds is {plan.seeds}")
         self.posterior: Posterior | None = None

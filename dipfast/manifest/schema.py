@@ -192,6 +192,11 @@ class ImageInput(Section):
     """The degraded image itself."""
 
     type: Literal["image"]
+    blind: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="task denoise: share of the values that is hidden from the network, another at each step, and on "
+        "which alone it is judged; for noise that is independent from pixel to pixel; null: it sees and fits all",
+    )
 
 
 class FourierInput(Section):
@@ -425,11 +430,6 @@ class Fit(Section):
         default=None, description="samples of the fit; with sgld filled in where it is left out, else null"
     )
     reg_noise_std: Annotated[float, Field(ge=0)] = Field(default=1 / 30, description="input jitter, drawn at each step")
-    blind: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None,
-        description="share of the values hidden from the network at each step, on which alone it is judged; for noise "
-        "that is independent from pixel to pixel, with generator.input image; null: none",
-    )
     average: Annotated[float, Field(ge=0, lt=1)] | Literal["auto"] | None = Field(
         default=0.99,
         description="EMA of the outputs: its constant; auto: over a quarter of the steps so far; null: none",

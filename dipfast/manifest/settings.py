@@ -23,6 +23,7 @@ from dipfast.manifest.schema import (
     DiscrepancyStop,
     Entry,
     GaussianNoise,
+    ImageInput,
     Inpaint,
     PoissonNoise,
     Preset,
@@ -211,7 +212,7 @@ def _conflicts(settings: Settings, with_mask: bool) -> Iterator[tuple[Path, str]
     if isinstance(stop, DiscrepancyStop) and not _knows_its_noise(settings):
         text = f"discrepancy needs task denoise with gaussian or poisson noise, is task {task.type}"
         yield ("fit", "stop", "type"), f"fit.stop.type: {text}"
-    if settings.fit.blind is not None:
+    if isinstance(settings.generator.input, ImageInput) and settings.generator.input.blind is not None:
         yield from _blind_conflicts(settings)
     chain = settings.fit.optimizer
     if isinstance(chain, Sgld) and chain.rule == "preconditioned":
@@ -223,14 +224,12 @@ def _conflicts(settings: Settings, with_mask: bool) -> Iterator[tuple[Path, str]
 
 
 def _blind_conflicts(settings: Settings) -> Iterator[tuple[Path, str]]:
-    """What a fit with blind spots cannot have."""
-    kind, where = settings.generator.input.type, ("fit", "blind")
-    if settings.task.type != "denoise":
-        yield where, f"fit.blind: should be null for task {settings.task.type}; it is for task denoise"
-    elif kind != "image":
-        yield where, f"fit.blind: needs generator.input.type image, the picture that values are hidden of, is {kind}"
+    """What a network that is judged where it is blind cannot have."""
+    name, task = "generator.input.blind", settings.task.type
+    if task != "denoise":
+        yield tuple(name.split(".")), f"{name}: should be null for task {task}; it is for task denoise"
     if settings.fit.stop.type == "sure":
-        yield ("fit", "stop", "type"), "fit.stop.type: sure judges what fit.blind hides; choose another criterion"
+        yield ("fit", "stop", "type"), f"fit.stop.type: sure needs a network that sees all, without {name}"
 
 
 def _knows_its_noise(settings: Settings) -> bool:
