@@ -96,13 +96,17 @@ def _refusal(shape: Shape, rungs: list[Rung], needs: list[int], machine: Machine
     channels, height, width = shape
     size = f"a fit at {width}×{height}×{channels} in {rungs[0].precision}"
     if free is None or needs[-1] <= SHARE * free:  # it fits by the numbers, and did not
-        return f"{size} ran out of the memory of {machine.device}, predicted at {needs[-1] / GIB:.2f} GiB"
+        return f"{size} ran out of the memory of {machine.device}, predicted at {_size(needs[-1])}"
     ways = {True: "with activations recomputed", False: "as it is"}
     tried = ", ".join(
-        f"{need / GIB:.2f} GiB {ways[rung.recompute]}{' in bf16' * (rung.precision != rungs[0].precision)}"
+        f"{_size(need)} {ways[rung.recompute]}{' in bf16' * (rung.precision != rungs[0].precision)}"
         for rung, need in zip(rungs, needs, strict=True)
     )
-    return f"{size} needs about {tried}; {machine.device} has {free / GIB:.2f} GiB free"
+    return f"{size} needs about {tried}; {machine.device} has {_size(free)} free"
+
+
+def _size(number: int) -> str:
+    return f"{number / GIB:.1f} GiB" if number >= GIB else f"{number >> 20} MiB"
 
 
 class Free:

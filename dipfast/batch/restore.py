@@ -18,7 +18,7 @@ from dipfast.batch.failure import is_out_of_memory
 from dipfast.batch.ledger import Record, now
 from dipfast.batch.memory import Ladder
 from dipfast.errors import ItemError
-from dipfast.fit import Checkpoint, Course, FitPlan, FitResult, Workbench, finish, fitting, stream
+from dipfast.fit import Checkpoint, Course, FitPlan, FitResult, Workbench, compilations, finish, fitting, stream
 from dipfast.fit.distil import SHARE, Distilled, distilling
 from dipfast.fit.loop import Progress
 from dipfast.image import Image, Source, cut, pad
@@ -217,7 +217,8 @@ def describe(
         "seed": settings["fit"]["seed"],
         "ran": ran_on(fitted.machine.device)
         | {"engine": fitted.machine.engine, "precision": fitted.machine.precision}
-        | {"programs": fitted.programs, "memory": restored.memory},
+        | {"programs": fitted.programs, "compilations": compilations()}
+        | {"fitted_at": list(fitted.picture.shape[1:]), "memory": restored.memory},
         "steps": fitted.steps,
         "chosen_step": fitted.chosen_step,
         "why": fitted.why,
