@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from dipfast import tasks
 from dipfast.errors import ItemError, MachineError, UsageError
 from dipfast.fit import Cancelled, FitResult, Workbench, fit
 from dipfast.fit.average import newest_weight
-from dipfast.fit.engine import WARM_UP, Machine, choose_machine
+from dipfast.fit.engine import WARM_UP, Machine, choose_machine, compilations
 from dipfast.fit.loop import LOOK_EVERY, Watch
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
 from dipfast.fit.step import FitState, Member, fit_step
@@ -526,6 +527,28 @@ def test_a_compiled_step_is_the_eager_step(noisy: tasks.Problem) -> None:
     eager, compiled = (fitted(noisy, config, steps=5, engine=engine) for engine in ("eager", "compile"))
     assert compiled.machine.engine == "compile"
     torch.testing.assert_close(compiled.image, eager.image, rtol=0, atol=2e-4)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_shapes_are_compiled_once_and_one_too_many_is_an_error(
+    noisy: tasks.Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch._dynamo.reset()
+    monkeypatch.setattr("dipfast.fit.engine.MOST_PROGRAMS", 2)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # quicker than code
+    config, plan, before = generator_config(channels=(8,)), fit_plan(steps=2, engine="compile"), compilations()
+
+    def at(side: int, bench: Workbench) -> FitResult:
+        return fit(tasks.pose(GAUSSIAN, noisy.target[0, :, :side, :side].numpy()), config, plan, workbench=bench)
+
+    bench = Workbench()
+    for side in (16, 16, 32, 16):
+        at(side, bench)
+    assert (bench.programs, compilations() - before) == (3, 2)  # back at a known shape nothing is compiled
+    with pytest.raises(MachineError, match="has compiled for 2 shapes, which is the most"):
+        at(24, bench)
+    assert at(32, bench).steps == 2  # the others go on
+    torch._dynamo.reset()
 
 
 def test_freed_memory_is_kept_by_the_process() -> None:
