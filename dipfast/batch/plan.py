@@ -74,6 +74,14 @@ def forward_flops(generator: Mapping[str, Any], image_channels: int, pixels: int
     return sum(2 * pixels * share * weights for share, weights, _ in _convolutions(generator, image_channels))
 
 
+def tensor_elements(generator: Mapping[str, Any], pixels: int) -> tuple[float, float]:
+    """Numbers in the outputs of all convolutions but the head's, and in all joined tensors, over ``pixels`` pixels."""
+    *inner, _ = _convolutions(generator, 3)
+    down, up, skip, *_ = per_scale(generator)
+    joined = sum((wide + beside) / 4**i for i, (wide, beside) in enumerate(zip([*up[1:], down[-1]], skip, strict=True)))
+    return pixels * sum(share * outputs for share, _, outputs in inner), pixels * joined
+
+
 def parameter_count(generator: Mapping[str, Any], image_channels: int) -> int:
     """Numbers that a generator learns: weights, biases, and scale and shift of every normalisation."""
     *inner, head = _convolutions(generator, image_channels)
