@@ -67,7 +67,7 @@ ALLOWED: dict[str, set[str]] = {
     "batch.slurm": {"manifest", "errors", "files", "batch.ledger", "batch.lock"},
     "batch.run": {"manifest", "samples", "fit", "errors", "files", *AROUND, "batch.local", "batch.ray", *DATA},
     "batch.merge": {"manifest", "errors", "files", *AROUND, *DATA},
-    "batch.forecast": {"manifest", "fit", *AROUND, "batch.run", *DATA},
+    "batch.forecast": {"manifest", "fit", *AROUND, "batch.cohort", "batch.run", *DATA},
     "report": {"text", "batch.ledger", "batch.run", "metrics", "image", "errors", "files", "report"},
     "export": {"generators", "kernels.ops", "shapes", "batch.ledger", "files", "errors", "export"},
     "render": {"image", "generators", "errors", "export"},
