@@ -51,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     "batch.load": {"image", "tasks", "errors", "samples", "batch.plan", "batch.prepare", "batch.restore"},
     "batch.save": {"image", "files", "batch.load", "batch.restore", *DATA},
     "batch.pipeline": {"fit", "batch.cohort", "batch.failure", "batch.messages", "batch.restore", *STAGES, *DATA},
-    "batch.worker": {"fit", "batch.messages", "batch.pipeline", *DATA},
+    "batch.worker": {"fit", "batch.failure", "batch.messages", "batch.pipeline", *DATA},
     "batch.process": {"batch.cohort", "batch.messages", "batch.worker", *DATA},
     "batch.local": {"batch.messages", "batch.process", *DATA},
     "batch.ray": {
