@@ -140,7 +140,7 @@ def _run(manifest: Manifest, into: Path, **options: Any) -> Row:
         "phases": {phase: statistics.median(record["seconds"][phase] for record in records) for phase in PHASES},
         "steps": statistics.median(record["steps"] for record in records),
         "programs": len({(r["ran"]["pid"], r["ran"]["lane"], r["ran"]["programs"]) for r in records}),
-        "ran": records[0]["ran"],
+        "ran": {name: value for name, value in records[0]["ran"].items() if name not in ("host", "pid")},
     }
 
 
