@@ -73,6 +73,27 @@ def step(
 
 
 @bench.command()
+def expect(
+    size: Annotated[list[int] | None, typer.Option("--size", metavar="N", min=32, help="again for each")] = None,
+    flops: Annotated[float, typer.Option(metavar="N", min=1, help="operations a second of the device")] = 790e12,
+    bandwidth: Annotated[float, typer.Option(metavar="N", min=1, help="bytes a second of its memory")] = 4.3e12,
+    precision: Annotated[Precision, typer.Option(help="of activations")] = Precision.BF16,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a step of the standard generator costs by arithmetic: operations, bytes, milliseconds. Runs nothing."""
+    from dipfast.bench.expect import expect as rows_of
+    from dipfast.bench.expect import print_expectations
+    from dipfast.bench.step import STANDARD, itemsize_of
+
+    rows = rows_of(STANDARD, size or [256, 512, 1024], flops, bandwidth, itemsize_of(precision))
+    if as_json:
+        print_json(rows)
+    else:
+        title = f"a step in {precision} at {flops / 1e12:.0f} TFLOP/s and {bandwidth / 1e12:.1f} TB/s"
+        print_expectations(rows, title, console())
+
+
+@bench.command()
 def kernels(
     size: Annotated[int, typer.Option(metavar="N", min=16, help="height and width of the picture")] = 512,
     kernel: Annotated[

@@ -78,7 +78,7 @@ class _Rows:
             "engine": machine.engine,
             "precision": machine.precision,
             "seconds": round(seconds, 1),
-            "bytes": predicted_bytes(job),
+            "bytes": predicted_bytes(job, machine.precision),
             "cohort": cohort_size(job, machine.device.type, self.memory, self.place.cohort),
         }
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from dipfast.batch.index import stamp_of
 from dipfast.batch.plan import Job, fit_flops, program
-from dipfast.batch.restore import padding
+from dipfast.batch.restore import padded_sides
 from dipfast.errors import ItemError
 from dipfast.files import sha256_of
 from dipfast.image import Limits, probe
@@ -175,9 +175,6 @@ def hash_of(path: str) -> str:
 def fitted_shape(settings: Mapping[str, Any], shape: Sequence[int]) -> tuple[int, int, int]:
     """Channels, height and width that the generator works at, for a picture of ``shape`` as its header has it."""
     damage = settings["degrade"] or {}
-    multiple, smallest = padding(settings)
-    sides = []
-    for side in shape[1:]:
-        given = min(side, damage.get("crop") or side) // damage.get("scale", 1)
-        sides.append(-(-max(given, smallest) // multiple) * multiple * settings["task"].get("scale", 1))
-    return shape[0], sides[0], sides[1]
+    given = [min(side, damage.get("crop") or side) // damage.get("scale", 1) for side in shape[1:]]
+    height, width = (side * settings["task"].get("scale", 1) for side in padded_sides(settings, given))
+    return shape[0], height, width

@@ -25,6 +25,7 @@ Kernel = Literal["lanczos2", "lanczos3", "bicubic"]
 Preset = Literal["fast", "balanced", "best", "paper"]
 Engine = Literal["auto", "eager", "compile", "cudagraph"]
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
+Shapes = Literal["auto", "exact", "grid"]
 Format = Literal["png", "jpeg", "tiff", "webp", "avif"]
 
 VERSION = 1
@@ -421,6 +422,19 @@ Stop = Annotated[
 ]
 
 
+class Memory(Section):
+    """What a fit may take of its device, and what may be done where that is too little."""
+
+    limit: Count | None = Field(default=None, description="bytes at most, like 8G; null: what the device has free")
+    recompute: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="activations again in the backward: the same bits, less memory, slower; auto: where it is needed",
+    )
+    lower_precision: bool = Field(
+        default=False, description="fit in bf16 instead of fp32 or tf32 where nothing else fits, rather than fail"
+    )
+
+
 class Fit(Section):
     """One optimisation of one generator."""
 
@@ -445,6 +459,12 @@ class Fit(Section):
     )
     engine: Engine = Field(default="auto", description="how a step is run")
     precision: Precision = Field(default="auto", description="of convolutions and activations")
+    shapes: Shapes = Field(
+        default="auto",
+        description="what pictures are padded to: exact, the least that the network takes; grid, a coarser grid, for "
+        "fewer programs; auto: grid where the engine is compile or cudagraph",
+    )
+    memory: Memory = Field(default=Memory(), description="what may be done where a fit is too large for its device")
     device: Annotated[str, AfterValidator(_device)] = Field(default="auto", description="auto, cpu, cuda or cuda:N")
 
     @model_validator(mode="before")
