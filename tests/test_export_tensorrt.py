@@ -25,7 +25,7 @@ from dipfast.render import FittedGenerator, renderer
 
 # https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md, those that dipfast's graphs may hold
 ON_THE_LIST = """
-Add AveragePool Cast Concat Conv Elu LeakyRelu MaxPool Mul Pad Relu Resize Sigmoid
+Add AveragePool Cast Concat Conv DepthToSpace Elu LeakyRelu MaxPool Mul Pad Relu Resize Sigmoid Slice
 """
 # Every name of TensorRT's Python API that dipfast/export/tensorrt.py calls.
 CALLED = """
