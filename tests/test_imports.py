@@ -64,6 +64,7 @@ ALLOWED: dict[str, set[str]] = {
         "metrics",
         "render",
         "samples",
+        "batch.ledger",
         "batch.restore",
     },
     "rerender": {"image", "errors", "export", "files", "metrics", "render", "samples", "batch.restore"},

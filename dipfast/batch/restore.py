@@ -50,6 +50,8 @@ class Restored:
     facts: dict[str, Any]
     deviation: np.ndarray | None = None  # [C, H, W] float32, of the full range; where the fit predicts its error
     kept: tuple[bytes, ...] = ()  # generators of the posterior's samples, safetensors
+    trail: tuple[tuple[int, bytes], ...] = ()  # steps, and generators with the averaged weights of then
+    members: tuple[bytes, ...] = ()  # generators of the other seeds, from the second
 
 
 def observe(settings: Settings, image: Image, mask: Image | None, reference: Image | None) -> Observation:
@@ -117,6 +119,11 @@ def restore(
         facts=problem.facts,
         deviation=None if result.deviation is None else cut(result.deviation[0].numpy(), height, width),
         kept=tuple(generators.to_bytes(sample, problem.guide, card) for sample in result.kept),
+        trail=tuple((step, generators.to_bytes(module, problem.guide, card)) for step, module in result.trail),
+        members=tuple(
+            generators.to_bytes(module, problem.guide, replace(card, latent_seed=stream(plan.seed, f"latent/{number}")))
+            for number, module in enumerate(result.members, 1)
+        ),
     )
 
 

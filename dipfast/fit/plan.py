@@ -24,6 +24,8 @@ class FitPlan:
     precision: str
     device: str
     posterior: Mapping[str, Any] | None = None  # burn_in, every, uncertainty, keep; with sgld
+    checkpoints: int | None = None  # sets of weights kept along the fit
+    keep_seeds: bool | None = None  # the generators of all seeds, not of the first alone
 
 
 def stream(seed: int, name: str) -> int:
