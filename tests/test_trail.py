@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from conftest import fit_plan, generator_config
@@ -22,7 +24,7 @@ def walked(keep: int, steps: range) -> list[int]:
 def test_they_are_spread_over_the_logarithm_of_the_step_wherever_the_fit_ends() -> None:
     for end in (100, 730, 3000):
         kept = walked(5, range(10, end + 1, 10))
-        ratios = [b / a for a, b in zip(kept, kept[1:], strict=False)]
+        ratios = [b / a for a, b in pairwise(kept)]
         assert (kept[0], kept[-1], len(kept)) == (10, end, 5)
         assert max(ratios) <= 2.2 * (end / 10) ** 0.25
 
