@@ -87,8 +87,10 @@ class RenderPrecision(StrEnum):
 
 
 def render(
-    target: Annotated[Path, typer.Argument(help="what to render", metavar="RUN|GENERATOR|MODEL.onnx")],
-    backend: Annotated[Backend, typer.Option(help="auto: torch for generators, onnxruntime for models")] = Backend.AUTO,
+    target: Annotated[Path, typer.Argument(help="what to render", metavar="RUN|GENERATOR|MODEL.onnx|ENGINE")],
+    backend: Annotated[
+        Backend, typer.Option(help="auto: torch for generators, else what the file is for")
+    ] = Backend.AUTO,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="OUT", help="file or folder; RUN/renders, or beside it")
     ] = None,
@@ -96,15 +98,20 @@ def render(
     provider: Annotated[Provider, typer.Option(help="what onnxruntime runs on, and nothing else")] = Provider.CPU,
     as_json: AsJson = False,
 ) -> None:
-    """Render fitted generators or an exported model again, into files like those of the run."""
+    """Render fitted generators or an exported model or engine again, into files like those of the run."""
     from dipfast.export.targets import targets
     from dipfast.render import renderer
-    from dipfast.rerender import render_model, render_targets
+    from dipfast.rerender import render_engine, render_model, render_targets
 
     if target.suffix == ".onnx":
         if backend not in (Backend.AUTO, Backend.ONNXRUNTIME):
             raise UsageError(f"--backend {backend}: a model is rendered by onnxruntime; give its generator")
         one, ran = render_model(target, provider, output)
+        rendered = [one]
+    elif target.suffix == ".engine":
+        if backend not in (Backend.AUTO, Backend.TENSORRT):
+            raise UsageError(f"--backend {backend}: an engine is rendered by tensorrt; give its generator")
+        one, ran = render_engine(target, output)
         rendered = [one]
     else:
         found = targets(target)
