@@ -77,6 +77,13 @@ class Provider(StrEnum):
     TENSORRT = "tensorrt"
 
 
+class Upsample(StrEnum):
+    """How a generator doubles a size."""
+
+    BILINEAR = "bilinear"
+    NEAREST = "nearest"
+
+
 class RenderPrecision(StrEnum):
     """What the convolutions of a render compute in."""
 
@@ -191,6 +198,7 @@ def bench_render(
     channels: Annotated[
         str | None, typer.Option(metavar="N,N,…", help="of each scale; 128,128,128,128,128 unless given")
     ] = None,
+    upsample: Annotated[Upsample, typer.Option(help="of each scale; the presets take nearest")] = Upsample.BILINEAR,
     provider: Annotated[Provider, typer.Option(help="what onnxruntime runs on")] = Provider.CPU,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads, of every backend")] = None,
     rounds: Annotated[int, typer.Option(metavar="N", min=1, help="samples of each variant")] = 10,
@@ -211,7 +219,7 @@ def bench_render(
         torch.set_num_threads(threads)
     backends = [b for b in backend or [Backend.ONNXRUNTIME] if b != Backend.AUTO]
     precisions = precision or [RenderPrecision.FP32]
-    result = measure(sizes, backends, precisions, channels=widths, provider=provider, rounds=rounds)
+    result = measure(sizes, backends, precisions, channels=widths, upsample=upsample, provider=provider, rounds=rounds)
     if as_json:
         print_json(result)
     else:

@@ -75,6 +75,7 @@ ALLOWED: dict[str, set[str]] = {
         "image",
         "samples",
         "metrics",
+        "text",
         "errors",
         "kernels.choice",
         "kernels.twins",

@@ -143,11 +143,11 @@ class Scale(nn.Module):
         x = self.joined(x, kept)
         scale, shift = statistics(x, weights[f"{name}.norm.weight"], weights[f"{name}.norm.bias"])
         if self.norm is None:
-            x = self.up.freeze(x, weights, f"{name}.up", (scale, shift))
+            x = _plain(self.up).freeze(x, weights, f"{name}.up", (scale, shift))
         else:
             _assign(self.norm, scale.view(-1, 1, 1), shift.view(-1, 1, 1))
-            x = self.up.freeze(x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1), weights, f"{name}.up")
-        return x if self.pointwise is None else self.pointwise.freeze(x, weights, f"{name}.pointwise")
+            x = _plain(self.up).freeze(x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1), weights, f"{name}.up")
+        return x if self.pointwise is None else _plain(self.pointwise).freeze(x, weights, f"{name}.pointwise")
 
 
 class FrozenNet(nn.Module):
@@ -210,7 +210,7 @@ def freeze(
         x, kept = latent.cpu().double(), []
         for i, scale in enumerate(net.levels()):
             name = f"scales.{i}"
-            kept.append(None if scale.skip is None else scale.skip.freeze(x, exact, f"{name}.skip"))
+            kept.append(None if scale.skip is None else _plain(scale.skip).freeze(x, exact, f"{name}.skip"))
             x = scale.down2.freeze(scale.down1.freeze(x, exact, f"{name}.down1"), exact, f"{name}.down2")
         for i, scale in reversed(list(enumerate(net.levels()))):
             x = scale.freeze_ascent(x, kept[i], exact, f"scales.{i}")
@@ -232,6 +232,12 @@ def _convolution(x: Tensor, kernel: Tensor, stride: int) -> Tensor:
     band = max(1, BAND // (outputs * width))
     bands = (x[:, :, first * stride : (min(first + band, rows) - 1) * stride + size] for first in range(0, rows, band))
     return torch.cat([F.conv2d(part, kernel, stride=stride) for part in bands], dim=2)
+
+
+def _plain(module: nn.Module) -> Block:
+    """A part that is not in phases yet."""
+    assert isinstance(module, Block)
+    return module
 
 
 def _taken(phased: Any, block: Any) -> Any:

@@ -120,7 +120,8 @@ def interleave(x: Tensor) -> Tensor:  # [B, 4 C, H + 1, W + 1] -> [B, C, 2 H, 2 
     """The picture whose phases these are, without the rows and columns that lie outside."""
     if torch.onnx.is_in_onnx_export():
         batch, channels, height, width = x.shape
-        shape, how = (batch, channels // 4, 2 * height, 2 * width), {"blocksize": 2, "mode": "DCR"}
+        shape = (batch, channels // 4, 2 * height, 2 * width)
+        how: dict[str, Any] = {"blocksize": 2, "mode": "DCR"}
         x = torch.onnx.ops.symbolic("DepthToSpace", (x,), how, dtype=x.dtype, shape=shape, version=13)
     else:
         x = F.pixel_shuffle(x.unflatten(1, (4, -1)).transpose(1, 2).flatten(1, 2), 2)

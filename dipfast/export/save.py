@@ -40,7 +40,8 @@ def export_onnx(
     UsageError for a file that is no generator, MachineError without onnxruntime and for bf16.
     """
     module, latent, card = from_file(generator)
-    model = to_onnx(module.state_dict(), latent, card, precision=precision, bake_latent=bake_latent)
+    fit = None if record is None else record["settings"]["fit"]
+    model = to_onnx(module.state_dict(), latent, card, precision=precision, bake_latent=bake_latent, fit=fit)
     data = model.SerializeToString()
     session = Session(data)
     with torch.no_grad():
