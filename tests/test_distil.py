@@ -93,6 +93,7 @@ def test_a_restored_generator_renders_the_kept_picture_and_says_how_near(picture
 def test_the_head_is_solved_for(fitted: tuple[FitResult, torch.Tensor]) -> None:
     result, latent = fitted
     module = distilled(fitted, 0).generator
+    assert isinstance(module, generators.SkipNet)
     solved = parity(module, fitted)
     module.head.weight.detach().mul_(0.9)
     module.head.bias.detach().add_(0.05)

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from dipfast.fit.engine import loss_scale
 from dipfast.fit.loop import Cancelled
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
+from dipfast.generators import SkipNet
 from dipfast.kernels import ops
 
 SHARE = 0.05  # of the fit's steps
@@ -54,6 +55,7 @@ def distil(
     Convolutions run in ``dtype``. The same arguments give the same bits. Raises Cancelled.
     """
     module = copy.deepcopy(generator)
+    assert isinstance(module, SkipNet)
     parameters = FlatParameters(module, averaged.device)
     latent, picture = latent.to(averaged.device), picture.to(averaged.device)
     last = parameters.values.clone()
@@ -83,7 +85,7 @@ def distil(
 
 
 @torch.no_grad()
-def _solve_head(module: nn.Module, latent: Tensor, picture: Tensor) -> float:
+def _solve_head(module: SkipNet, latent: Tensor, picture: Tensor) -> float:
     """One Gauss-Newton step of the head towards ``picture``, in float32, kept where it brings ``module`` nearer.
 
     Returns the mean square distance then.
