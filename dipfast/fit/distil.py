@@ -8,7 +8,6 @@ a twentieth of the fit's time (LOG.md).
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dipfast.fit.engine import loss_scale
+from dipfast.fit.lane import Course, finish
 from dipfast.fit.loop import Cancelled
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
-from dipfast.generators import SkipNet
+from dipfast.generators import SkipNet, twin
 from dipfast.kernels import ops
 
 SHARE = 0.05  # of the fit's steps
@@ -54,7 +54,20 @@ def distil(
     them and behind them the head is solved for.
     Convolutions run in ``dtype``. The same arguments give the same bits. Raises Cancelled.
     """
-    module = copy.deepcopy(generator)
+    return finish(distilling(generator, averaged, latent, picture, steps, dtype, cancelled))
+
+
+def distilling(
+    generator: nn.Module,
+    averaged: Tensor,  # as in `distil`
+    latent: Tensor,
+    picture: Tensor,
+    steps: int,
+    dtype: torch.dtype,
+    cancelled: Callable[[], bool] | None = None,
+) -> Course[Distilled]:
+    """`distil`, step by step."""
+    module = twin(generator)
     assert isinstance(module, SkipNet)
     parameters = FlatParameters(module, averaged.device)
     latent, picture = latent.to(averaged.device), picture.to(averaged.device)
@@ -70,6 +83,7 @@ def distil(
         if cancelled is not None and cancelled():
             raise Cancelled("cancelled behind the last step")
         loss = (module(latent, dtype) - picture).square().mean()
+        yield
         if float(loss.detach()) < error:
             nearest, error = parameters.values.clone(), float(loss.detach())
         if step < steps:

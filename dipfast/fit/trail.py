@@ -6,12 +6,12 @@ the fit ends, which nobody knows before. A copy of the weights at a look is all 
 
 from __future__ import annotations
 
-import copy
 import math
 
 from torch import Tensor, nn
 
 from dipfast.fit.optimizer import FlatParameters
+from dipfast.generators import twin
 
 
 class Trail:
@@ -41,7 +41,7 @@ class Trail:
         copies = []
         for step, values in self.found:
             parameters.values.copy_(values)
-            copies.append((step, copy.deepcopy(generator)))
+            copies.append((step, twin(generator)))
         parameters.values.copy_(now)
         return tuple(copies)
 
