@@ -98,12 +98,12 @@ def test_the_head_is_solved_for(fitted: tuple[FitResult, torch.Tensor]) -> None:
     module.head.weight.detach().mul_(0.9)
     module.head.bias.detach().add_(0.05)
     spoiled = parity(module, fitted)
-    error = _solve_head(module, latent, result.picture)
+    error = _solve_head(module, latent, result.picture, torch.float32)
     assert parity(module, fitted) > spoiled + 6
     assert parity(module, fitted) == pytest.approx(solved, abs=0.5)
     assert parity(module, fitted) == pytest.approx(-10 * math.log10(error), abs=1e-3)
     with torch.no_grad():
         exact = module(latent)
     own = {name: value.clone() for name, value in module.head.state_dict().items()}
-    _solve_head(module, latent, exact)  # nothing is nearer than equal
+    _solve_head(module, latent, exact, torch.float32)  # nothing is nearer than equal
     assert all(torch.allclose(own[name], value, atol=1e-5) for name, value in module.head.state_dict().items())

@@ -107,7 +107,7 @@ def restoring(
     result = yield from fitting(problem, config, plan, progress, cancelled, workbench, checkpoint)
     start = time.perf_counter()
     latent = generators.make_latent(config["input"], *problem.shape[1:], stream(plan.seed, "latent"), problem.guide)
-    steps = round(SHARE * result.steps)
+    steps = round(SHARE * result.steps * plan.seeds)
     distilled = yield from distilling(
         result.generator, result.averaged, latent, result.picture, steps, result.machine.dtype, cancelled
     )

@@ -23,7 +23,7 @@ from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
 from dipfast.generators import SkipNet, twin
 from dipfast.kernels import ops
 
-SHARE = 0.05  # of the fit's steps
+SHARE = 0.04  # of the steps of all the fit's seeds; the head costs as much as one step and a half
 BAND = 1 << 14  # pixels of the normal equations at a time
 RIDGE = 1e-6  # over the mean of the normal equations' diagonal
 LEARNING_RATE = 9e-3  # falls to zero over the distillation
@@ -50,8 +50,7 @@ def distil(
 ) -> Distilled:
     """A copy of ``generator`` that renders ``picture`` at ``latent``, by mean squares and ``steps`` of Muon.
 
-    It begins at the last or at the averaged weights, whichever are nearer, and keeps the nearest of all steps. Before
-    them and behind them the head is solved for.
+    It begins at the averaged weights and keeps the nearest of all steps. Before and behind them the head is solved for.
     Convolutions run in ``dtype``. The same arguments give the same bits. Raises Cancelled.
     """
     return finish(distilling(generator, averaged, latent, picture, steps, dtype, cancelled))
@@ -71,40 +70,36 @@ def distilling(
     assert isinstance(module, SkipNet)
     parameters = FlatParameters(module, averaged.device)
     latent, picture = latent.to(averaged.device), picture.to(averaged.device)
-    last = parameters.values.clone()
-    error = _error(module, latent, picture, dtype)
     parameters.values.copy_(averaged)
-    if not _error(module, latent, picture, dtype) < error:
-        parameters.values.copy_(last)
-    _solve_head(module, latent, picture)
+    _solve_head(module, latent, picture, dtype)
     nearest, error = parameters.values.clone(), math.inf
     moments, scale = OptimizerState.zeros_like(averaged), loss_scale(dtype, picture.numel())
-    for step in range(steps + 1):
+    for step in range(steps):
         if cancelled is not None and cancelled():
             raise Cancelled("cancelled behind the last step")
         loss = (module(latent, dtype) - picture).square().mean()
         yield
         if float(loss.detach()) < error:
             nearest, error = parameters.values.clone(), float(loss.detach())
-        if step < steps:
-            parameters.grads.zero_()
-            (loss * scale).backward()
-            with torch.no_grad():
-                parameters.grads.div_(scale)
-                config = MUON | {"lr": LEARNING_RATE * (1 - step / steps)}
-                optimizer_step(config, parameters, moments, dtype)
-    parameters.values.copy_(nearest)
-    exact = _solve_head(module, latent, picture)
+        parameters.grads.zero_()
+        (loss * scale).backward()
+        with torch.no_grad():
+            parameters.grads.div_(scale)
+            optimizer_step(MUON | {"lr": LEARNING_RATE * (1 - step / steps)}, parameters, moments, dtype)
+    exact = _solve_head(module, latent, picture, torch.float32)
+    if not exact < error:  # the steps led away
+        parameters.values.copy_(nearest)
+        exact = _solve_head(module, latent, picture, torch.float32)
     return Distilled(module, -10 * math.log10(exact) if exact else math.inf, steps)
 
 
 @torch.no_grad()
-def _solve_head(module: SkipNet, latent: Tensor, picture: Tensor) -> float:
-    """One Gauss-Newton step of the head towards ``picture``, in float32, kept where it brings ``module`` nearer.
+def _solve_head(module: SkipNet, latent: Tensor, picture: Tensor, dtype: torch.dtype) -> float:
+    """One Gauss-Newton step of the head towards ``picture``, kept where it brings ``module`` nearer.
 
-    Returns the mean square distance then.
+    Returns the mean square distance then, convolutions in ``dtype``.
     """
-    features = module.features(latent, torch.float32)
+    features = module.features(latent, dtype).float()
     features = (ops.interleave(features) if len(features) > 1 else features)[0].flatten(1)  # [U, H W]
     target, head = picture[0].flatten(1), module.head  # [C, H W]
     change = _gauss_newton(features, head, target, module.sigmoid)
@@ -142,8 +137,3 @@ def _headed(features: Tensor, head: nn.Conv2d, sigmoid: bool) -> Tensor:  # [U, 
 def _distance(output: Tensor, picture: Tensor) -> float:
     """Mean square distance, both cut to [0, 1]."""
     return float((output.clamp(0, 1) - picture.clamp(0, 1)).square().mean())
-
-
-@torch.no_grad()
-def _error(module: nn.Module, latent: Tensor, picture: Tensor, dtype: torch.dtype) -> float:
-    return _distance(module(latent, dtype), picture)
