@@ -106,7 +106,7 @@ def _solve_head(module: SkipNet, latent: Tensor, picture: Tensor, dtype: torch.d
     before = {name: value.clone() for name, value in head.state_dict().items()}
     error = _distance(_headed(features, head, module.sigmoid), target)
     head.weight += change[:, :-1, None, None]
-    head.bias += change[:, -1]
+    head.bias += change[:, -1]  # type: ignore[operator]
     moved = _distance(_headed(features, head, module.sigmoid), target)
     if not moved < error:
         head.load_state_dict(before)
