@@ -70,6 +70,9 @@ def distilling(
     assert isinstance(module, SkipNet)
     parameters = FlatParameters(module, averaged.device)
     latent, picture = latent.to(averaged.device), picture.to(averaged.device)
+    if not steps and torch.equal(averaged, parameters.values):  # a fit without steps: nothing can come nearer
+        with torch.no_grad():
+            return Distilled(module, _decibel(_distance(module(latent), picture)), steps)
     parameters.values.copy_(averaged)
     _solve_head(module, latent, picture, dtype)
     nearest, error = parameters.values.clone(), math.inf
@@ -90,7 +93,12 @@ def distilling(
     if not exact < error:  # the steps led away
         parameters.values.copy_(nearest)
         exact = _solve_head(module, latent, picture, torch.float32)
-    return Distilled(module, -10 * math.log10(exact) if exact else math.inf, steps)
+    return Distilled(module, _decibel(exact), steps)
+
+
+def _decibel(error: float) -> float:
+    """PSNR of a mean square error."""
+    return -10 * math.log10(error) if error else math.inf
 
 
 @torch.no_grad()
