@@ -204,8 +204,15 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    variants: Annotated[bool, typer.Option("--variants", help="of variants.yaml, not of the manifest")] = False,
+) -> None:
     """Print the manifest's JSON Schema, for editors."""
+    if variants:
+        from dipfast.variants import Spec
+
+        print_json(Spec.model_json_schema())
+        return
     from dipfast.manifest import json_schema
 
     print_json(json_schema())

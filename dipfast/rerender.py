@@ -79,6 +79,20 @@ def render_model(path: Path, provider: str, output: Path | None) -> tuple[Render
     return Rendered(about["id"], to, ms, None), backend.ran
 
 
+def render_engine(path: Path, output: Path | None) -> tuple[Rendered, dict[str, Any]]:
+    """Render an exported TensorRT engine to a PNG. Returns also what ran it. Raises UsageError, MachineError."""
+    from dipfast.export.engine_file import load_engine
+    from dipfast.export.tensorrt import run_stored
+
+    stored = load_engine(path)
+    start = time.perf_counter()
+    picture, ran = run_stored(stored.plan, stored.key, stored.latent)
+    ms = 1e3 * (time.perf_counter() - start)
+    to = _file(output, path.with_suffix(".png"))
+    _write([to], kept(picture, stored.card.size), _plain(picture), 8)
+    return Rendered(stored.card.id, to, ms, None), ran
+
+
 def _ahead(found: Sequence[Target], ready: Callable[[Target], Any], pool: ThreadPoolExecutor) -> Iterator[Any]:
     """``ready`` of each, in order, done while the one before is at work."""
     waiting = [pool.submit(ready, target) for target in found[:AHEAD]]

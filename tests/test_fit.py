@@ -586,7 +586,7 @@ class Memory:
 
 
 INTERRUPTED: list[dict[str, Any]] = [
-    {"stop": {"type": "held-out"}, "average": "auto", "optimizer": MUON, "seeds": 2},
+    {"stop": {"type": "held-out"}, "average": "auto", "optimizer": MUON, "seeds": 2, "checkpoints": 2},
     {"stop": {"type": "windowed-variance"}, "average": 0.9},
     {"optimizer": {"type": "sgld"}, "posterior": {"burn_in": 4, "every": 2, "keep": 2}, "stop": {"type": "fixed"}},
 ]
@@ -612,6 +612,10 @@ def test_a_fit_that_was_interrupted_goes_on_to_the_same_bits(
     assert taken[0] == after + 1
     assert torch.equal(resumed.image, whole.image) and torch.equal(resumed.averaged, whole.averaged)
     assert (resumed.losses, resumed.stop_curve, resumed.why) == (whole.losses, whole.stop_curve, whole.why)
+    for (step, one), (other, two) in zip(resumed.trail, whole.trail, strict=True):
+        assert step == other and all(
+            torch.equal(*pair) for pair in zip(one.parameters(), two.parameters(), strict=True)
+        )
 
 
 def test_a_long_fit_is_saved_as_it_goes(noisy: tasks.Problem, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from dipfast.files import sha256_of, write_atomic
 
 Record = dict[str, Any]
 Shard = tuple[int, int]  # part I of N, I from 1
+FURTHER = ("samples", "checkpoints", "seeds")  # further generators of one item, in its record's `generator`
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,9 @@ def files_of(record: Record) -> dict[str, str]:
 
 
 def posterior_files(record: Record) -> dict[str, str]:
-    """Of the files that ``record`` vouches for, the map of deviations and the samples' generators, where there are."""
-    parts = [record["output"].get("uncertainty"), *record["generator"].get("samples", ())]
+    """Of the files that ``record`` vouches for, the map of deviations and further generators, where there are."""
+    parts = [record["output"].get("uncertainty")]
+    parts += [part for kind in FURTHER for part in record["generator"].get(kind, ())]
     return {part["path"]: part["sha256"] for part in parts if part}
 
 

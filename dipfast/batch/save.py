@@ -64,7 +64,20 @@ def _write(loaded: Loaded, restored: Restored, folder: RunFolder) -> dict[str, A
         names = [f"generators/{job.id}.sample-{k + 1}.safetensors" for k in range(len(restored.kept))]
         samples = zip(names, restored.kept, strict=True)
         files["generator"]["samples"] = [_written(folder, name, sample) for name, sample in samples]
+    files["generator"] |= _further(job, folder, restored)
     return files
+
+
+def _further(job: Job, folder: RunFolder, restored: Restored) -> dict[str, Any]:
+    """Write the generators kept along the fit and those of its other seeds: their entries in the record."""
+    found: dict[str, list[dict[str, Any]]] = {"checkpoints": [], "seeds": []}
+    for step, data in restored.trail:
+        one = _written(folder, f"generators/{job.id}.step-{step}.safetensors", data)
+        found["checkpoints"].append(one | {"step": step})
+    for number, data in enumerate(restored.members, 2):
+        one = _written(folder, f"generators/{job.id}.seed-{number}.safetensors", data)
+        found["seeds"].append(one | {"number": number})
+    return {kind: parts for kind, parts in found.items() if parts}
 
 
 def _written(folder: RunFolder, path: str, data: bytes) -> dict[str, str]:

@@ -83,13 +83,14 @@ def from_bytes(data: bytes, name: str = "generator") -> tuple[SkipNet, Tensor, C
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
         if metadata.get("format") != FORMAT:
             raise UsageError(f"{name}: should be a generator of format {FORMAT}, is {metadata.get('format')}")
-        card = _card(metadata["card"])
+        card = card_of(metadata["card"])
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{name}: is not a generator that can be read ({error})") from None
     return _assemble(tensors, card, name)
 
 
-def _card(text: str) -> Card:
+def card_of(text: str) -> Card:
+    """The card in JSON, as it stands in a file's metadata. Raises ValueError, KeyError or TypeError."""
     fields = json.loads(text)
     return Card(**{**fields, "padded": tuple(fields["padded"]), "size": tuple(fields["size"])})
 
