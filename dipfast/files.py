@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
+import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
+
+_NO_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
@@ -38,7 +43,21 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file to read, or what a link leads to. Raises OSError for a pipe, a device or a folder.
+
+    It neither waits for a pipe nor touches a device, even where one takes the file's place in between.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - a plan opens a million files
+        raise OSError(errno.EINVAL, "not a regular file")
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAITING))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file")
+    return file
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
-    """Hex SHA-256 of a file's bytes. Raises OSError."""
-    with Path(path).open("rb") as file:
+    """Hex SHA-256 of a regular file's bytes. Raises OSError."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -117,7 +117,7 @@ class _Identifier:
         if not (facts["sha256"] and all(extra.values())):
             return ""
         if apart and item.reference is not None:
-            extra["reference"] = hash_of(item.reference)
+            extra["reference"] = self._checked(item.reference, self._settings(item.settings)[1])
         key = id(item.settings), item.output.rpartition(".")[2]
         if key not in self.texts:
             self.texts[key] = settings_text(item.settings, item.output)
@@ -157,8 +157,17 @@ class _Identifier:
             mask = seen.get("mask") or {}
             stamp = stamp_of(item.mask)
             known = stamp is not None and (mask.get("path"), mask.get("stamp")) == (item.mask, stamp)
-            facts["mask"] = mask if known else {"path": item.mask, "sha256": self._hash(item.mask), "stamp": stamp}
+            if not known:
+                mask = {"path": item.mask, "sha256": self._checked(item.mask, limits), "stamp": stamp}
+            facts["mask"] = mask
         return facts
+
+    def _checked(self, path: str, limits: Limits) -> str:
+        """The hash of a mask or reference that is an image within ``limits``: another file may have no end."""
+        if not self.hashing:
+            return ""
+        probe(path, limits)
+        return hash_of(path)
 
     def _hash(self, path: str) -> str:
         return hash_of(path) if self.hashing else ""

@@ -1,8 +1,6 @@
 """A file to an image: first bytes say what it is, its header whether it may be decoded; then its pixels."""
-# ruff: noqa: PTH116, PTH123 - a plan reads the headers of a million files
 
 import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -11,6 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from dipfast.errors import ItemError
+from dipfast.files import open_regular
 from dipfast.image import avif, colour, exif, jpeg, png, samples, tiff, webp
 from dipfast.image.guard import failing_as
 from dipfast.image.source import COLOURS, Header, Image, Limits, Source, Stored, bit_depth_of
@@ -67,7 +66,7 @@ def read(path: str | os.PathLike[str], limits: Limits | None = None) -> Image:
     """
     limits = limits or Limits()
     with _opened(path, limits) as file:
-        data = file.read()
+        data = file.read(limits.max_bytes)  # it may have grown
         header = _header(BytesIO(data), limits)
         stored = _DECODERS[header.format](data)
         _check_honest(stored, header)
@@ -76,16 +75,13 @@ def read(path: str | os.PathLike[str], limits: Limits | None = None) -> Image:
 
 @contextmanager
 def _opened(path: str | os.PathLike[str], limits: Limits) -> Iterator[BinaryIO]:
-    with failing_as("unreadable", os.fspath(path), "the decoder gives up: "):
-        status = os.stat(path)  # before open, which would wait for ever on a pipe
-        if not stat.S_ISREG(status.st_mode):
-            raise ItemError("unreadable", "not a regular file")
-        if status.st_size == 0:
+    with failing_as("unreadable", os.fspath(path), "the decoder gives up: "), open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size == 0:
             raise ItemError("unreadable", "the file is empty")
-        if status.st_size > limits.max_bytes:
-            raise ItemError("too-large", f"{status.st_size} bytes, max_bytes is {limits.max_bytes}")
-        with open(path, "rb") as file:
-            yield file
+        if size > limits.max_bytes:
+            raise ItemError("too-large", f"{size} bytes, max_bytes is {limits.max_bytes}")
+        yield file
 
 
 def _header(file: BinaryIO, limits: Limits) -> Header:
