@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def ran(folder: Path) -> Iterator[Any]:
+def ran(folder: Path) -> Any:
     """The corpus, what the run returned, and all that lay outside its folder before and after."""
     corpus = poison.plant(folder / "in")
     (folder / "m.yaml").write_text(poison.manifest_of(folder / "in", corpus))
     before = poison.tree(folder, but="run")
     result = poison.run(folder / "run", folder / "m.yaml", "--workers", "1", seconds=110)
-    yield corpus, result, before, poison.tree(folder, but="run")
+    return corpus, result, before, poison.tree(folder, but="run")
 
 
 def test_every_file_ends_as_it_must_with_one_reason(ran: Any, folder: Path) -> None:

@@ -30,6 +30,7 @@ __all__ = ["Executor", "Resume", "Row", "RunResult", "places_for", "prepare", "r
 
 Resume = Literal["auto", "never", "failed"]
 Executor = Literal["local", "ray"]
+PICTURES = ("images", "damaged", "uncertainty")  # folders that hold the outputs' names
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def run(
             folder.log(driver, **event)
             on_event(event)
         with collector_paused():
+            _check_folders(prepared.jobs, folder)
             todo, done = _split(prepared.jobs, folder, index, resume)
         on_event({"event": "started", "jobs": len(todo), "done": done, "time": now()})
 
@@ -155,6 +157,14 @@ def _write_head(manifest: Manifest, folder: RunFolder, prepared: Prepared, shard
     write_entries(folder, prepared.entries, shard)
 
 
+def _check_folders(jobs: Sequence[Job], folder: RunFolder) -> None:
+    """Raises OSError where a file of the run would come to lie behind a link: said before an hour is spent."""
+    pictures = {output.rpartition("/")[0] for job in jobs for output in job.outputs}
+    folders = {f"{kind}/{below}".rstrip("/") for kind in PICTURES for below in pictures}
+    for path in sorted(folders | {"records", "generators", "checkpoints", "ledger", ".index"}):
+        folder.at(f"{path}/x")
+
+
 def _split(jobs: Sequence[Job], folder: RunFolder, index: Index, resume: Resume) -> tuple[list[Job], int]:
     """The jobs to fit, and how many are done. The records of those to fit are taken back: what failed has none."""
     undone = [job for job in jobs if resume == "never" or not _is_done(job, folder, index)]
@@ -170,9 +180,9 @@ def _is_done(job: Job, folder: RunFolder, index: Index) -> bool:
     intact = index.pictures(job.id)
     missing = set(job.outputs) - intact
     if missing and intact:
-        data = (folder.images / min(intact)).read_bytes()
+        data = folder.read(f"images/{min(intact)}")
         for output in missing:
-            write_atomic(folder.images / output, data)
+            folder.put(f"images/{output}", data)
         _rename(job, folder, sorted(intact))
     return bool(intact)
 

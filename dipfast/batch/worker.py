@@ -20,12 +20,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from dipfast.batch.ledger import Record, RunFolder, uncertainty_of
+from dipfast.batch.ledger import Record, RunFolder, damaged_of, uncertainty_of
 from dipfast.batch.plan import Job
 from dipfast.batch.prepare import hash_of
 from dipfast.batch.restore import Observation, Restored, describe, observe, restore
 from dipfast.errors import DipfastError, ItemError
-from dipfast.files import write_atomic
 from dipfast.fit import Cancelled, Workbench, keep_freed_memory
 from dipfast.image import Image, Limits, Source, check_output, encode, format_of, read
 from dipfast.samples import locate
@@ -174,19 +173,19 @@ class Shelf:
     """The checkpoint of one item's fit, as a file of the run."""
 
     def __init__(self, folder: RunFolder, id: str) -> None:
-        self.path = folder.checkpoint(id)
+        self.folder, self.path = folder, f"checkpoints/{id}.safetensors"
 
     def load(self) -> dict[str, Tensor] | None:
         """What another process saved; None where that was nothing that can be read."""
         try:
-            return safetensors.torch.load(self.path.read_bytes())
+            return safetensors.torch.load(self.folder.read(self.path))
         except (OSError, safetensors.SafetensorError):
             return None
 
     def save(self, tensors: dict[str, Tensor]) -> None:
         """Write the file whole or not at all. A disk that cannot take it costs no fit."""
         with suppress(OSError):
-            write_atomic(self.path, safetensors.torch.save(tensors))
+            self.folder.put(self.path, safetensors.torch.save(tensors))
 
 
 def _read(job: Job, path: str) -> Image:
@@ -220,12 +219,12 @@ def _save(job: Job, folder: RunFolder, observation: Observation, restored: Resto
     data = encode(restored.pixels, restored.source, format_of(job.outputs[0]), bit_depth=depth)
     outputs = [*job.outputs, *_outputs_elsewhere(job, folder)]
     for output in outputs:
-        write_atomic(folder.images / output, data)
+        folder.put(f"images/{output}", data)
         if observation.damaged:
             damaged = encode(observation.observed, restored.source, "png", bit_depth=depth)
-            write_atomic((folder.damaged / output).with_suffix(".png"), damaged)
+            folder.put(damaged_of(output), damaged)
     path = f"generators/{job.id}.safetensors"
-    write_atomic(folder.root / path, restored.generator)
+    folder.put(path, restored.generator)
     files: dict[str, Any] = {
         "output": {"sha256": hashlib.sha256(data).hexdigest(), "paths": outputs},
         "generator": {"path": path, "sha256": hashlib.sha256(restored.generator).hexdigest()},
@@ -242,5 +241,5 @@ def _save(job: Job, folder: RunFolder, observation: Observation, restored: Resto
 
 
 def _written(folder: RunFolder, path: str, data: bytes) -> dict[str, str]:
-    write_atomic(folder.root / path, data)
+    folder.put(path, data)
     return {"path": path, "sha256": hashlib.sha256(data).hexdigest()}

@@ -36,10 +36,17 @@ def targets(path: Path) -> list[Target]:
         raise UsageError(f"{path}: should be a run's folder or a generator, is not there")
     run = RunFolder(path)
     if run.records.is_dir() or run.generators.is_dir():
-        found = [Target(path / record["generator"]["path"], run, record) for record in run.all_records()]
+        found = [Target(_file(run, record["generator"]["path"]), run, record) for record in run.all_records()]
         return _some(found, f"{path}: no image of this run is done")
     files = sorted(path.glob(f"*{SUFFIX}"))
     return _some([_one(file) for file in files], f"{path}: holds neither a run nor generators (*{SUFFIX})")
+
+
+def _file(run: RunFolder, path: str) -> Path:
+    try:
+        return run.at(path)
+    except OSError as error:
+        raise UsageError(f"{run.root}: {error.strerror}") from None
 
 
 def _one(path: Path) -> Target:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image as Pillow
 
-from dipfast.batch.ledger import RunFolder
+from dipfast.batch.ledger import RunFolder, damaged_of
 from dipfast.errors import DipfastError, ItemError
 from dipfast.files import sha256_of
 from dipfast.image import Image, Limits, read
@@ -45,7 +45,7 @@ class Pictures:
 def pictures(folder: RunFolder, row: Row) -> Pictures:
     """What went into the fit of ``row`` and what came out. Reads files; raises nothing that a file can cause."""
     try:
-        after = _load(folder.images / row.output)
+        after = _load(folder.at(f"images/{row.output}"))
     except (DipfastError, OSError) as error:
         return Pictures(None, None, 4, 3, notes=(f"Its image cannot be shown: {error}",))
     size = _shown(after.size)
@@ -61,12 +61,12 @@ def before_path(folder: RunFolder, row: Row) -> Path:
     """The file that the fit saw. Raises ItemError where it is not there as it was then, OSError."""
     record = row.record or {}
     if section(section(record, "settings"), "degrade"):
-        return (folder.damaged / row.output).with_suffix(".png")
+        return folder.at(damaged_of(row.output))
     given = section(record, "input")
     path = Path(str(given.get("path") or row.path))
     if not path.is_file():
         raise ItemError("unreadable", f"{path}: is not there any more")
-    if given.get("sha256") not in (None, sha256_of(path)):
+    if given.get("sha256") != sha256_of(path):
         raise ItemError("changed", f"{path}: the file changed after the run")
     return path
 
