@@ -1,7 +1,7 @@
 """Fuzzing with atheris: what reads hostile bytes may raise what it says it raises, and nothing else.
 
-``python bench/fuzz.py manifest|image|generator|record [FOLDER] [-max_total_time=300]``: libFuzzer's options, on files in memory. atheris
-is not among the project's requirements: ``pip install atheris``. What it finds belongs into the tests.
+``python bench/fuzz.py manifest|image|generator|record [FOLDER] [-max_total_time=300]``: libFuzzer's options. atheris is
+not among the project's requirements: ``pip install atheris``. What it finds belongs into the tests.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ PNG = b"\x89PNG\r\n\x1a\n"
 RECORD = """\
 {"id": "a", "version": 1, "output": {"sha256": "0", "paths": ["a.png"], "uncertainty": {"path": "u", "sha256": "0"}},
 "generator": {"path": "generators/a.safetensors", "sha256": "0", "samples": [{"path": "s", "sha256": "0"}]},
-"settings": {"task": {"type": "denoise"}, "fit": {"steps": 3}}, "seconds": {"total": 1.5}, "steps": 3, "event": "failed",
-"input": {"path": "a.png", "sha256": "0", "width": 3, "height": 4}, "metrics": {"psnr": 1.0}, "losses": [1, 0.5],
-"path": "a.png", "kind": "x", "reason": "y", "files": {"records/a.json": [1, 2]}, "ran": {"device": "cpu"}}
+"settings": {"task": {"type": "denoise"}, "fit": {"steps": 3}}, "seconds": {"total": 1.5}, "steps": 3,
+"event": "failed", "input": {"path": "a.png", "sha256": "0", "width": 3, "height": 4}, "metrics": {"psnr": 1.0},
+"losses": [1, 0.5], "path": "a.png", "kind": "x", "reason": "y", "files": {"records/a.json": [1, 2]}}
 """
 LIMITS = Limits(max_pixels=1 << 20, max_bytes=1 << 20)
 MANIFEST = """\

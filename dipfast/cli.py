@@ -244,7 +244,7 @@ def _run(
     with make_progress(str(progress)) as show:
         result = api.run(
             asked.manifest,
-            folder,
+            asked.output,
             devices=asked.devices,
             workers=asked.workers,
             shard=asked.shard,
@@ -263,13 +263,12 @@ def _run(
 
 def _submit(asked: Asked, options: list[str]) -> None:
     from dipfast import api
-    from dipfast.batch.ledger import RunFolder
     from dipfast.batch.slurm import submit
 
     if asked.shard is not None:
         raise UsageError("--shard cannot be given with --executor slurm, which makes the shards")
     root = api.output_folder(asked.manifest, asked.output)
-    job = submit(asked.manifest, RunFolder(root), asked.devices, asked.workers, options)
+    job = submit(asked.manifest, api.run_folder(asked.manifest, asked.output), asked.devices, asked.workers, options)
     typer.echo(f"SLURM job {job}; how it stands: dipfast status {root}")
 
 

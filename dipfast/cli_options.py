@@ -86,7 +86,7 @@ class Asked:
     """What `run` and `plan` are about."""
 
     manifest: Manifest
-    output: Path | None
+    output: str | Path | None
     devices: str
     workers: int | None
     shard: tuple[int, int] | None = None
@@ -94,7 +94,9 @@ class Asked:
 
 def ask(
     source: Annotated[str, typer.Argument(help="manifest.yaml, a folder, a glob, or one image", metavar="SOURCE")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="RUN", help="the run's folder")] = None,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="RUN", help="the run's folder, or an address: s3://…")
+    ] = None,
     task: Annotated[str | None, typer.Option("--task", metavar="T", help="denoise, jpeg, inpaint or superres")] = None,
     preset: Annotated[Preset | None, typer.Option("--preset", help="what all settings start from")] = None,
     sets: Annotated[

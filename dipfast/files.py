@@ -8,8 +8,8 @@ import os
 import secrets
 import stat
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
@@ -64,7 +64,7 @@ def within(root: str | os.PathLike[str], path: str) -> str:
     return f"{os.fspath(root)}/{path}"
 
 
-def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> BufferedReader:
     """Open a file to read, or with ``follow`` what a link leads to. Raises OSError for a pipe, a device or a folder.
 
     It neither waits for a pipe nor touches a device, even where one takes the file's place in between.

@@ -19,9 +19,10 @@ import torch
 from dipfast.batch.restore import observe, pose
 from dipfast.errors import ItemError, UsageError
 from dipfast.export.targets import Target
-from dipfast.files import sha256_of, write_atomic
+from dipfast.files import write_atomic
 from dipfast.image import Source, encode, format_of, read
 from dipfast.metrics import psnr
+from dipfast.remote import holds
 from dipfast.render import FittedGenerator, OnnxRenderer, Renderer, kept, load
 from dipfast.samples import locate
 
@@ -119,8 +120,8 @@ def origin(target: Target, generator: FittedGenerator) -> tuple[Source, Finish]:
     assert record is not None and target.run is not None
     settings, size = record["settings"], generator.card.size
     given = record["input"]
-    path = Path(str(locate(given["path"])))
-    here = path.is_file() and sha256_of(path) == given["sha256"]
+    path = locate(given["path"])
+    here = holds(path, given["sha256"])
     mends = settings["task"]["type"] == "inpaint" and settings["task"]["keep_known"]
     if not here:
         if mends:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
+from dipfast import remote
 from dipfast.batch.index import stamp_of
 from dipfast.batch.plan import Job, fit_flops, program
 from dipfast.batch.restore import padding
 from dipfast.errors import ItemError
-from dipfast.files import sha256_of
 from dipfast.image import Limits, probe
 from dipfast.manifest import Item, Settings
 from dipfast.manifest.identity import identified, settings_text
@@ -23,6 +23,7 @@ from dipfast.samples import PREFIX as SAMPLE
 from dipfast.samples import locate
 
 Event = dict[str, Any]
+MOST = Limits().max_bytes
 Seen = Mapping[str, Mapping[str, Any]]  # path → its entry of items.jsonl
 
 
@@ -145,17 +146,17 @@ class _Identifier:
     def _facts(self, item: Item, limits: Limits, rule: str) -> dict[str, Any]:
         """Hash, size, time and shape of the input and the hash of its mask, read only where they are not known."""
         seen = self.seen.get(item.path, {})
-        path = str(locate(item.path)) if item.path.startswith(SAMPLE) else item.path
-        stamp = stamp_of(path)
+        path = locate(item.path) if item.path.startswith(SAMPLE) else item.path
+        stamp = _stamp(path)
         if stamp is not None and seen.get("stamp") == stamp and seen.get("limits") == rule:
             facts = {key: seen[key] for key in ("sha256", "stamp", "limits", "shape")}
         else:
             header = probe(path, limits)
             shape = [header.channels, header.height, header.width]
-            facts = {"sha256": self._hash(path), "stamp": stamp, "limits": rule, "shape": shape}
+            facts = {"sha256": self._hash(path, limits), "stamp": stamp, "limits": rule, "shape": shape}
         if item.mask is not None:
             mask = seen.get("mask") or {}
-            stamp = stamp_of(item.mask)
+            stamp = _stamp(item.mask)
             known = stamp is not None and (mask.get("path"), mask.get("stamp")) == (item.mask, stamp)
             if not known:
                 mask = {"path": item.mask, "sha256": self._checked(item.mask, limits), "stamp": stamp}
@@ -167,16 +168,20 @@ class _Identifier:
         if not self.hashing:
             return ""
         probe(path, limits)
-        return hash_of(path)
+        return hash_of(path, limits.max_bytes)
 
-    def _hash(self, path: str) -> str:
-        return hash_of(path) if self.hashing else ""
+    def _hash(self, path: str, limits: Limits) -> str:
+        return hash_of(path, limits.max_bytes) if self.hashing else ""
 
 
-def hash_of(path: str) -> str:
-    """SHA-256 of an input. Raises ItemError."""
+def _stamp(path: str) -> list[Any] | None:
+    return remote.stamp(path) if remote.is_remote(path) else stamp_of(path)
+
+
+def hash_of(path: str, most: int = MOST) -> str:
+    """SHA-256 of an input, a file or an object of at most ``most`` bytes. Raises ItemError."""
     try:
-        return sha256_of(path)
+        return remote.sha256_of(path, most)
     except OSError as error:
         raise ItemError("unreadable", f"{path}: {error.strerror or error}") from None
 

@@ -13,6 +13,7 @@ from dipfast.batch.index import Index
 from dipfast.batch.ledger import Record, RunFolder, Shard, dumps, now, suffix
 from dipfast.batch.local import Event, Outcome, execute
 from dipfast.batch.lock import claimed, writing
+from dipfast.batch.mirror import mirrored
 from dipfast.batch.plan import Job, Place
 from dipfast.batch.plan import shard as part
 from dipfast.batch.prepare import Prepared, prepare
@@ -23,6 +24,7 @@ from dipfast.files import write_atomic
 from dipfast.fit import choose_machine
 from dipfast.manifest import Manifest
 from dipfast.manifest.yaml import collector_paused
+from dipfast.remote import is_remote, protocol
 from dipfast.samples import PREFIX as SAMPLE
 from dipfast.samples import locate
 
@@ -76,7 +78,7 @@ def run(
     start = time.perf_counter()
     mine = shard_of(manifest, shard)
     places = ready(mine, devices, workers, executor)
-    with claimed(folder, shard), writing(folder):
+    with claimed(folder, shard), writing(folder), mirrored(folder) as mirror:
         index = Index(folder, owner=f"run{suffix(shard)}")
         with collector_paused():
             prepared = prepare(mine.items, seen_inputs(folder))
@@ -87,12 +89,18 @@ def run(
             on_event(event)
         with collector_paused():
             _check_folders(prepared.jobs, folder)
+            there = mirror.held()
+            if resume != "never":
+                mirror.take_back([job.id for job in prepared.jobs], there)
             todo, done = _split(prepared.jobs, folder, index, resume)
+            for id in {job.id for job in prepared.jobs} - {job.id for job in todo} - there:
+                mirror.done(id)
         on_event({"event": "started", "jobs": len(todo), "done": done, "time": now()})
 
         def hear(event: Event) -> None:
             if event["event"] == "done":
                 index.held(event["id"])  # read back what was written
+                mirror.done(event["id"])
             on_event(event)
 
         outcome = Outcome()
@@ -142,6 +150,8 @@ def ready(manifest: Manifest, devices: str, workers: int | None = None, executor
     for item in manifest.items:
         if item.path.startswith(SAMPLE):
             locate(item.path)
+    for name in {n for item in manifest.items for n in (item.path, item.mask, item.reference) if n and is_remote(n)}:
+        protocol(name.partition("://")[0])
     for settings in {id(item.settings.fit): item.settings for item in manifest.items}.values():
         for device in {place.device for place in places}:
             choose_machine(fit_plan(settings.model_dump(mode="json"), device))

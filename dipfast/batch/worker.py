@@ -139,9 +139,9 @@ def process(
     written, Cancelled.
     """
     clock = time.perf_counter()
-    path = str(locate(job.path))
+    path = locate(job.path)
     image = _read(job, path)
-    if hash_of(path) != job.input_sha256:
+    if hash_of(path, job.settings["input"]["max_bytes"]) != job.input_sha256:
         raise ItemError("changed", f"{path}: the file changed after the run had started")
     mask = None if job.mask is None else _read(job, job.mask)
     reference = None if job.reference is None else _read(job, job.reference)

@@ -8,6 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from dipfast import remote
 from dipfast.errors import ItemError
 from dipfast.files import open_regular
 from dipfast.image import avif, colour, exif, jpeg, png, samples, tiff, webp
@@ -47,7 +48,9 @@ _HEIF = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 
 
 def probe(path: str | os.PathLike[str], limits: Limits | None = None) -> Header:
-    """What the file's header says, without decoding it. `limits` default to `Limits()`.
+    """What the header of a file or of an object (`dipfast.remote`) says, without decoding it.
+
+    `limits` default to `Limits()`.
 
     Raises ItemError: `unreadable` (missing, empty, truncated, no image), `unsupported` (another format,
     several pages, odd samples), `too-large` (bytes, pixels, aspect).
@@ -75,13 +78,24 @@ def read(path: str | os.PathLike[str], limits: Limits | None = None) -> Image:
 
 @contextmanager
 def _opened(path: str | os.PathLike[str], limits: Limits) -> Iterator[BinaryIO]:
-    with failing_as("unreadable", os.fspath(path), "the decoder gives up: "), open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size == 0:
-            raise ItemError("unreadable", "the file is empty")
-        if size > limits.max_bytes:
-            raise ItemError("too-large", f"{size} bytes, max_bytes is {limits.max_bytes}")
-        yield file
+    name = os.fspath(path)
+    with failing_as("unreadable", name, "the decoder gives up: "):
+        if remote.is_remote(name):
+            _check_bytes(remote.size(name), limits)
+            data = remote.read(name, limits.max_bytes)
+            _check_bytes(len(data), limits)
+            yield BytesIO(data)
+            return
+        with open_regular(name) as file:
+            _check_bytes(os.fstat(file.fileno()).st_size, limits)
+            yield file
+
+
+def _check_bytes(size: int | None, limits: Limits) -> None:
+    if size == 0:
+        raise ItemError("unreadable", "the file is empty")
+    if size is not None and size > limits.max_bytes:
+        raise ItemError("too-large", f"{size} bytes, max_bytes is {limits.max_bytes}")
 
 
 def _header(file: BinaryIO, limits: Limits) -> Header:
