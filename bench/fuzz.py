@@ -7,6 +7,7 @@ not among the project's requirements: ``pip install atheris``. What it finds bel
 from __future__ import annotations
 
 import io
+import os
 import sys
 import tempfile
 import zlib
@@ -16,11 +17,13 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["dipfast", "yaml", "tifffile", "PIL"]):
+    import imagecodecs
     import numpy as np
     import tifffile
     import torch
     from PIL import Image
 
+    from dipfast import files
     from dipfast.batch.ledger import RunFolder
     from dipfast.batch.rows import rows_of
     from dipfast.errors import DipfastError, ItemError, UsageError
@@ -107,6 +110,7 @@ def generator(data: bytes) -> None:
 
 def record(data: bytes) -> None:
     """Any bytes as the record, the ledger and the list of items of a run, which is then told of."""
+    files._sync_folder = os.fsync = lambda *_: None  # a disk's patience is not what is tested
     run = RunFolder(Path(FOLDER, "run"))
     write_atomic(run.root / "items.jsonl", b'{"path": "a.png", "output": "a.png", "id": "a"}\n')
     for name in ("records/a.json", "ledger/cpu-0.jsonl", ".index/run.jsonl"):
@@ -137,6 +141,17 @@ def seeds(folder: Path) -> None:
                 out = io.BytesIO()
                 Image.fromarray(rgba).convert(mode).save(out, format, exif=block, icc_profile=bytes(140))
                 (folder / "image" / f"{format}-{mode}").write_bytes(out.getvalue())
+    for name, array in {"gray": rgba[..., 0], "rgb": rgba[..., :3].copy(), "rgba": rgba}.items():
+        for container in (False, True):
+            data = imagecodecs.jpegxl_encode(array, lossless=True, usecontainer=container)
+            (folder / "image" / f"JXL-{name}-{container}").write_bytes(data)
+    with suppress(ImportError):
+        from pillow_heif import from_pillow
+
+        for mode in ("L", "RGB", "RGBA"):
+            out = io.BytesIO()
+            from_pillow(Image.fromarray(rgba).convert(mode)).save(out, exif=block.tobytes())
+            (folder / "image" / f"HEIF-{mode}").write_bytes(out.getvalue())
     for name, array in {"u16": rgba.astype(np.uint16), "f32": rgba[..., 0] / np.float32(255)}.items():
         for compression in (None, "zlib", "lzw"):
             out = io.BytesIO()

@@ -328,7 +328,7 @@ def main(arguments: list[str] | None = None) -> int:
         status = app(arguments, standalone_mode=False)
     except DipfastError as error:
         code = 2 if isinstance(error, ItemError) else error.exit_code
-        print(f"dipfast: error: {error}", file=sys.stderr)
+        print(f"dipfast: error: {_shown(error)}", file=sys.stderr)
         return code
     except (typer.Abort, KeyboardInterrupt):
         return 130
@@ -337,6 +337,13 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         return _other(error)
     return status if isinstance(status, int) else 0
+
+
+def _shown(error: Exception) -> str:
+    """All its lines, with nothing in them that moves a cursor."""
+    from dipfast.text import printable
+
+    return "\n".join(map(printable, str(error).split("\n")))
 
 
 def _other(error: Exception) -> int:

@@ -167,8 +167,8 @@ def taking(first: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable
 
 
 def print_json(value: Any) -> None:
-    """A result for machines."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """A result for machines, in ASCII: names of files may be no UTF-8, or move a terminal's cursor."""
+    typer.echo(json.dumps(value, indent=2, default=str))
 
 
 def console() -> Any:

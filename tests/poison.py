@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import tifffile
 from PIL import Image, ImageCms
@@ -125,6 +126,7 @@ WHOLE: dict[str, bytes] = {
     "webp": saved("WEBP", RGB),
     "avif": saved("AVIF", RGB),
     "tif": tiff(RGB, compression="zlib"),
+    "jxl": bytes(imagecodecs.jpegxl_encode(RGB, lossless=True)),
 }
 
 
@@ -147,6 +149,8 @@ def bombs(folder: Path) -> Iterator[Poison]:
     yield put(folder, "bomb.webp", b"RIFF" + struct.pack("<I", 4 + len(canvas)) + b"WEBP" + canvas, **claims)
     at = WHOLE["avif"].index(b"ispe") + 8
     yield put(folder, "bomb.avif", patched(WHOLE["avif"], at, struct.pack(">II", 60_000, 60_000)), kind="unreadable")
+    huge = (3 << 1) | ((2**30 - 1) << 3) | (1 << 33) | (1 << 36)  # a square of 2**30
+    yield put(folder, "bomb.jxl", b"\xff\x0a" + huge.to_bytes(8, "little"), **claims)
     zeros = zlib.compress(bytes((1 << 26) + 4096), 9)
     yield put(
         folder,
@@ -179,6 +183,7 @@ def liars(folder: Path) -> Iterator[Poison]:
     """Names that say what the bytes do not."""
     yield put(folder, "jpeg.png", WHOLE["jpg"])
     yield put(folder, "png.tif", WHOLE["png"])
+    yield put(folder, "whole.jxl", WHOLE["jxl"])
     for name, data in {
         "text.png": b"this is text\n" * 9,
         "page.png": b"<!doctype html><script>alert(1)</script>",

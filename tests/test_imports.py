@@ -64,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
         *DATA,
     },
     "batch.merge": {"manifest", "errors", "files", *AROUND, *DATA},
-    "batch.forecast": {"manifest", "fit", *AROUND, "batch.run", *DATA},
+    "batch.forecast": {"manifest", "fit", "text", *AROUND, "batch.run", *DATA},
     "report": {"text", "batch.ledger", "batch.run", "metrics", "image", "errors", "files", "remote", "report"},
     "export": {"generators", "kernels.ops", "shapes", "batch.ledger", "files", "errors", "export"},
     "render": {"image", "generators", "errors", "export"},

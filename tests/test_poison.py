@@ -10,6 +10,7 @@ from typing import Any
 import poison
 import pytest
 
+from dipfast.cli import main
 from dipfast.manifest import load
 
 
@@ -53,6 +54,21 @@ def test_a_glob_over_it_all_finds_files_only_and_ends(ran: Any, folder: Path) ->
     names = [Path(item.path).name for item in load(f"{folder}/in/*.png").items]
     assert {"loop_a.png", "dangling.png", "mode_L.png"} <= set(names)
     assert not {"folder.png", "pipe.png", "socket.png"} & set(names)
+
+
+@pytest.mark.parametrize("options", [["--dry-run"], ["plan"], ["plan", "--json"], ["status"], ["status", "--json"]])
+def test_what_is_told_of_it_moves_no_cursor(ran: Any, folder: Path, options: list[str], capsys: Any) -> None:
+    source = str(folder / ("run" if options[0] == "status" else "m.yaml"))
+    command = ["run", source, *options] if options[0].startswith("-") else [options[0], source, *options[1:]]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert [line for line in told.splitlines() if not line.isprintable()] == []
+    assert "cut_5.png" in told
+
+
+def test_an_error_moves_no_cursor(tmp_path: Path, capsys: Any) -> None:
+    assert main(["status", f"{tmp_path}/\x1b[2Jx"]) == 2
+    assert capsys.readouterr().err.endswith("/\\x1b[2Jx: holds no run (it has no items.jsonl)\n")
 
 
 def test_the_corpus_is_the_same_each_time(ran: Any, folder: Path, tmp_path: Path) -> None:

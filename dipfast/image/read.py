@@ -11,7 +11,7 @@ import numpy as np
 from dipfast import remote
 from dipfast.errors import ItemError
 from dipfast.files import open_regular
-from dipfast.image import avif, colour, exif, jpeg, png, samples, tiff, webp
+from dipfast.image import avif, colour, exif, heif, jpeg, jxl, png, samples, tiff, webp
 from dipfast.image.guard import failing_as
 from dipfast.image.source import COLOURS, Header, Image, Limits, Source, Stored, bit_depth_of
 
@@ -21,6 +21,8 @@ _HEADERS: dict[str, Callable[[BinaryIO], Header]] = {
     "tiff": tiff.header,
     "webp": webp.header,
     "avif": avif.header,
+    "heif": heif.header,
+    "jxl": jxl.header,
 }
 _DECODERS: dict[str, Callable[[bytes], Stored]] = {
     "png": png.decode,
@@ -28,6 +30,8 @@ _DECODERS: dict[str, Callable[[bytes], Stored]] = {
     "tiff": tiff.decode,
     "webp": webp.decode,
     "avif": avif.decode,
+    "heif": heif.decode,
+    "jxl": jxl.decode,
 }
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "png",
@@ -41,8 +45,8 @@ _MAGIC = {
     b"8BPS": "psd",
     b"%PDF": "pdf",
     b"\0\0\0\x0cjP": "jpeg 2000",
-    b"\0\0\0\x0cJXL ": "jpeg xl",
-    b"\xff\x0a": "jpeg xl",
+    b"\0\0\0\x0cJXL ": "jxl",
+    b"\xff\x0a": "jxl",
 }
 _HEIF = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 

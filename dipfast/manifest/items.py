@@ -20,11 +20,11 @@ from urllib.parse import quote
 from dipfast import remote
 from dipfast.manifest.paths import FILE_URL, SAMPLE, Found, PathError, expand, local
 from dipfast.manifest.problems import Problem, Problems
-from dipfast.manifest.schema import SUFFIXES, Inpaint, Settings
+from dipfast.manifest.schema import SUFFIXES, WRITTEN, Inpaint, Settings
 from dipfast.manifest.settings import Resolver
 from dipfast.manifest.yaml import quoted
 
-IMAGE = re.compile(rf"[^/]+({'|'.join(map(re.escape, SUFFIXES))})", re.IGNORECASE)
+IMAGE = re.compile(rf"[^/]+({'|'.join(map(re.escape, WRITTEN))})", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
