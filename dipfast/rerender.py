@@ -18,7 +18,7 @@ import torch
 
 from dipfast.batch.restore import observe, pose
 from dipfast.errors import ItemError, UsageError
-from dipfast.export.targets import Target
+from dipfast.export.targets import Target, inside
 from dipfast.files import write_atomic
 from dipfast.image import Source, encode, format_of, read
 from dipfast.metrics import psnr
@@ -101,8 +101,11 @@ def _finish(
         return Rendered(card.id, lone, ms, None)
     source, finish = origin(target, generator)
     pixels = finish(picture)
-    folder, paths = output or target.run.root / "renders", record["output"]["paths"]
-    to = [folder] if names_file(folder) else [folder / path for path in paths]
+    paths = record["output"]["paths"]
+    if output is None:
+        to = [inside(target.run, f"renders/{path}") for path in paths]
+    else:
+        to = [output] if names_file(output) else [output / path for path in paths]
     _write(to, pixels, source, record["settings"]["output"]["bit_depth"])
     before = read(target.run.images / paths[0]).pixels
     distance = psnr(pixels, before) if before.shape == pixels.shape else np.inf
