@@ -139,7 +139,7 @@ def test_a_link_in_a_file_s_place_is_replaced_and_what_it_led_to_is_as_it_was(in
 def test_a_linked_ledger_is_not_appended_to(inputs: Path, secret: Path) -> None:
     (inputs.parent / "run" / "ledger").mkdir(parents=True)
     (inputs.parent / "run" / "ledger" / "cpu-0.jsonl").symlink_to(secret)
-    assert {row.kind for row in rows_of(go(inputs))} == {"unwritable"}
+    assert {row.status for row in rows_of(go(inputs))} == {"pending"}
     assert secret.read_bytes() == b"not yours"
 
 
