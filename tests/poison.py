@@ -330,6 +330,7 @@ def names(folder: Path) -> Iterator[Poison]:
     """Sound pictures under names that some program stumbles over."""
     for stem in NAMES.values():
         yield put(folder, f"names/{stem}.png", WHOLE["png"])
+    yield put(folder, f"names/{chr(0xDCFF) * 90}.png", WHOLE["png"], kind="unwritable", says="274 bytes long")
 
 
 def manifest_of(folder: Path, corpus: list[Poison]) -> str:

@@ -23,6 +23,7 @@ from dipfast.samples import PREFIX as SAMPLE
 from dipfast.samples import locate
 
 Event = dict[str, Any]
+LONGEST = 255  # bytes of a file's name, nearly everywhere
 MOST = Limits().max_bytes
 Seen = Mapping[str, Mapping[str, Any]]  # path → its entry of items.jsonl
 
@@ -95,6 +96,7 @@ class _Identifier:
 
         Raises ItemError.
         """
+        _check_name(item)
         settings, limits, rule = self._settings(item.settings)
         facts = self._facts(item, limits, rule)
         padded, bucket, flops = self._cost(settings, tuple(facts["shape"]))
@@ -172,6 +174,16 @@ class _Identifier:
 
     def _hash(self, path: str, limits: Limits) -> str:
         return hash_of(path, limits.max_bytes) if self.hashing else ""
+
+
+def _check_name(item: Item) -> None:
+    """Raises ItemError where no file system takes the output's name: known before the fit, and not its twins' fault."""
+    if len(item.output) * 4 > LONGEST:
+        long = max(len(part.encode()) for part in item.output.split("/"))
+        if long > LONGEST:
+            raise ItemError(
+                "unwritable", f"{item.path}: its output's name is {long} bytes long, should be {LONGEST} at most"
+            )
 
 
 def _stamp(path: str) -> list[Any] | None:
