@@ -173,7 +173,10 @@ def _event(line: bytes) -> Record | None:
         event = json.loads(line)
     except ValueError:
         return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+    if not (isinstance(event, dict) and isinstance(event.get("event"), str)):
+        return None
+    words = (event.get(name) for name in ("id", "path", "kind", "reason"))
+    return event if all(word is None or isinstance(word, str) for word in words) else None
 
 
 def is_record(tree: object) -> bool:
@@ -186,7 +189,7 @@ def is_record(tree: object) -> bool:
     paths, samples = output.get("paths"), generator.get("samples", [])
     if not (isinstance(paths, list) and isinstance(samples, list) and isinstance(output.get("sha256"), str)):
         return False
-    parts = [part for part in (generator, output.get("uncertainty"), *samples) if part]
+    parts = [generator, *(part for part in (output.get("uncertainty"), *samples) if part)]
     return all(map(_is_part, parts)) and all(isinstance(path, str) and stays_inside(path) for path in paths)
 
 
