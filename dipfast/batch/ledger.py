@@ -23,7 +23,7 @@ from typing import Any
 
 from dipfast.files import open_regular, sha256_of, stays_inside, within, write_atomic
 
-ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")  # a plain name: files are called by it
 Record = dict[str, Any]
 Shard = tuple[int, int]  # part I of N, I from 1
 
