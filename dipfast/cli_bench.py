@@ -159,6 +159,9 @@ def frontier(
     crop: Crop = 128,
     noise_seeds: Annotated[int, typer.Option(metavar="N", min=1, help="seeds of the damage")] = 1,
     weight_seeds: Annotated[int, typer.Option(metavar="N", min=1, help="seeds of the weights")] = 1,
+    past_stop: Annotated[
+        float, typer.Option(metavar="SHARE", min=0, help="of a fit's steps, behind its stop, to look for its peak")
+    ] = 0.5,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -174,6 +177,7 @@ def frontier(
         crop=crop,
         noise_seeds=noise_seeds,
         weight_seeds=weight_seeds,
+        past_stop=past_stop,
         say=lambda line: typer.echo(line, err=True),
     )
     if as_json:
