@@ -162,12 +162,14 @@ def frontier(
     past_stop: Annotated[
         float, typer.Option(metavar="SHARE", min=0, help="of a fit's steps, behind its stop, to look for its peak")
     ] = 0.5,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="write a drawing of it, an SVG")] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """PSNR of what is returned against steps, operations and seconds, for many settings."""
     from dipfast.bench.cases import pictures as chosen
     from dipfast.bench.frontier import bench_frontier, parse_contender, print_bench
+    from dipfast.bench.plot import frontier_svg
 
     prepare(threads)
     result = bench_frontier(
@@ -180,6 +182,8 @@ def frontier(
         past_stop=past_stop,
         say=lambda line: typer.echo(line, err=True),
     )
+    if plot is not None:
+        plot.write_text(frontier_svg(result["summary"]))
     if as_json:
         print_json(result)
     else:
