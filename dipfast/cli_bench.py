@@ -180,12 +180,17 @@ def frontier(
     crop: Crop = 128,
     noise_seeds: Annotated[int, typer.Option(metavar="N", min=1, help="seeds of the damage")] = 1,
     weight_seeds: Annotated[int, typer.Option(metavar="N", min=1, help="seeds of the weights")] = 1,
+    past_stop: Annotated[
+        float, typer.Option(metavar="SHARE", min=0, help="of a fit's steps, behind its stop, to look for its peak")
+    ] = 0.5,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="write a drawing of it, an SVG")] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """PSNR of what is returned against steps, operations and seconds, for many settings."""
     from dipfast.bench.cases import pictures as chosen
     from dipfast.bench.frontier import bench_frontier, parse_contender, print_bench
+    from dipfast.bench.plot import frontier_svg
 
     prepare(threads)
     result = bench_frontier(
@@ -195,8 +200,11 @@ def frontier(
         crop=crop,
         noise_seeds=noise_seeds,
         weight_seeds=weight_seeds,
+        past_stop=past_stop,
         say=lambda line: typer.echo(line, err=True),
     )
+    if plot is not None:
+        plot.write_text(frontier_svg(result["summary"]))
     if as_json:
         print_json(result)
     else:

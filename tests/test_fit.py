@@ -488,10 +488,9 @@ def noise_of(sigma: float) -> dict[str, Any]:
 def test_every_fit_turns_to_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
     devices: list[int] = []
     monkeypatch.setattr(torch.cuda, "set_device", devices.append)
-    monkeypatch.setattr(Workbench, "_build", lambda *_: None)
+    monkeypatch.setattr(Workbench, "_build", lambda self, *_: vars(self).update(_state=None, _step=None))
     monkeypatch.setattr(tasks.Problem, "to", lambda self, device: self)
     workbench = Workbench()
-    workbench._state, workbench._step = None, None  # type: ignore[assignment]
     for name in ("cuda:1", "cuda", "cpu"):
         workbench.lay_out(NOTHING, generator_config(), fit_plan(), Machine(torch.device(name), "eager", "fp32"))
     assert devices == [1, 0]
@@ -587,7 +586,7 @@ class Memory:
 
 
 INTERRUPTED: list[dict[str, Any]] = [
-    {"stop": {"type": "held-out"}, "average": "auto", "optimizer": MUON, "seeds": 2},
+    {"stop": {"type": "held-out"}, "average": "auto", "optimizer": MUON, "seeds": 2, "checkpoints": 2},
     {"stop": {"type": "windowed-variance"}, "average": 0.9},
     {"optimizer": {"type": "sgld"}, "posterior": {"burn_in": 4, "every": 2, "keep": 2}, "stop": {"type": "fixed"}},
 ]
@@ -613,6 +612,10 @@ def test_a_fit_that_was_interrupted_goes_on_to_the_same_bits(
     assert taken[0] == after + 1
     assert torch.equal(resumed.image, whole.image) and torch.equal(resumed.averaged, whole.averaged)
     assert (resumed.losses, resumed.stop_curve, resumed.why) == (whole.losses, whole.stop_curve, whole.why)
+    for (step, one), (other, two) in zip(resumed.trail, whole.trail, strict=True):
+        assert step == other and all(
+            torch.equal(*pair) for pair in zip(one.parameters(), two.parameters(), strict=True)
+        )
 
 
 def test_a_long_fit_is_saved_as_it_goes(noisy: tasks.Problem, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,11 @@ CPU_ALLOCATOR = "DefaultCPUAllocator: "  # how torch says that the machine's mem
 OUT_OF_MEMORY = "out-of-memory"
 
 
+def is_dead(error: Exception) -> bool:
+    """Whether the device takes no more work of this process: an error of its own, but for a lack of memory."""
+    return isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether ``error`` says that a device's memory is used up, rather than that a fit was refused for its size."""
     return not isinstance(error, ItemError) and reason_of(error)["kind"] == OUT_OF_MEMORY

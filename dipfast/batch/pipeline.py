@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from dipfast.batch.cohort import cohort_size
-from dipfast.batch.failure import is_out_of_memory, reason_of
+from dipfast.batch.failure import is_dead, is_out_of_memory, reason_of
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.load import Loaded, load
 from dipfast.batch.memory import Ladder
@@ -71,7 +71,7 @@ class Pipeline:
         self.leaving: Leave | None = None
 
     def run(self) -> None:
-        """Work until told to leave, and then until what is to be finished is saved."""
+        """Work until told to leave, and then until what is to be finished is saved. Raises where the device dies."""
         threads = [threading.Thread(target=life, daemon=True) for life in (self._load, self._save)]
         for thread in threads:
             thread.start()
@@ -150,7 +150,7 @@ class Pipeline:
     def _has_room(self, job: Job) -> bool:
         if not self.fitting:
             return True
-        most = cohort_size(job, self.place.device.split(":")[0], self.memory, self.place.cohort)
+        most = cohort_size(job, self.place.device, self.memory, self.place.cohort)
         return job.bucket == self.bucket and len(self.fitting) < min(most, self.most.get(job.bucket, most))
 
     def _free_lane(self, job: Job) -> Lane[Restored]:
@@ -200,7 +200,7 @@ class Pipeline:
         return self.leaving is not None and id not in self.leaving.finish
 
     def _move(self, lane: Lane[Restored]) -> None:
-        """Go on with the fit in ``lane``. No exception of an item gets past here."""
+        """Go on with the fit in ``lane``. No exception of an item gets past here; that of a dead device does."""
         loaded = self.fitting[lane]
         too_large = False
         try:
@@ -208,6 +208,8 @@ class Pipeline:
         except Cancelled:
             outcome = {"event": "cancelled"}
         except Exception as error:
+            if is_dead(error):
+                raise
             outcome, too_large = {"event": "failed", **reason_of(error)}, is_out_of_memory(error)
         else:
             if restored is not None:

@@ -54,6 +54,8 @@ class Restored:
     memory: dict[str, Any]  # the rung of `batch.memory` that the fit was on
     deviation: np.ndarray | None = None  # [C, H, W] float32, of the full range; where the fit predicts its error
     kept: tuple[bytes, ...] = ()  # generators of the posterior's samples, safetensors
+    trail: tuple[tuple[int, bytes], ...] = ()  # steps, and generators with the averaged weights of then
+    members: tuple[bytes, ...] = ()  # generators of the other seeds, from the second
 
 
 def observe(settings: Settings, image: Image, mask: Image | None, reference: Image | None) -> Observation:
@@ -122,7 +124,7 @@ def restoring(
     result = yield from fitting(problem, config, plan, progress, cancelled, workbench, checkpoint)
     start = time.perf_counter()
     latent = generators.make_latent(config["input"], *problem.shape[1:], stream(plan.seed, "latent"), problem.guide)
-    steps = round(SHARE * result.steps)
+    steps = round(SHARE * result.steps * plan.seeds)
     distilled = yield from distilling(
         result.generator, result.averaged, latent, result.picture, steps, result.machine.dtype, cancelled
     )
@@ -151,6 +153,11 @@ def restoring(
         memory=memory.record(),
         deviation=None if result.deviation is None else cut(result.deviation[0].numpy(), height, width),
         kept=tuple(generators.to_bytes(sample, problem.guide, card) for sample in result.kept),
+        trail=tuple((step, generators.to_bytes(module, problem.guide, card)) for step, module in result.trail),
+        members=tuple(
+            generators.to_bytes(module, problem.guide, replace(card, latent_seed=stream(plan.seed, f"latent/{number}")))
+            for number, module in enumerate(result.members, 1)
+        ),
     )
 
 

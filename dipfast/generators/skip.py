@@ -132,7 +132,7 @@ class SkipNet(nn.Module):
     def __init__(self, config: Mapping[str, Any], latent_channels: int, image_channels: int, seed: int):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             inputs = (latent_channels, *config["channels"][:-1])
             self.scales = nn.ModuleList(Scale(i, inputs[i], config) for i in range(len(inputs)))
             self.head = nn.Conv2d(per_scale(config)[1][0], image_channels, 1)
@@ -149,6 +149,11 @@ class SkipNet(nn.Module):
             scale.recompute = on
 
     def forward(self, z: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        x = self._head(self.features(z, dtype))
+        return ops.interleave(x) if self._levels()[0].in_phases else x
+
+    def features(self, z: Tensor, dtype: torch.dtype) -> Tensor:
+        """What the head sees: [1, U, H, W], or its phases, [4, U, H / 2, W / 2], where the finest scale has them."""
         x, kept = z, []
         for scale in self._levels():
             skip, x = scale.descend(x, dtype)
@@ -156,8 +161,7 @@ class SkipNet(nn.Module):
         finest, *coarser = self._levels()
         for scale in reversed(coarser):
             x = scale.ascend(x, kept.pop(), dtype)
-        x = self._head(finest.rise(x, kept.pop(), dtype))
-        return ops.interleave(x) if finest.in_phases else x
+        return finest.rise(x, kept.pop(), dtype)
 
     def _head(self, x: Tensor) -> Tensor:
         weight = self.head.weight
