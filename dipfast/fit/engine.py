@@ -10,7 +10,8 @@ Precision is that of convolutions and of what lies between them. In float32 what
 in the flat buffer, moments and update; statistics of the normalisations (their sums, and the joined one's scale);
 the head, the sigmoid, the loss and its residual; averages, samples and the stop's statistics; the latent and its
 jitter; and, on a CPU, convolutions too small to gain. Muon's products alone are in the convolutions' precision.
-`bench/records/2026-11-24-precision-cpu` is the measurement: bf16 against fp32, and each part of the list in bf16 too.
+`bench/records/2026-11-24-precision-cpu` has bf16 against fp32, and weights, moments, statistics and head in bf16 too:
+no difference beyond the seeds' in denoising, so that the list is caution where a fit is long or its data exact.
 """
 
 from __future__ import annotations
