@@ -7,7 +7,7 @@ manifest's own file. A run of a shard writes its own part, `items.1-of-2.jsonl`;
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,10 +34,10 @@ class Row:
     reason: str | None = None
 
 
-def rows_of(folder: RunFolder, shard: Shard | None = None, index: Index | None = None) -> list[Row]:
-    """Every item of the folder's last run, or of one shard of it. Raises UsageError where the folder holds no run."""
+def rows_of(folder: RunFolder, entries: Iterable[Entry] | None = None, index: Index | None = None) -> list[Row]:
+    """Every item of the folder's last run, or those of ``entries``. Raises UsageError where the folder holds no run."""
     with collector_paused():
-        entries = list(read_entries(folder, shard))
+        entries = read_entries(folder) if entries is None else entries
         failed, known = failures(folder), index or Index(folder)
         return [_row(entry, known, failed) for entry in entries]
 

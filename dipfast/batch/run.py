@@ -105,7 +105,7 @@ def run(
         elif todo:
             named = [replace(place, name=_named(place.name, shard)) for place in places]
             outcome = execute(todo, named[: len(todo)], folder, hear, allowed, driver)
-        rows = rows_of(folder, shard, index)
+        rows = rows_of(folder, prepared.entries, index)
     if outcome.broken is not None:
         raise MachineError(f"{folder.root}: {outcome.broken}")
     seconds = time.perf_counter() - start
