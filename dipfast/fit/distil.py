@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dipfast.fit.engine import loss_scale
+from dipfast.fit.lane import Course, finish
 from dipfast.fit.loop import Cancelled
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
 
@@ -47,6 +48,19 @@ def distil(
     It begins at the last or at the averaged weights, whichever are nearer, and keeps the nearest of all steps.
     Convolutions run in ``dtype``. The same arguments give the same bits. Raises Cancelled.
     """
+    return finish(distilling(generator, averaged, latent, picture, steps, dtype, cancelled))
+
+
+def distilling(
+    generator: nn.Module,
+    averaged: Tensor,  # as in `distil`
+    latent: Tensor,
+    picture: Tensor,
+    steps: int,
+    dtype: torch.dtype,
+    cancelled: Callable[[], bool] | None = None,
+) -> Course[Distilled]:
+    """`distil`, step by step."""
     module = copy.deepcopy(generator)
     parameters = FlatParameters(module, averaged.device)
     latent, picture = latent.to(averaged.device), picture.to(averaged.device)
@@ -61,6 +75,7 @@ def distil(
         if cancelled is not None and cancelled():
             raise Cancelled("cancelled behind the last step")
         loss = (module(latent, dtype) - picture).square().mean()
+        yield
         if float(loss.detach()) < error:
             nearest, error = parameters.values.clone(), float(loss.detach())
         if step < steps:
