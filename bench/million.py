@@ -5,8 +5,8 @@
     python bench/million.py time DIR                 plan, resume and status of these: wall, processor, memory
 
 The pictures are real PNG files of twelve sizes, each with bytes of its own. The records of the done run are that of a
-real fit with the item's own names and hashes; its pictures and generators hold a few bytes each. Its lists and its
-index are written by the run's own code.
+real fit with the item's own names; its pictures and generators are links to files of a few bytes. Its list and the
+lines of its index are the run's own code's.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from struct import pack
 from typing import Any
 
 FOLDER = 1000  # files in each
+LINKS = 50_000  # of one file, at the most
+CONTENT = b"as good as a picture or a generator"
+DIGEST = sha256(CONTENT).hexdigest()
 SIDES = (8, 9, 10, 12, 14, 16, 18, 20, 24, 28, 32, 40)
 MANIFEST = """\
 version: 1
@@ -58,39 +61,47 @@ def write_inputs(folder: Path, count: int) -> None:
 
 
 def write_done(folder: Path, count: int) -> None:
-    """A run of the manifest's first ``count`` items, as its last worker leaves it."""
+    """A run of the manifest's first ``count`` items, as its last worker leaves it. Its list is made once."""
     from dataclasses import replace
 
     from dipfast.batch import run as runs
-    from dipfast.batch.index import Index
+    from dipfast.batch.index import Index, brief, stamp_of
     from dipfast.batch.ledger import RunFolder, dumps
     from dipfast.batch.prepare import prepare
+    from dipfast.batch.rows import read_entries
     from dipfast.manifest import load
 
-    manifest = load(str(folder / "manifest.yaml"))
-    manifest = replace(manifest, items=manifest.items[:count])
     run = RunFolder(folder / "run")
-    prepared = prepare(manifest.items)
-    runs._write_head(manifest, run, prepared, None)
-    index, template = Index(run, owner="run"), dumps(a_record()).decode()
-    for name in ("records", "generators", *(f"images/{number:04d}" for number in range(1 + count // FOLDER))):
+    if not (run.root / "items.jsonl").exists():
+        manifest = load(str(folder / "manifest.yaml"))
+        manifest = replace(manifest, items=manifest.items[:count])
+        runs._write_head(manifest, run, prepare(manifest.items), None)
+    for name in ("records", "generators", "ledger", ".index", *{f"images/{n // FOLDER:04d}" for n in range(count)}):
         (run.root / name).mkdir(parents=True, exist_ok=True)
-    for job in prepared.jobs:
-        words = {"ID": job.id, "INPUT": job.path, "HASH": job.input_sha256, "OUTPUT": job.outputs[0]}
-        words["DIGEST"] = sha256(job.id.encode()).hexdigest()
-        for path in (f"images/{job.outputs[0]}", f"generators/{job.id}.safetensors"):
-            (run.root / path).write_bytes(job.id.encode())
-        text = template
-        for word, value in words.items():
-            text = text.replace(f"<{word}>", value)
-        (run.root / f"records/{job.id}.json").write_text(text)
-        index.held(job.id)
-    with (run.root / "ledger.jsonl").open("w") as ledger:
-        for job in prepared.jobs:
-            about = {"id": job.id, "path": job.path}
-            ledger.writelines(json.dumps({"time": "", "event": event, **about}) + "\n" for event in ("claimed", "done"))
-    run.ledger.mkdir(exist_ok=True)
-    (run.root / "ledger.jsonl").rename(run.ledger / "cpu-0.jsonl")
+    index, record = Index(run), a_record()
+    text = dumps(record).decode()
+    short = brief(record)
+    with (run.ledger / "cpu-0.jsonl").open("w") as ledger:
+        for number, entry in enumerate(read_entries(run)):
+            if number % LINKS == 0:
+                base = run.root / f"base-{number // LINKS}"
+                base.write_bytes(CONTENT)
+            id, output = entry["id"], entry["output"]
+            others = (f"images/{output}", f"generators/{id}.safetensors")
+            words = {"<ID>": id, "<INPUT>": entry["path"], "<HASH>": entry["sha256"], "<OUTPUT>": output}
+            whole = text
+            for word, value in words.items():
+                whole = whole.replace(word, value)
+            (run.root / f"records/{id}.json").write_text(whole)
+            for path in others:
+                os.link(base, run.root / path)
+            paths = {"sha256": DIGEST, "paths": [output]}
+            own = {"id": id, "output": paths, "generator": {"path": others[1], "sha256": DIGEST}}
+            stamps = {path: stamp_of(f"{run.root}/{path}") for path in (f"records/{id}.json", *others)}
+            index._write(id, stamps, short | own)  # type: ignore[arg-type]
+            for event in ("claimed", "done"):
+                ledger.write(json.dumps({"time": "", "event": event, "id": id, "path": entry["path"]}) + "\n")
+    (run.index / "run.jsonl").write_bytes(b"\n".join(index.lines.values()) + b"\n")
 
 
 def a_record() -> dict[str, Any]:
@@ -108,8 +119,8 @@ def a_record() -> dict[str, Any]:
     return record | {
         "id": "<ID>",
         "input": given | {"width": 16, "height": 16, "channels": 1},
-        "output": {"sha256": "<DIGEST>", "paths": ["<OUTPUT>"]},
-        "generator": record["generator"] | {"path": "generators/<ID>.safetensors", "sha256": "<DIGEST>"},
+        "output": {"sha256": DIGEST, "paths": ["<OUTPUT>"]},
+        "generator": record["generator"] | {"path": "generators/<ID>.safetensors", "sha256": DIGEST},
     }
 
 

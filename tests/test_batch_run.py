@@ -232,7 +232,7 @@ def test_a_twin_that_is_gone_is_copied_and_not_fitted(inputs: Path) -> None:
 def test_what_was_done_is_not_hashed_again_by_the_next_run(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go(inputs)
     monkeypatch.setattr("dipfast.batch.index.sha256_of", lambda path: pytest.fail(f"{path} is hashed"))
-    monkeypatch.setattr("dipfast.batch.prepare.sha256_of", lambda path: pytest.fail(f"{path} is hashed"))
+    monkeypatch.setattr("dipfast.batch.inputs.sha256_of", lambda path: pytest.fail(f"{path} is hashed"))
     assert go(inputs).already_done == 3
 
 

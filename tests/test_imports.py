@@ -12,7 +12,15 @@ FUSED = ("adam", "head", "norm_pad", "upsample_concat")
 CONTRACTS = {f"kernels.fused_{name}" for name in FUSED}
 KERNELS = {f"kernels.{name}" for name in (*FUSED, "statistics")}
 DATA = {"batch.ledger", "batch.plan"}
-AROUND = {"batch.environment", "batch.index", "batch.lock", "batch.prepare", "batch.restore", "batch.rows"}
+AROUND = {
+    "batch.environment",
+    "batch.index",
+    "batch.inputs",
+    "batch.lock",
+    "batch.prepare",
+    "batch.restore",
+    "batch.rows",
+}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "metrics": set(),
@@ -41,7 +49,8 @@ ALLOWED: dict[str, set[str]] = {
     "batch.index": {"files", "batch.ledger"},
     "batch.lock": {"errors", "files", "batch.ledger"},
     "batch.environment": {"errors", *DATA},
-    "batch.prepare": {"manifest", "image", "samples", "errors", "files", "batch.index", "batch.restore", *DATA},
+    "batch.inputs": {"image", "samples", "errors", "files", "batch.environment", "batch.index"},
+    "batch.prepare": {"manifest", "image", "errors", "batch.index", "batch.inputs", "batch.restore", *DATA},
     "batch.rows": {"manifest", "errors", "files", "batch.index", *DATA},
     "batch.worker": {"image", "fit", "batch.prepare", "batch.restore", "errors", "files", "samples", *DATA},
     "batch.process": {"batch.worker", *DATA},

@@ -12,7 +12,6 @@ import json
 import os
 from contextlib import suppress
 from hashlib import sha256
-from typing import Any
 
 from dipfast.batch.ledger import Record, RunFolder, append_line, files_of, is_record, posterior_files
 from dipfast.files import sha256_of

@@ -14,7 +14,7 @@ import os
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -60,12 +60,14 @@ class Held:
 class Worker(ABC):
     """One worker, wherever it lives, and what the driver knows of it."""
 
+    clock: Callable[[], float] = time.monotonic
+
     def __init__(self, place: Place) -> None:
         self.place, self.ready, self.leaving = place, False, False
         self.jobs: dict[str, Held] = {}
         self.memory: int | None = None  # bytes that its device has free
         self.bucket: tuple | None = None
-        self.heard = time.monotonic()
+        self.heard = self.clock()
 
     @abstractmethod
     def send(self, message: Message) -> None:
@@ -86,7 +88,7 @@ class Worker(ABC):
     def give(self, job: Job) -> None:
         """Send it a job. Raises OSError where it is dead."""
         self.send(job)
-        self.jobs[job.id], self.bucket = Held(job), job.bucket
+        self.jobs[job.id], self.bucket = Held(job, moved=self.clock()), job.bucket
 
     def ask_back(self, held: Held) -> None:
         """Ask for an item whose fit has not begun."""
@@ -96,7 +98,7 @@ class Worker(ABC):
 
     def note(self, event: Event) -> None:
         """It has said something."""
-        self.heard = time.monotonic()
+        self.heard = self.clock()
         if event["event"] == "ready":
             self.ready, self.memory = True, event["memory"]
         elif event.get("id") in self.jobs:

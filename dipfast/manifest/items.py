@@ -103,7 +103,7 @@ class ItemReader:
 
     def relpath(self, file: str, base: str) -> str:
         """The file's folder from root, else from the folder that was listed, else nothing."""
-        folders = [relative(file, folder) for folder in (self.root, base) if folder]
+        folders = (relative(file, folder) for folder in (self.root, base) if folder)
         return next((folder for folder in folders if folder is not None), "")
 
     def item(self, file: str, relpath: str, settings: Settings, place: str) -> Item:
@@ -124,6 +124,8 @@ class ItemReader:
 
 def _wrong_names(number: int, entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     path, relpath = entry.get("path"), entry.get("relpath")
+    if path and isinstance(path, str) and relpath is None and not path.startswith(SAMPLE):
+        return  # as most of a million are
     if "path" not in entry:
         yield "", f"items[{number}].path: is missing (image, folder or glob)"
     elif not isinstance(path, str) or not path:
@@ -143,8 +145,9 @@ def split_name(file: str) -> tuple[str, str]:
     """Name and ending, without the dot. A sample is a PNG."""
     if file.startswith(SAMPLE):
         return file.removeprefix(SAMPLE), "png"
-    name, ending = os.path.splitext(file.rpartition(os.sep)[2])
-    return name, ending[1:]
+    base = file.rpartition(os.sep)[2]
+    name, dot, ending = base.rpartition(".")
+    return (name, ending) if dot and name.strip(".") else (base, "")  # as os.path.splitext has it
 
 
 def words_of(file: str, relpath: str, settings: Settings) -> dict[str, object]:

@@ -67,9 +67,12 @@ class Resolver:
         self.defaults = defaults
         self.options = tuple(options)
         self.known: dict[str, Settings] = {}
+        self.plain: Settings | None = None  # of a row that is a path alone
 
     def settings(self, overrides: Tree, origin: Origin) -> Settings | list[Problem]:
         """One item's settings, or what is wrong with them."""
+        if not overrides and self.plain is not None:
+            return self.plain
         reference, mask = _name(overrides, "reference"), _name(overrides.get("task"), "mask")
         shape = overrides
         if reference:
@@ -84,6 +87,8 @@ class Resolver:
             if len(self.known) >= MAX_CACHED:
                 self.known.clear()
             self.known[key] = result
+        if not overrides:
+            self.plain = self.known[key]
         return _with_names(self.known[key], reference, mask)
 
 
