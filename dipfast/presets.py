@@ -69,6 +69,13 @@ SEEDS = {"fast": 1, "balanced": 2, "best": 8}
 STEPS = {"denoise": 600, "jpeg": 130, "inpaint": 300, "superres": 220}  # the most; with known noise a fit ends before
 # Where the noise's level is known, the fit stops when its picture's residual is down to what the noise leaves.
 NOISE_REACHED: Tree = {"type": "discrepancy"}
+# Where it is also independent from pixel to pixel, the net sees the picture, and is judged where it is blind.
+BLIND_INPUT: Tree = {"input": {"type": "image", "blind": 0.1}}
+BLIND_FIT: Tree = {
+    "reg_noise_std": 0.0,
+    "optimizer": {"type": "muon", "lr": 0.04},
+    "stop": {"type": "discrepancy", "factor": 0.91},
+}
 
 
 def preset(name: str, task: Tree) -> Tree:
@@ -76,11 +83,13 @@ def preset(name: str, task: Tree) -> Tree:
     kind = task.get("type", "denoise")
     if name == "paper":
         return copy.deepcopy(PAPER[kind](task))
-    salt_and_pepper = task.get("noise", {}).get("type") == "salt-pepper"
-    steps, stop = STEPS[kind], {"type": "fixed"}
-    if salt_and_pepper:
-        steps = 200
-    elif kind == "denoise":
-        stop = NOISE_REACHED
-    fit = {"steps": steps, "stop": stop, "seeds": SEEDS[name], **MUON}
-    return copy.deepcopy({"generator": NET, "fit": fit})
+    generator, fit = NET, {"steps": STEPS[kind], "stop": {"type": "fixed"}, "seeds": SEEDS[name], **MUON}
+    if kind == "denoise":
+        noise = task.get("noise", {})
+        if noise.get("type") == "salt-pepper":
+            fit["steps"] = 200
+        elif noise.get("sigma") == "auto":  # of unknown make: neighbours may share it, and blind spots would keep it
+            fit["stop"] = NOISE_REACHED
+        else:
+            generator, fit = NET | BLIND_INPUT, fit | BLIND_FIT
+    return copy.deepcopy({"generator": generator, "fit": fit})

@@ -70,8 +70,9 @@ class Pipeline:
 
     def run(self) -> None:
         """Work until told to leave, and then until what is to be finished is saved."""
-        for life in (self._load, self._save):
-            threading.Thread(target=life, daemon=True).start()
+        threads = [threading.Thread(target=life, daemon=True) for life in (self._load, self._save)]
+        for thread in threads:
+            thread.start()
         while self.leaving is None or self.given:
             self._hear(wait=not (self.fitting or self.loaded))
             self._fill()
@@ -79,6 +80,8 @@ class Pipeline:
                 self._move(lane)
         self.to_load.put(None)
         self.to_save.put(None)
+        for thread in threads:
+            thread.join()  # a process that ends while a thread is in a library's code aborts
 
     def _hear(self, wait: bool = False) -> None:
         """Take what has come in; with ``wait``, until something has."""
@@ -243,7 +246,7 @@ class Pipeline:
         if outcome["event"] != "done":
             with suppress(OSError):  # the driver hears of it all the same
                 self._log(job=job, **outcome)
-        self._tell(job=job, wall=time.perf_counter() - since, **outcome)
+        self._tell(job=job, wall=time.perf_counter() - since, processor=time.process_time(), **outcome)
 
     def _log(self, event: str, job: Job, **facts: Any) -> None:
         with self.writing:

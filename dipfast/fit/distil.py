@@ -7,7 +7,6 @@ to 42 dB and more, for about a twentieth of the fit's time (LOG.md).
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from dipfast.fit.engine import loss_scale
 from dipfast.fit.lane import Course, finish
 from dipfast.fit.loop import Cancelled
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
+from dipfast.generators import twin
 
 SHARE = 0.05  # of the fit's steps
 LEARNING_RATE = 6e-3  # falls to zero over the distillation
@@ -61,7 +61,7 @@ def distilling(
     cancelled: Callable[[], bool] | None = None,
 ) -> Course[Distilled]:
     """`distil`, step by step."""
-    module = copy.deepcopy(generator)
+    module = twin(generator)
     parameters = FlatParameters(module, averaged.device)
     latent, picture = latent.to(averaged.device), picture.to(averaged.device)
     last = parameters.values.clone()

@@ -23,6 +23,7 @@ from dipfast.manifest.schema import (
     DiscrepancyStop,
     Entry,
     GaussianNoise,
+    ImageInput,
     Inpaint,
     PoissonNoise,
     Preset,
@@ -216,6 +217,8 @@ def _conflicts(settings: Settings, with_mask: bool) -> Iterator[tuple[Path, str]
     if isinstance(stop, DiscrepancyStop) and not _knows_its_noise(settings):
         text = f"discrepancy needs task denoise with gaussian or poisson noise, is task {task.type}"
         yield ("fit", "stop", "type"), f"fit.stop.type: {text}"
+    if isinstance(settings.generator.input, ImageInput) and settings.generator.input.blind is not None:
+        yield from _blind_conflicts(settings)
     chain = settings.fit.optimizer
     if isinstance(chain, Sgld) and chain.rule == "preconditioned":
         if chain.sigma == "auto" and not _knows_its_noise(settings):
@@ -223,6 +226,15 @@ def _conflicts(settings: Settings, with_mask: bool) -> Iterator[tuple[Path, str]
             yield ("fit", "optimizer", "sigma"), f"fit.optimizer.sigma: {text}"
         if chain.sigma != "auto" and isinstance(task, Denoise) and not isinstance(task.noise, GaussianNoise):
             yield ("fit", "optimizer", "sigma"), f"fit.optimizer.sigma: should be auto for {task.noise.type} noise"
+
+
+def _blind_conflicts(settings: Settings) -> Iterator[tuple[Path, str]]:
+    """What a network that is judged where it is blind cannot have."""
+    name, task = "generator.input.blind", settings.task.type
+    if task != "denoise":
+        yield tuple(name.split(".")), f"{name}: should be null for task {task}; it is for task denoise"
+    if settings.fit.stop.type == "sure":
+        yield ("fit", "stop", "type"), f"fit.stop.type: sure needs a network that sees all, without {name}"
 
 
 def _knows_its_noise(settings: Settings) -> bool:
