@@ -25,7 +25,7 @@ from struct import pack
 from typing import Any
 
 FOLDER = 1000  # files in each
-LINKS = 50_000  # of one file, at the most
+LINKS = 30_000  # items whose pictures and generators are links to one file
 CONTENT = b"as good as a picture or a generator"
 DIGEST = sha256(CONTENT).hexdigest()
 SIDES = (8, 9, 10, 12, 14, 16, 18, 20, 24, 28, 32, 40)

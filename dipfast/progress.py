@@ -226,7 +226,7 @@ class Bars(Display):
 
     def show(self, event: Event) -> None:
         self.tally.take(event)
-        if event.get("event") in ("failed", "quarantined", "lost"):
+        if event.get("event") in ("failed", "quarantined", "lost", "warning"):
             self.console.print(Text(sentence(event) or "", style="red"), soft_wrap=True)
 
     def render(self) -> RenderableType:
@@ -275,7 +275,7 @@ def _shortened(name: str, width: int) -> Text:
 
 def facts_of(item: InFlight) -> list[str]:
     """``step 150/300``, ``12.4 steps/s``, ``loss 0.0012``: as far as they are known."""
-    facts = [f"step {item.step}/{item.steps}"] if item.steps else ["loading"]
+    facts = [f"step {item.step}/{item.steps}"] if item.steps else ["starting"]
     if item.speed is not None:
         facts.append(f"{rate(item.speed)} steps/s")
     if item.loss is not None:
@@ -299,6 +299,8 @@ def sentence(event: Event) -> str | None:
             return f"failed {name} {kind}: {reason_of(event.get('reason'), event.get('path'))}"
         case "lost":
             return f"lost {name}: {reason_of(event.get('reason'), event.get('path'))}"
+        case "warning":
+            return f"warning: {printable(event.get('reason') or '')}"
         case "cancelled":
             return f"cancelled {name}"
     return None

@@ -20,6 +20,8 @@ PACKAGES = (
     *("onnx", "onnxruntime", "onnxruntime-gpu", "tensorrt"),
 )
 
+CHANGING_PIXELS = ("dipfast", "torch", "numpy", "imagecodecs", "scikit-image")
+
 
 def environment() -> dict[str, Any]:
     """Versions, machine, devices and command line."""
@@ -40,6 +42,16 @@ def environment() -> dict[str, Any]:
         "cudnn": torch.backends.cudnn.version(),
         "versions": {name: found for name in PACKAGES if (found := _version(name)) is not None},
     }
+
+
+def changed_software(before: object) -> str | None:
+    """In words, what of the software that changes pixels is another than in ``before``, an earlier `environment`."""
+    old = before.get("versions") if isinstance(before, dict) else None
+    if not isinstance(old, dict):
+        return None
+    new = {name: _version(name) for name in CHANGING_PIXELS}
+    changes = [f"{name} {old[name]} is now {new[name]}" for name in new if old.get(name) not in (None, new[name])]
+    return ", ".join(changes) or None
 
 
 def _version(package: str) -> str | None:
@@ -83,6 +95,13 @@ def cuda_device(index: int) -> dict[str, Any]:
         "memory": device.total_memory,
         "capability": f"{device.major}.{device.minor}",
     }
+
+
+def device_memory(name: str) -> int | None:
+    """Bytes of memory of the GPU ``name``; None for a CPU, which other workers share."""
+    kind, _, index = name.partition(":")
+    memory: int | None = cuda_device(int(index or 0))["memory"] if kind == "cuda" else None
+    return memory
 
 
 def driver() -> str | None:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from dipfast.batch.cohort import cohort_size
-from dipfast.batch.failure import OUT_OF_MEMORY, reason_of
+from dipfast.batch.failure import OUT_OF_MEMORY, DeviceLostError, has_lost_device, reason_of
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.load import Loaded, load
 from dipfast.batch.messages import GiveBack, Leave, Message
@@ -69,19 +69,24 @@ class Pipeline:
         self.leaving: Leave | None = None
 
     def run(self) -> None:
-        """Work until told to leave, and then until what is to be finished is saved."""
+        """Work until told to leave, and then until what is to be finished is saved.
+
+        Raises DeviceLostError, with what was fitted before saved.
+        """
         threads = [threading.Thread(target=life, daemon=True) for life in (self._load, self._save)]
         for thread in threads:
             thread.start()
-        while self.leaving is None or self.given:
-            self._hear(wait=not (self.fitting or self.loaded))
-            self._fill()
-            for lane in list(self.fitting):
-                self._move(lane)
-        self.to_load.put(None)
-        self.to_save.put(None)
-        for thread in threads:
-            thread.join()  # a process that ends while a thread is in a library's code aborts
+        try:
+            while self.leaving is None or self.given:
+                self._hear(wait=not (self.fitting or self.loaded))
+                self._fill()
+                for lane in list(self.fitting):
+                    self._move(lane)
+        finally:
+            self.to_load.put(None)
+            self.to_save.put(None)
+            for thread in threads:
+                thread.join()  # a process that ends while a thread is in a library's code aborts
 
     def _hear(self, wait: bool = False) -> None:
         """Take what has come in; with ``wait``, until something has."""
@@ -197,13 +202,15 @@ class Pipeline:
         return self.leaving is not None and id not in self.leaving.finish
 
     def _move(self, lane: Lane[Restored]) -> None:
-        """Go on with the fit in ``lane``. No exception of an item gets past here."""
+        """Go on with the fit in ``lane``. No exception of an item gets past here. Raises DeviceLostError."""
         loaded = self.fitting[lane]
         try:
             restored = lane.move()
         except Cancelled:
             outcome = {"event": "cancelled"}
         except Exception as error:
+            if has_lost_device(error):
+                raise DeviceLostError(str(error).partition("\n")[0]) from error
             outcome = {"event": "failed", **reason_of(error)}
         else:
             if restored is not None:

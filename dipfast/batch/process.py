@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from dipfast.batch.cohort import cohort_size, held_at_most
-from dipfast.batch.messages import AT_WORK, GIVEN, STAGES, GiveBack, Leave, Message
+from dipfast.batch.messages import AT_WORK, DEVICE_LOST, GIVEN, STAGES, GiveBack, Leave, Message
 from dipfast.batch.plan import Job, Place, predicted_seconds
 
 START_SECONDS = 600.0  # until a worker is ready: torch from a cold network disk
@@ -177,6 +177,8 @@ class Process(Worker):
         self.process.join(patience)
         self.kill()
         code = self.process.exitcode
+        if code == DEVICE_LOST:
+            return "its device failed; the ledger has the words"
         return f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
 
     def kill(self) -> None:

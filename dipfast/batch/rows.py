@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -57,7 +57,7 @@ def _row(entry: Entry, index: Index, failed: Mapping[str, Record]) -> Row:
 
 def row_as_json(row: Row) -> dict[str, Any]:
     """A row without its record's bulk, for `status --json`."""
-    return {key: value for key, value in asdict(row).items() if key != "record"}
+    return {name: getattr(row, name) for name in ("path", "output", "id", "status", "kind", "reason")}
 
 
 def write_entries(folder: RunFolder, entries: Sequence[Entry], shard: Shard | None = None) -> None:

@@ -5,16 +5,19 @@ The record is written last, so a worker that dies leaves an item undone and noth
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from dipfast.batch.failure import DeviceLostError
 from dipfast.batch.ledger import RunFolder
-from dipfast.batch.messages import Leave, Message
+from dipfast.batch.messages import DEVICE_LOST, Leave, Message
 from dipfast.batch.pipeline import Pipeline
 from dipfast.batch.plan import Place
 from dipfast.fit import keep_freed_memory
@@ -33,7 +36,8 @@ class Connection(Protocol):
 def work(connection: Connection, root: str, place: Place) -> None:
     """The life of one worker process. Messages in: jobs and orders. Messages out: event dicts.
 
-    The driver's end of the pipe closing is an order to leave at once.
+    The driver's end of the pipe closing is an order to leave at once. Where the device is lost, the process ends with
+    an exit code that says so, and the driver replaces it.
     """
     torch.set_num_threads(place.threads)
     keep_freed_memory()
@@ -42,7 +46,12 @@ def work(connection: Connection, root: str, place: Place) -> None:
     line.send({"event": "ready", "worker": place.name, "memory": memory})
     threading.Thread(target=line.beat, daemon=True).start()
     threading.Thread(target=line.listen, args=(pipeline.inbox.put,), daemon=True).start()
-    pipeline.run()
+    try:
+        pipeline.run()
+    except DeviceLostError as error:
+        with suppress(OSError):
+            pipeline.folder.log(place.name, "device-lost", reason=str(error))
+        sys.exit(DEVICE_LOST)
 
 
 def free_memory(device: str) -> int | None:

@@ -4,7 +4,7 @@ Two items never write one file: names are compared as the most forgiving file sy
 capitals and Unicode spelling. An image that is named and does not exist is no mistake of the manifest; its
 item fails alone when it is opened. This file opens no image.
 """
-# ruff: noqa: PTH110, PTH112, PTH118, PTH122
+# ruff: noqa: PTH110, PTH112, PTH118
 
 from __future__ import annotations
 
