@@ -19,12 +19,18 @@ import subprocess
 import sys
 import time
 import zlib
+from dataclasses import replace
 from hashlib import sha256
+from multiprocessing import get_context
 from pathlib import Path
 from struct import pack
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dipfast.batch.ledger import RunFolder
 
 FOLDER = 1000  # files in each
+WRITERS = 4
 LINKS = 30_000  # items whose pictures and generators are links to one file
 CONTENT = b"as good as a picture or a generator"
 DIGEST = sha256(CONTENT).hexdigest()
@@ -62,11 +68,8 @@ def write_inputs(folder: Path, count: int) -> None:
 
 def write_done(folder: Path, count: int) -> None:
     """A run of the manifest's first ``count`` items, as its last worker leaves it. Its list is made once."""
-    from dataclasses import replace
-
     from dipfast.batch import run as runs
-    from dipfast.batch.index import Index, brief, stamp_of
-    from dipfast.batch.ledger import RunFolder, dumps
+    from dipfast.batch.ledger import RunFolder
     from dipfast.batch.prepare import prepare
     from dipfast.batch.rows import read_entries
     from dipfast.manifest import load
@@ -78,13 +81,27 @@ def write_done(folder: Path, count: int) -> None:
         runs._write_head(manifest, run, prepare(manifest.items), None)
     for name in ("records", "generators", "ledger", ".index", *{f"images/{n // FOLDER:04d}" for n in range(count)}):
         (run.root / name).mkdir(parents=True, exist_ok=True)
-    index, record = Index(run), a_record()
-    text = dumps(record).decode()
-    short = brief(record)
-    with (run.ledger / "cpu-0.jsonl").open("w") as ledger:
-        for number, entry in enumerate(read_entries(run)):
+    entries, record = list(read_entries(run)), a_record()
+    context = get_context("fork")
+    parts = [(run, entries[part::WRITERS], record, part) for part in range(WRITERS)]
+    writers = [context.Process(target=write_items, args=part) for part in parts]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+
+
+def write_items(run: RunFolder, entries: list[dict[str, Any]], record: dict[str, Any], part: int) -> None:
+    """What is left of ``entries`` when they are done, with an index and a ledger of their own."""
+    from dipfast.batch.index import Index, brief, stamp_of
+    from dipfast.batch.ledger import dumps
+
+    index, text, short = Index(run), dumps(record).decode(), brief(record)
+    with (run.ledger / f"cpu-{part}.jsonl").open("w") as ledger:
+        for number, entry in enumerate(entries):
             if number % LINKS == 0:
-                base = run.root / f"base-{number // LINKS}"
+                base = run.root / f"base-{part}-{number // LINKS}"
                 base.write_bytes(CONTENT)
             id, output = entry["id"], entry["output"]
             others = (f"images/{output}", f"generators/{id}.safetensors")
@@ -101,7 +118,7 @@ def write_done(folder: Path, count: int) -> None:
             index._write(id, stamps, short | own)  # type: ignore[arg-type]
             for event in ("claimed", "done"):
                 ledger.write(json.dumps({"time": "", "event": event, "id": id, "path": entry["path"]}) + "\n")
-    (run.index / "run.jsonl").write_bytes(b"\n".join(index.lines.values()) + b"\n")
+    (run.index / f"run-{part}.jsonl").write_bytes(b"\n".join(index.lines.values()) + b"\n")
 
 
 def a_record() -> dict[str, Any]:

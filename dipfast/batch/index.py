@@ -29,7 +29,7 @@ class Index:
         self.folder, self.owner = folder, owner
         self.root = f"{folder.root}/"
         self.lines: dict[str, bytes] = {}  # of an id or a key
-        self.common: dict[str, Record | None] = {}  # parts of records that have been parsed, by key
+        self.common: dict[str, Record] = {}  # parts of records that have been parsed, by key
         self.written: set[str] = set()  # keys of this owner's file
         for path in sorted(folder.index.glob("*.jsonl")):
             for line in path.read_bytes().splitlines():
