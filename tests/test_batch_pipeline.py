@@ -234,3 +234,21 @@ def test_an_order_to_leave_finishes_what_it_names_cancels_the_rest_and_returns_w
 
     ends = told([event for event in work(same_size, tmp_path / "run", 2, hear) if event["event"] in ENDS])
     assert sorted(ends) == [("cancelled", "c"), ("done", "a"), ("returned", "d"), ("returned", "e")]
+
+
+def test_an_item_that_finds_no_memory_alone_is_tried_again_a_rung_down(
+    jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit, failed = pipeline.restoring, list[str]()
+
+    def short(settings: Any, observation: Any, problem: Any, device: str, id: str, *rest: Any) -> Iterator[None]:
+        if not failed:
+            failed.append(id)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return (yield from fit(settings, observation, problem, device, id, *rest))
+
+    monkeypatch.setattr(pipeline, "restoring", short)
+    events = work(jobs[:1], tmp_path / "run", 1)
+    ends = [event for event in events if event["event"] in ENDS]
+    assert [event["event"] for event in ends] == ["done"]
+    assert ends[0]["record"]["ran"]["memory"]["recompute"] is True

@@ -173,12 +173,12 @@ class Pipeline:
                 loaded.observation,
                 loaded.problem,
                 self.place.device,
-                self.ladder,
                 job.id,
                 self._reporter(job),
                 partial(self._is_cancelled, job.id),
                 lane.workbench,
                 Shelf(self.folder, job.id),
+                self.ladder,
             )
         )
 

@@ -95,7 +95,7 @@ def restore(
     while True:
         try:
             restored = finish(
-                restoring(settings, observation, problem, device, ladder, id, progress, cancelled, bench, checkpoint)
+                restoring(settings, observation, problem, device, id, progress, cancelled, bench, checkpoint, ladder)
             )
             break
         except Exception as error:
@@ -111,16 +111,16 @@ def restoring(
     observation: Observation,
     problem: tasks.Problem,
     device: str,
-    ladder: Ladder,
     id: str = "",
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
     workbench: Workbench | None = None,
     checkpoint: Checkpoint | None = None,
+    ladder: Ladder | None = None,
 ) -> Course[Restored]:
     """`restore` of an observation whose ``problem`` is posed, step by step, on the rung that ``ladder`` says."""
     task, config = settings["task"], settings["generator"]
-    plan, memory = ladder.plan(settings, problem.shape, fit_plan(settings, device))
+    plan, memory = (ladder or Ladder()).plan(settings, problem.shape, fit_plan(settings, device))
     result = yield from fitting(problem, config, plan, progress, cancelled, workbench, checkpoint)
     start = time.perf_counter()
     latent = generators.make_latent(config["input"], *problem.shape[1:], stream(plan.seed, "latent"), problem.guide)

@@ -5,6 +5,12 @@ is written; `compile` compiles the generator's forward and backward; `cudagraph`
 numbers and optimiser included, and replays it. `auto` is eager: `compile` has been run on a CPU only, where it takes
 96 s of processor time for a shape of the presets' net and then no less for a step (LOG.md), and `cudagraph` not at
 all yet.
+
+Precision is that of convolutions and of what lies between them. In float32 whatever the precision: weights, gradients
+in the flat buffer, moments and update; statistics of the normalisations (their sums, and the joined one's scale);
+the head, the sigmoid, the loss and its residual; averages, samples and the stop's statistics; the latent and its
+jitter; and, on a CPU, convolutions too small to gain. Muon's products alone are in the convolutions' precision.
+`bench/records/2026-11-24-precision-cpu` is the measurement: bf16 against fp32, and each part of the list in bf16 too.
 """
 
 from __future__ import annotations
