@@ -147,7 +147,7 @@ def variants(
 ) -> None:
     """Render each generator in many ways, measure them, and lay them out on a sheet."""
     from dipfast.batch.ledger import dumps
-    from dipfast.export.targets import targets
+    from dipfast.export.targets import inside, targets
     from dipfast.files import write_atomic
     from dipfast.image import Source, encode
     from dipfast.report.sheet import sheet
@@ -155,7 +155,7 @@ def variants(
 
     asked, found = read_spec(spec), targets(target)
     run, lone = found[0].run, found[0].generator.with_suffix(".variants")
-    folder = output or (lone if run is None else run.root / "variants")
+    folder = output or (lone if run is None else inside(run, "variants/x").parent)
     pages: list[tuple[str, list[dict[str, Any]]]] = []
     for each in found:
         one = subject(each, reference)

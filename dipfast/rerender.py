@@ -18,10 +18,11 @@ import torch
 
 from dipfast.batch.restore import observe, pose
 from dipfast.errors import ItemError, UsageError
-from dipfast.export.targets import Target
-from dipfast.files import sha256_of, write_atomic
+from dipfast.export.targets import Target, inside
+from dipfast.files import write_atomic
 from dipfast.image import Source, encode, format_of, read
 from dipfast.metrics import psnr
+from dipfast.remote import holds
 from dipfast.render import FittedGenerator, OnnxRenderer, Renderer, kept, load
 from dipfast.samples import locate
 
@@ -114,8 +115,11 @@ def _finish(
         return Rendered(card.id, lone, ms, None)
     source, finish = origin(target, generator)
     pixels = finish(picture)
-    folder, paths = output or target.run.root / "renders", record["output"]["paths"]
-    to = [folder] if names_file(folder) else [folder / path for path in paths]
+    paths = record["output"]["paths"]
+    if output is None:
+        to = [inside(target.run, f"renders/{path}") for path in paths]
+    else:
+        to = [output] if names_file(output) else [output / path for path in paths]
     _write(to, pixels, source, record["settings"]["output"]["bit_depth"])
     before = read(target.run.images / paths[0]).pixels
     distance = psnr(pixels, before) if before.shape == pixels.shape else np.inf
@@ -133,8 +137,8 @@ def origin(target: Target, generator: FittedGenerator) -> tuple[Source, Finish]:
     assert record is not None and target.run is not None
     settings, size = record["settings"], generator.card.size
     given = record["input"]
-    path = Path(str(locate(given["path"])))
-    here = path.is_file() and sha256_of(path) == given["sha256"]
+    path = locate(given["path"])
+    here = holds(path, given["sha256"])
     mends = settings["task"]["type"] == "inpaint" and settings["task"]["keep_known"]
     if not here:
         if mends:

@@ -26,10 +26,10 @@ from dipfast.batch.ledger import Record, RunFolder
 from dipfast.batch.restore import observe, pose
 from dipfast.errors import UsageError
 from dipfast.export.targets import Target
-from dipfast.files import sha256_of
 from dipfast.image import cut, read
 from dipfast.manifest import yaml
 from dipfast.metrics import psnr, ssim
+from dipfast.remote import holds
 from dipfast.render import FittedGenerator, kept, load, renderer
 from dipfast.samples import locate
 
@@ -149,8 +149,8 @@ def _seen(target: Target) -> tuple[np.ndarray | None, np.ndarray | None]:
     """What the fit saw, at the size of its picture, and the truth where a `degrade` section had it."""
     assert target.record is not None
     settings, given = target.record["settings"], target.record["input"]
-    path = Path(str(locate(given["path"])))
-    if not path.is_file() or sha256_of(path) != given["sha256"]:
+    path = locate(given["path"])
+    if not holds(path, given["sha256"]):
         return None, None
     mask = given.get("mask")
     observation = observe(settings, read(path), None if mask is None else read(mask), None)

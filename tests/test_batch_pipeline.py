@@ -18,7 +18,6 @@ from dipfast.batch.messages import GiveBack, Leave
 from dipfast.batch.pipeline import Pipeline
 from dipfast.batch.plan import Job, Place
 from dipfast.batch.prepare import prepare
-from dipfast.files import write_atomic
 from dipfast.image import Source, write
 from dipfast.manifest import parse
 
@@ -144,12 +143,14 @@ def test_only_items_of_one_bucket_are_fitted_side_by_side_each_lane_with_one_pro
 def test_a_save_that_fails_fails_its_item_alone(
     jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Any, data: bytes) -> None:
-        if Path(path).name == "c.png":
-            raise PermissionError(13, "Permission denied", str(path))
-        write_atomic(path, data)
+    put = RunFolder.put
 
-    monkeypatch.setattr(save, "write_atomic", refuse)
+    def refuse(self: RunFolder, path: str, data: bytes) -> None:
+        if path == "images/c.png":
+            raise PermissionError(13, "Permission denied", path)
+        put(self, path, data)
+
+    monkeypatch.setattr(RunFolder, "put", refuse)
     events = work(jobs, tmp_path / "run", 2)
     assert sorted(told([event for event in events if event["event"] in ENDS])) == [
         *(("done", name) for name in "abde"),

@@ -6,11 +6,10 @@ import hashlib
 import time
 from typing import Any
 
-from dipfast.batch.ledger import Record, RunFolder, uncertainty_of
+from dipfast.batch.ledger import Record, RunFolder, damaged_of, uncertainty_of
 from dipfast.batch.load import Loaded
 from dipfast.batch.plan import Job
 from dipfast.batch.restore import Restored, describe
-from dipfast.files import write_atomic
 from dipfast.image import Source, encode, format_of
 
 
@@ -46,12 +45,12 @@ def _write(loaded: Loaded, restored: Restored, folder: RunFolder) -> dict[str, A
     data = encode(restored.pixels, restored.source, format_of(job.outputs[0]), bit_depth=depth)
     outputs = [*job.outputs, *_outputs_elsewhere(job, folder)]
     for output in outputs:
-        write_atomic(folder.images / output, data)
+        folder.put(f"images/{output}", data)
         if observation.damaged:
             damaged = encode(observation.observed, restored.source, "png", bit_depth=depth)
-            write_atomic((folder.damaged / output).with_suffix(".png"), damaged)
+            folder.put(damaged_of(output), damaged)
     path = f"generators/{job.id}.safetensors"
-    write_atomic(folder.root / path, restored.generator)
+    folder.put(path, restored.generator)
     files: dict[str, Any] = {
         "output": {"sha256": hashlib.sha256(data).hexdigest(), "paths": outputs},
         "generator": {"path": path, "sha256": hashlib.sha256(restored.generator).hexdigest()},
@@ -81,5 +80,5 @@ def _further(job: Job, folder: RunFolder, restored: Restored) -> dict[str, Any]:
 
 
 def _written(folder: RunFolder, path: str, data: bytes) -> dict[str, str]:
-    write_atomic(folder.root / path, data)
+    folder.put(path, data)
     return {"path": path, "sha256": hashlib.sha256(data).hexdigest()}

@@ -124,7 +124,10 @@ def verified(data: bytes, name: str) -> tuple[onnx.ModelProto, dict[str, Any]]:
 def _altered(model: onnx.ModelProto, about: Mapping[str, Any]) -> str | None:
     """Why the model is not the one that was exported, or None."""
     graph = model.graph
-    tensors = [*graph.initializer, *(a.t for node in graph.node for a in node.attribute if a.HasField("t"))]
+    attributes = [a for node in graph.node for a in node.attribute]
+    if graph.sparse_initializer or any(a.tensors or a.graphs or a.HasField("g") for a in attributes):
+        return "it holds tensors or graphs where no export writes any"
+    tensors = [*graph.initializer, *(a.t for a in attributes if a.HasField("t"))]
     outside = [t.name for t in tensors if t.external_data or t.data_location == onnx.TensorProto.EXTERNAL]
     if outside:
         return f"its tensor {outside[0]} lies in another file, where all weights should be inside"
