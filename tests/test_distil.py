@@ -107,3 +107,14 @@ def test_the_head_is_solved_for(fitted: tuple[FitResult, torch.Tensor]) -> None:
     own = {name: value.clone() for name, value in module.head.state_dict().items()}
     _solve_head(module, latent, exact, torch.float32)  # nothing is nearer than equal
     assert all(torch.allclose(own[name], value, atol=1e-5) for name, value in module.head.state_dict().items())
+
+
+@pytest.mark.parametrize("value", [-200.0, 200.0, math.nan])
+def test_a_head_with_nothing_to_solve_for_stays_as_it_was(value: float) -> None:
+    config = generator_config()
+    module = generators.build(config, 3, seed=0)
+    latent = generators.make_latent(config["input"], 32, 32, 1, torch.empty(0))
+    module.head.bias.detach().fill_(value)
+    weight = module.head.weight.detach().clone()
+    _solve_head(module, latent, torch.rand(1, 3, 32, 32), torch.float32)
+    assert torch.equal(module.head.weight.detach(), weight)
