@@ -1,9 +1,9 @@
 """Named settings: what `preset: fast | balanced | best | paper` stands for, by task.
 
-Each entry is a partial manifest (`generator` and `fit`); what it leaves out is the schema's default. `paper` is
-the notebooks of Ulyanov et al. (CVPR 2018) to the letter; where they used different settings for different
-pictures of one task, the picture is named here and the others are in `manifests/paper/`. The reasons for the other
-three, with their numbers, are in LOG.md.
+Each entry is a partial manifest (`generator` and `fit`; for the paper's denoising the task too); what it leaves out
+is the schema's default. `paper` is the notebooks of Ulyanov et al. (CVPR 2018) to the letter; where they used different
+settings for different pictures of one task, the picture is named here and the others are in `manifests/paper/`. The
+reasons for the other three, with their numbers, are in LOG.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ def _paper_denoise(task: Tree) -> Tree:
     sigma = task.get("noise", {}).get("sigma", 25)
     jitter = 1 / 20 if isinstance(sigma, (int, float)) and sigma >= 50 else 1 / 30
     fit = {**PAPER_FIT, "steps": 3000, "reg_noise_std": jitter, "average": 0.99, "rollback_db": 5.0}
-    return {"generator": PAPER_NET, "fit": fit}
+    found = {"generator": PAPER_NET, "fit": fit}
+    if task.get("noise", {}).get("type") == "gaussian":
+        found["task"] = {"type": "denoise", "noise": {"type": "gaussian", "clipped": False}}
+    return found
 
 
 def _paper_jpeg(task: Tree) -> Tree:
@@ -66,9 +69,12 @@ PAPER = {
 NET: Tree = {"channels": [32] * 5, "skip_channels": 4, "upsample": "nearest"}
 MUON: Tree = {"optimizer": {"type": "muon", "lr": 0.01}, "average": "auto"}
 SEEDS = {"fast": 1, "balanced": 2, "best": 8}
-STEPS = {"denoise": 600, "jpeg": 130, "inpaint": 300, "superres": 220}  # the most; with known noise a fit ends before
-# Where the noise's level is known, the fit stops when its picture's residual is down to what the noise leaves.
-NOISE_REACHED: Tree = {"type": "discrepancy"}
+STEPS = {
+    "denoise": 600,
+    "jpeg": 300,
+    "inpaint": 300,
+    "superres": 220,
+}  # the most: `auto` stops before, but for the last two
 
 
 def preset(name: str, task: Tree) -> Tree:
@@ -77,10 +83,6 @@ def preset(name: str, task: Tree) -> Tree:
     if name == "paper":
         return copy.deepcopy(PAPER[kind](task))
     salt_and_pepper = task.get("noise", {}).get("type") == "salt-pepper"
-    steps, stop = STEPS[kind], {"type": "fixed"}
-    if salt_and_pepper:
-        steps = 200
-    elif kind == "denoise":
-        stop = NOISE_REACHED
-    fit = {"steps": steps, "stop": stop, "seeds": SEEDS[name], **MUON}
+    steps = 200 if salt_and_pepper else STEPS[kind]
+    fit = {"steps": steps, "stop": {"type": "auto"}, "seeds": SEEDS[name], **MUON}
     return copy.deepcopy({"generator": NET, "fit": fit})

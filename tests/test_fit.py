@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ from dipfast import tasks
 from dipfast.errors import ItemError, MachineError, UsageError
 from dipfast.fit import Cancelled, FitResult, Workbench, fit
 from dipfast.fit.average import newest_weight
+from dipfast.fit.criteria import make_stop
 from dipfast.fit.engine import WARM_UP, Machine, choose_machine
 from dipfast.fit.loop import LOOK_EVERY, Watch
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
 from dipfast.fit.step import FitState, Member, fit_step
-from dipfast.fit.stop import Sure, make_stop
+from dipfast.fit.stop import Sure
 from dipfast.metrics import psnr
+from dipfast.tasks.operators import Identity
 from dipfast.tasks.problem import mean_square
 
 GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
@@ -288,6 +291,7 @@ def test_a_windowed_variance_by_running_sums_is_the_variance_of_the_window() -> 
 
 
 def test_pixels_held_out_are_kept_from_the_loss_and_judge_the_picture(noisy: tasks.Problem) -> None:
+    noisy = replace(noisy, operator=Identity())
     plan = fit_plan(stop={"type": "held-out", "share": 0.2})
     state = FitState(noisy, generator_config(), plan, choose_machine(plan))
     held = state.stop.held.expand_as(noisy.target)
@@ -475,7 +479,7 @@ def test_every_fit_turns_to_its_own_device(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Workbench, "_build", lambda *_: None)
     monkeypatch.setattr(tasks.Problem, "to", lambda self, device: self)
     workbench = Workbench()
-    workbench._state, workbench._step = None, None  # type: ignore[assignment]
+    workbench._state, workbench._step = SimpleNamespace(), None  # type: ignore[assignment]
     for name in ("cuda:1", "cuda", "cpu"):
         workbench.lay_out(NOTHING, generator_config(), fit_plan(), Machine(torch.device(name), "eager", "fp32"))
     assert devices == [1, 0]

@@ -187,6 +187,7 @@ def describe(
         | {"programs": fitted.programs},
         "steps": fitted.steps,
         "chosen_step": fitted.chosen_step,
+        "stop": dict(fitted.stop),
         "why": fitted.why,
         **({"samples": fitted.samples} if fitted.samples else {}),
         "rollbacks": fitted.rollbacks,

@@ -92,7 +92,7 @@ def run_one(contender: Contender, case: Case, seed: int) -> dict[str, Any] | Non
         cost: dict[str, Any] = {"seconds": time.perf_counter() - start}
     else:
         config, plan = settings_of(case.task, contender.preset, contender.sets, seed, case.clean.shape[1])
-        result = fit(case.problem, config, plan, workbench=Workbench())
+        result = fit(case.under(contender.preset, contender.sets), config, plan, workbench=Workbench())
         picture = result.image[0].numpy()
         taken = {"generator": config, "fit": {"steps": result.steps, "seeds": plan.seeds}}
         cost = {
