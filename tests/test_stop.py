@@ -16,7 +16,7 @@ from dipfast import tasks
 from dipfast.errors import UsageError
 from dipfast.fit import fit
 from dipfast.fit.auto import BLOCKS, DISCREPANCY, FIXED, choose_stop
-from dipfast.fit.blocks import first_border, jumps
+from dipfast.fit.blocks import REACH, first_border, steps_of
 from dipfast.fit.criteria import make_stop
 from dipfast.fit.stop import TAKEN_UP
 from dipfast.manifest import settings_from
@@ -147,8 +147,8 @@ def compressed(left: int = 0) -> Tensor:  # [1, 1, 96, 96]
 
 @pytest.mark.parametrize("left", [0, 1, 5])
 def test_the_grid_is_found_where_it_is(left: int) -> None:
-    assert first_border(jumps(compressed(left), 3), 8) == (7 - left) % 8
-    assert first_border(jumps(compressed(left), 2), 8) == 7
+    assert first_border(steps_of(compressed(left), 3), 8) == (7 - left - REACH) % 8
+    assert first_border(steps_of(compressed(left), 2), 8) == 7 - REACH
 
 
 def test_blocks_stop_when_the_picture_shows_them() -> None:
@@ -171,4 +171,23 @@ def test_the_next_picture_of_a_bucket_has_its_own_grid() -> None:
     stop.reset(0)
     problem.adopt(tasks.pose({"type": "jpeg"}, compressed(5)[0].numpy()))
     stop.reset(0)
-    assert stop.columns.nonzero()[0, 0] == 2 and stop.rows.nonzero()[0, 0] == 7
+    assert int(stop.columns[0]) == (2 - REACH) % 8 and int(stop.rows[0]) == 7 - REACH
+
+
+def test_an_edge_of_the_scene_on_a_border_is_no_block() -> None:
+    y, x = np.mgrid[0:96, 0:96] / 96
+    scene = 0.3 + 0.1 * np.sin(9 * x + 4 * y)
+    scene[40:] += 0.5
+    picture = torch.from_numpy(scene).float()[None, None]
+    problem = tasks.pose({"type": "jpeg"}, compressed()[0].numpy())
+    stop = make_stop(BLOCKS, picture, problem, 20, "noise")
+    stop.reset(0)
+    stop.update(torch.tensor(0), picture, picture, torch.tensor(0.0))
+    assert float(steps_of(picture, 2).max()) > 20 and not bool(stop.done)
+
+
+def test_a_picture_too_small_for_blocks_takes_all_steps() -> None:
+    small = tasks.pose({"type": "jpeg"}, np.zeros((1, 8, 40), np.float32))
+    assert choose_stop(fit_plan(stop="auto"), small).stop == FIXED
+    with pytest.raises(UsageError, match="needs a picture of two blocks a side, has 40×8"):
+        make_stop(BLOCKS, small.guide, small, 20, "noise")

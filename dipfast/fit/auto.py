@@ -11,7 +11,8 @@ from dipfast.tasks import Problem
 
 FIXED = {"type": "fixed"}
 DISCREPANCY = {"type": "discrepancy", "factor": "auto"}
-BLOCKS = {"type": "blocks", "ratio": 1.1}
+BLOCKS = {"type": "blocks", "ratio": 1.05}
+SMALLEST_SIDE = 16  # pixels, that a grid of blocks can be seen in
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ def choose_stop(plan: FitPlan, problem: Problem) -> Choice:
         return Choice(plan.stop)
     if plan.posterior is not None:
         return Choice(FIXED, "a chain of samples takes all its steps")
+    if problem.block is not None and min(problem.shape[1:]) < SMALLEST_SIDE:
+        return Choice(FIXED, "the picture is too small to show a grid of blocks")
     if problem.block is not None:
         return Choice(BLOCKS, f"a codec worked in blocks of {problem.block}")
     if problem.expected_residual is None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SHARED = 5.0  # LOG.md
-NEIGHBOURHOOD = 5  # pixels a side that a variance is averaged over
+NEIGHBOURHOOD = 7  # pixels a side that a variance is averaged over
 
 
 class Spread:

@@ -438,7 +438,7 @@ class BlocksStop(Section):
 
     type: Literal["blocks"]
     ratio: Annotated[float, Field(gt=0)] = Field(
-        default=1.1, description="mean jump between neighbours at the blocks' borders over that inside, at the stop"
+        default=1.05, description="jump between neighbours at the blocks' borders over that beside them, at the stop"
     )
 
 
