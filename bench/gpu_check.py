@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ import torch
 from dipfast.bench.kernels import bench_kernels, check_kernels
 from dipfast.bench.machine import describe, synchronize
 from dipfast.bench.step import ADAM, MUON, STANDARD, bench_step, plan_for
-from dipfast.fit import FitPlan, FitResult, Workbench, choose_machine, fit
+from dipfast.fit import Course, FitPlan, FitResult, Lane, Workbench, abreast, choose_machine, fit, fitting
 from dipfast.metrics import psnr
 from dipfast.tasks import Problem, degrade, pose
 
@@ -120,6 +121,37 @@ class Check:
                 found[f"{engine} {count}"] = {"first": first, "ms": ms, "from_alone": same}
         return {name: {key: row[key] for key in ("ms", "from_alone")} for name, row in found.items()}
 
+    def cohorts(self) -> dict[str, Any]:
+        """Different pictures side by side in lanes: each against the same fit alone, and milliseconds a step of all."""
+        found: dict[str, Any] = {}
+        steps, counts = (10, (1, 2)) if self.dry else (60, (1, 4, 16))
+        items = [self.problem(self.side, seed)[0] for seed in range(counts[-1])]
+        for engine in (engine for engine in self.engines if engine != "compile"):
+            plans = [
+                self.plan(engine, "bf16", steps, seed=seed, optimizer=MUON, average="auto")
+                for seed in range(counts[-1])
+            ]
+            alone = [fit(item, self.narrow, plan) for item, plan in zip(items[:4], plans, strict=False)]
+            for count in counts:
+                lanes: list[Lane[FitResult]] = [Lane(torch.device(self.device)) for _ in range(count)]
+                courses = [
+                    partial(self._course, item, plan) for item, plan in zip(items[:count], plans[:count], strict=True)
+                ]
+                abreast(courses, lanes)  # captures
+                start = time.perf_counter()
+                together = abreast(courses, lanes)
+                seconds = time.perf_counter() - start
+                pairs = zip(together, alone, strict=False)
+                found[f"{engine} {count}"] = {
+                    "ms": 1e3 * seconds / steps,
+                    "from_alone": max(_difference(one, other)["largest_difference"] for one, other in pairs),
+                    "programs": sum(lane.workbench.programs for lane in lanes),
+                }
+        return found
+
+    def _course(self, item: Problem, plan: FitPlan, workbench: Workbench) -> Course[FitResult]:
+        return fitting(item, self.narrow, plan, workbench=workbench)
+
     def repeats(self) -> dict[str, Any]:
         """The same fit twice: are the bits the same on this device?"""
         problem, _ = self.problem(self.side)
@@ -187,6 +219,7 @@ SECTIONS: tuple[Callable[[Check], Any], ...] = (
     Check.engines_agree,
     Check.used_workbench,
     Check.members,
+    Check.cohorts,
     Check.repeats,
     Check.steps,
     Check.kernels_by_speed,

@@ -145,6 +145,7 @@ def run(
     *,
     devices: str = "auto",
     workers: int | None = None,
+    cohort: int | None = None,
     resume: Resume = "auto",
     max_failures: int | None = None,
     sets: tuple[str, ...] = (),
@@ -157,6 +158,7 @@ def run(
 
     ``output`` wins over the manifest's own; without either it is a folder in `runs` named after the source. The same
     call again does only what is not done; ``shard`` (I, N) is part I of N of the items; shards may share a folder.
+    ``cohort`` pictures of one size are fitted side by side on a device, by default as many as seem to pay.
     ``executor`` ray has Ray actors for workers, of the cluster at RAY_ADDRESS or of a local one. By default they are
     spawned processes: in a script, call this under ``if __name__ == "__main__":``.
 
@@ -172,6 +174,7 @@ def run(
         folder,
         devices=devices,
         workers=workers,
+        cohort=cohort,
         resume=resume,
         max_failures=max_failures,
         on_event=on_event,

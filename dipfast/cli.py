@@ -17,6 +17,7 @@ from dipfast.cli_export import bench_render, export, render, variants
 from dipfast.cli_options import (
     AsJson,
     Asked,
+    Cohort,
     Devices,
     Executor,
     Progress,
@@ -25,6 +26,7 @@ from dipfast.cli_options import (
     Run,
     Workers,
     ask,
+    cohort_of,
     console,
     print_json,
     taking,
@@ -65,7 +67,8 @@ def run(
     if executor == "slurm":
         _max_failures(max_failures, 1)  # what is wrong is said here
         allowed = [] if max_failures is None else ["--max-failures", max_failures]
-        _submit(asked, ["--resume", str(resume), *allowed])
+        cohort = [] if asked.cohort is None else ["--cohort", str(asked.cohort)]
+        _submit(asked, ["--resume", str(resume), *allowed, *cohort])
         return
     result = _run(asked, resume, max_failures, progress, executor)
     raise typer.Exit(result.exit_code)
@@ -98,6 +101,7 @@ def retry(
     run: Run,
     devices: Devices = "auto",
     workers: Workers = None,
+    cohort: Cohort = "auto",
     progress: Progress = ProgressChoice.AUTO,
 ) -> None:
     """Do again what failed in a run, and what it left undone."""
@@ -106,7 +110,8 @@ def retry(
     resolved = run / "manifest.resolved.yaml"
     if not resolved.is_file():
         raise UsageError(f"{run}: holds no run (it has no manifest.resolved.yaml)")
-    result = _run(Asked(load(str(resolved)), run, devices, workers), "failed", None, progress)
+    asked = Asked(load(str(resolved)), run, devices, workers, cohort=cohort_of(cohort))
+    result = _run(asked, "failed", None, progress)
     raise typer.Exit(result.exit_code)
 
 
@@ -247,6 +252,7 @@ def _run(
             folder,
             devices=asked.devices,
             workers=asked.workers,
+            cohort=asked.cohort,
             shard=asked.shard,
             executor=on,
             resume=str(resume),  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dipfast.cli_options import AsJson, Engine, Precision, Preset, console, print_json
+from dipfast.cli_options import AsJson, Engine, Precision, Preset, cohort_of, console, print_json
 from dipfast.errors import UsageError
 
 bench = typer.Typer(help="Measure: every number with its machine, versions and raw samples.", no_args_is_help=True)
@@ -213,6 +213,40 @@ def image(
     from dipfast.bench.image import bench_image, print_bench
 
     result = bench_image(picture, preset, sets or [], devices=devices, repeats=repeats)
+    if as_json:
+        print_json(result)
+    else:
+        print_bench(result, console())
+
+
+@bench.command("run")
+def whole_run(
+    images: Annotated[int, typer.Option(metavar="N", min=2, help="pictures, generated")] = 20,
+    size: Annotated[int, typer.Option(metavar="N", min=1, help="their height and width")] = 64,
+    preset: Annotated[Preset, typer.Option(help="settings of the fit")] = Preset.FAST,
+    sets: Sets = None,
+    devices: Annotated[str, typer.Option(metavar="auto|cpu|cuda:N")] = "auto",
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="processes on the CPU")] = 1,
+    cohort: Annotated[
+        list[str] | None, typer.Option("--cohort", metavar="auto|N", help="again for each; auto unless given")
+    ] = None,
+    rounds: Annotated[int, typer.Option(metavar="N", min=1, help="runs of each variant, in turn")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Seconds an image of a whole run, and what it costs around the steps: a folder of small pictures."""
+    from dipfast.bench.run import bench_run, print_bench
+
+    result = bench_run(
+        images,
+        size,
+        preset,
+        sets or [],
+        devices=devices,
+        workers=workers,
+        cohorts=[cohort_of(text) for text in cohort or ["auto"]],
+        rounds=rounds,
+        say=lambda line: typer.echo(line, err=True),
+    )
     if as_json:
         print_json(result)
     else:

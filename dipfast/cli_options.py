@@ -78,6 +78,9 @@ Run = Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 Devices = Annotated[str, typer.Option("--devices", metavar="auto|cpu|cuda:0,1", help="where workers run")]
 Workers = Annotated[int | None, typer.Option("--workers", metavar="N", min=1, help="processes on the CPU")]
+Cohort = Annotated[
+    str, typer.Option("--cohort", metavar="auto|N", help="pictures of one size fitted side by side on a device")
+]
 Progress = Annotated[ProgressChoice, typer.Option(help="how to show progress")]
 
 
@@ -90,6 +93,7 @@ class Asked:
     devices: str
     workers: int | None
     shard: tuple[int, int] | None = None
+    cohort: int | None = None
 
 
 def ask(
@@ -102,6 +106,7 @@ def ask(
     ] = None,
     devices: Devices = "auto",
     workers: Workers = None,
+    cohort: Cohort = "auto",
     engine: Annotated[Engine | None, typer.Option("--engine", help="how a step is run")] = None,
     precision: Annotated[Precision | None, typer.Option("--precision", help="of the convolutions")] = None,
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="short for --set fit.seed=N")] = None,
@@ -133,7 +138,17 @@ def ask(
         reference=None if reference is None else str(reference),
     )
     part = None if shard is None else _shard(shard)
-    return Asked(replace(manifest, items=manifest.items[:limit]), output, devices, workers, part)
+    limited = replace(manifest, items=manifest.items[:limit])
+    return Asked(limited, output, devices, workers, part, cohort_of(cohort))
+
+
+def cohort_of(text: str) -> int | None:
+    """The number that --cohort gives; None for auto. Raises UsageError."""
+    if text == "auto":
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,2}", text):
+        raise UsageError(f"--cohort should be auto or a number from 1 to 999, is {text!r}")
+    return int(text)
 
 
 def _shard(text: str) -> tuple[int, int]:

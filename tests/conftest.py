@@ -7,7 +7,6 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -55,23 +54,28 @@ def inputs(tmp_path: Path, picture: np.ndarray) -> Path:
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs do their items one after the other with a worker that is no process of its own."""
+    """Runs do their items one after the other in a worker that is no process of its own."""
     import dipfast.batch.run
-    from dipfast.batch import worker
     from dipfast.batch.local import Outcome
-    from dipfast.fit import Workbench
+    from dipfast.batch.messages import Leave
+    from dipfast.batch.pipeline import Pipeline
 
     def execute(jobs: Any, places: Any, folder: Any, on_event: Any, max_failures: Any, name: str) -> Outcome:
-        outcome, bench = Outcome(), Workbench()
-        deaf: Any = SimpleNamespace(send=lambda event: None, poll=lambda: False)
-        for job in jobs:
-            event = worker._outcome(job, folder, places[0].name, "cpu", deaf, bench)
+        outcome, waiting = Outcome(), iter(jobs)
+
+        def hear(event: Any) -> None:
+            if event["event"] not in ("done", "failed"):
+                return
             on_event(event)
             outcome.broken = event.get("broken")
             outcome.failed += [event] if event["event"] == "failed" else []
             if outcome.broken or (max_failures is not None and len(outcome.failed) > max_failures):
                 outcome.gave_up = "more items failed than allowed"
-                break
+            pipeline.inbox.put(Leave() if outcome.gave_up else next(waiting, Leave()))
+
+        pipeline = Pipeline(folder, places[0], None, hear)
+        pipeline.inbox.put(next(waiting, Leave()))
+        pipeline.run()
         return outcome
 
     monkeypatch.setattr(dipfast.batch.run, "execute", execute)

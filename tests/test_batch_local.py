@@ -19,7 +19,8 @@ from conftest import MANIFEST
 from dipfast.batch import environment, local, process
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.plan import Job, Place
-from dipfast.batch.process import Worker
+from dipfast.batch.prepare import prepare
+from dipfast.batch.process import Held, Worker
 from dipfast.batch.rows import rows_of
 from dipfast.batch.run import RunResult, run
 from dipfast.manifest import parse
@@ -163,14 +164,14 @@ def at_first_progress(what: Callable[[], None]) -> Callable[[Any], None]:
 
 
 def test_the_first_ctrl_c_finishes_what_is_nearly_done(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Worker, "ends_within", lambda *_: True)
+    monkeypatch.setattr(Held, "ends_within", lambda self, *_: self.stage == "fitting")
     result = go(inputs, 30, at_first_progress(lambda: os.kill(os.getpid(), signal.SIGINT)))
     assert result.exit_code == 130
     assert sorted(states(result)) == ["done", "pending", "pending"]
 
 
 def test_the_second_ctrl_c_waits_for_nothing(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Worker, "ends_within", lambda *_: True)
+    monkeypatch.setattr(Held, "ends_within", lambda self, *_: self.stage == "fitting")
     hit = iter(range(2))
 
     def hear(event: Any) -> None:
@@ -194,7 +195,28 @@ def test_a_killed_worker_costs_its_item_one_attempt_and_is_replaced(inputs: Path
     assert states(result) == ["done"] * 3
     lost = [event for event in events if event["event"] == "lost"]
     assert [event["reason"] for event in lost] == ["its worker died (signal SIGKILL), attempt 1 of 3"]
-    assert len(list(result.folder.events())) == 3 + 1 + 1 + 3  # claimed, claimed again, lost, done
+    told = [event["event"] for event in result.folder.events()]
+    assert (told.count("lost"), told.count("done")) == (1, 3)
+
+
+def test_a_killed_cohort_is_done_again_item_by_item_to_the_same_bytes(inputs: Path) -> None:
+    events: list[Any] = []
+    manifest = parse(MANIFEST.format(steps=100), "m.yaml", str(inputs))
+
+    def hear(event: Any) -> None:
+        events.append(event)
+        if [event["event"] for event in events].count("claimed") == 2 and event["event"] == "claimed":
+            kill_worker()
+
+    def into(name: str, cohort: int) -> dict[str, Any]:
+        result = run(manifest, RunFolder(inputs.parent / name), workers=1, cohort=cohort, on_event=hear)
+        assert states(result) == ["done"] * 3
+        return {row.output: row.record["output"]["sha256"] for row in result.rows if row.record}
+
+    killed = into("killed", 2)
+    lost = [Path(event["path"]).stem for event in events if event["event"] == "lost"]
+    assert {"a", "c"} <= set(lost) and len(lost) == len(set(lost))  # the two in lanes; b only if it was being read
+    assert killed == into("whole", 1)
 
 
 def test_an_item_that_takes_its_workers_with_it_is_quarantined_alone_and_retried_on_request(
@@ -234,11 +256,12 @@ def test_an_item_that_hangs_in_a_living_worker_is_quarantined(inputs: Path, monk
     monkeypatch.setattr(process, "STILL_FACTOR", 0.0)
     monkeypatch.setattr(local, "ATTEMPTS", 1)
     records = inputs.parent / "run" / "records"
+    [job, *_] = prepare(parse(MANIFEST.format(steps=2), "m.yaml", str(inputs)).items).jobs
 
     def hear(event: Any) -> None:
-        if event["event"] == "claimed" and event["path"].endswith("a.png"):
+        if event["event"] == "started":
             records.mkdir(exist_ok=True)
-            os.mkfifo(records / f"{event['id']}.json")
+            os.mkfifo(records / f"{job.id}.json")
         elif event["event"] == "quarantined":
             (records / f"{event['id']}.json").unlink()
 
@@ -258,24 +281,40 @@ def test_workers_that_cannot_start_end_the_run(inputs: Path, monkeypatch: pytest
 class Silent(Worker):
     """A worker's clocks without a process."""
 
-    def __init__(self) -> None:
+    def __init__(self, *held: Held) -> None:
         super().__init__(Place("cpu-0", "cpu", 1))
-        self.ready, self.heard, self.moved = True, 0.0, 0.0
+        self.ready, self.heard, self.jobs = True, 0.0, {one.job.id: one for one in held}
 
     send = receive = end = kill = None  # type: ignore[assignment]
 
 
-def test_a_worker_hangs_when_it_is_silent_or_its_fit_does_not_move() -> None:
-    worker = Silent()
+def item(id: str = "a", **changes: Any) -> Job:
+    return Job(id, id, "", (id,), {"fit": {"steps": 100}}, **changes)
+
+
+def test_a_worker_hangs_when_it_is_silent_and_what_it_works_on_is_suspected() -> None:
+    stages = {"a": "saving", "b": "fitted", "c": "fitting", "d": "loading", "e": "loaded", "f": "given"}
+    worker = Silent(*(Held(item(id), stage, 0.0) for id, stage in stages.items()))
     assert worker.hung(299) is None
-    assert worker.hung(301) == "timeout: its worker said nothing for 301 s"
+    reason, suspects = worker.hung(301) or ("", [])
+    assert reason == "timeout: its worker said nothing for 301 s"
+    assert [job.id for job in suspects] == ["a", "c", "d"]
     worker.excuse(100)
     assert worker.hung(301) is None
-    worker.heard, worker.moved = 1e6, 1e6 - 950
-    assert worker.hung(1e6) is None  # it has nothing to do
-    worker.job = Job("a", "a", "", ("a",), {}, flops=8e10 * 10)  # ten seconds by the prediction
+    assert Silent(Held(item(), "loaded")).suspects == [item()]  # there is no other
+
+
+def test_an_item_that_does_not_move_hangs_and_one_that_waits_does_not() -> None:
+    slow = Held(item(flops=8e10 * 10), "fitting", 1e6 - 950)  # ten seconds by the prediction
+    waits = Held(item("b"), "loaded", 0.0)
+    worker = Silent(slow, waits, Held(item("c", flops=8e10 * 10), "fitting", 1e6))
+    worker.heard = 1e6
     assert worker.hung(1e6) is None
-    assert worker.hung(1e6 + 200) == "timeout: it did not move for 1150 s"
+    assert worker.hung(1e6 + 200) is None  # two fits beside each other may take twice as long
+    reason, stuck = worker.hung(1e6 + 375) or ("", [])
+    assert (reason, stuck) == ("timeout: its worker said nothing for 375 s", [slow.job, worker.jobs["c"].job])
+    worker.heard = 1e6 + 375
+    assert worker.hung(1e6 + 375) == ("timeout: it did not move for 1325 s", [slow.job])
 
 
 @pytest.mark.parametrize(
@@ -289,7 +328,7 @@ def test_a_worker_hangs_when_it_is_silent_or_its_fit_does_not_move() -> None:
     ],
 )
 def test_a_fit_is_finished_if_its_pace_says_that_it_soon_is(first: Any, last: Any, now: float, expected: bool) -> None:
-    worker = Silent()
-    worker.job = Job("a", "a", "", ("a",), {"fit": {"steps": 100}})
-    worker.first, worker.last = first, last
-    assert worker.ends_within(20, now) is expected
+    held = Held(item(), "fitting", first=first, last=last)
+    assert held.ends_within(20, now) is expected
+    held.stage = "fitted"
+    assert not held.ends_within(20, now)  # it has nothing left to finish

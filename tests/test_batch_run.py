@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ import torch
 from conftest import MANIFEST
 from PIL import Image as Pillow
 
-from dipfast.batch import worker
+from dipfast.batch import pipeline, save, worker
 from dipfast.batch.ledger import RunFolder
+from dipfast.batch.messages import Leave
+from dipfast.batch.plan import Job, Place
 from dipfast.batch.prepare import prepare
 from dipfast.batch.rows import rows_of
 from dipfast.batch.run import RunResult, run
 from dipfast.errors import DipfastError, MachineError
-from dipfast.fit import Cancelled, Workbench
 from dipfast.image import Source, read, write
 from dipfast.manifest import Manifest, parse
 
@@ -200,7 +202,7 @@ def test_an_item_that_fails_when_it_is_done_again_is_failed_though_its_old_pictu
     inputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go(inputs)
-    monkeypatch.setattr(worker, "restore", lambda *_: exec("raise ValueError('no luck')"))
+    monkeypatch.setattr(pipeline, "restoring", lambda *_: exec("raise ValueError('no luck')"))
     result = go(inputs, resume="never")
     assert result.exit_code == 3
     assert set(states(result).values()) == {"failed"}
@@ -247,7 +249,7 @@ def test_an_input_that_was_repaired_since_is_taken_by_a_retry(inputs: Path) -> N
 
 def test_a_retry_that_was_interrupted_is_taken_up_again(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(worker, "restore", lambda *_: exec("raise ValueError"))
+        patch.setattr(pipeline, "restoring", lambda *_: exec("raise ValueError"))
         folder = go(inputs).folder
     for row in rows_of(folder):
         folder.log("cpu-0", "claimed", id=row.id, path=row.path)
@@ -323,7 +325,7 @@ def test_a_full_disk_ends_the_run_with_one_line(inputs: Path, monkeypatch: pytes
 
     folder = RunFolder(inputs.parent / "run")
     run(replace(manifest(inputs, 1), items=manifest(inputs, 1).items[:1]), folder, workers=1)
-    monkeypatch.setattr(worker, "write_atomic", full)
+    monkeypatch.setattr(save, "write_atomic", full)
     with pytest.raises(MachineError, match=r"run: cannot be written \(No space left on device\); what is done stays"):
         go(inputs, steps=1)
     assert len(writes) == 1  # the other item was not even tried
@@ -340,7 +342,7 @@ def test_a_full_disk_ends_the_run_with_one_line(inputs: Path, monkeypatch: pytes
     ],
 )
 def test_a_lack_of_memory_is_called_that(inputs: Path, monkeypatch: Any, attempt: Any, kind: str) -> None:
-    monkeypatch.setattr(worker, "restore", lambda *_: attempt())
+    monkeypatch.setattr(pipeline, "restoring", lambda *_: attempt())
     row = go(inputs).rows[0]
     assert (row.status, row.kind) == ("failed", kind)
     assert "\n" not in (row.reason or "")
@@ -399,52 +401,64 @@ def test_another_mask_of_the_same_size_and_time_makes_another_item(inputs: Path)
 
 
 class Gone:
-    """A worker's end of a pipe whose other end closes right behind the first look at it."""
+    """A worker's end of a pipe that gives one job, and whose other end is closed from its first step on."""
 
-    looks = 0
+    def __init__(self, job: Job) -> None:
+        self.job, self.begun, self.events = job, threading.Event(), list[str]()
 
-    def poll(self) -> bool:
-        self.looks += 1
-        return self.looks > 1
-
-    def send(self, message: Any) -> None:
-        raise BrokenPipeError
+    def send(self, event: Any) -> None:
+        self.events.append(event["event"])
+        if event["event"] == "progress":
+            self.begun.set()
+            raise BrokenPipeError
 
     def recv(self) -> Any:
-        raise EOFError
+        if self.events.count("job"):
+            self.begun.wait()
+            raise EOFError
+        self.events.append("job")
+        return self.job
 
 
 def test_a_driver_that_is_gone_fails_no_item(inputs: Path) -> None:
-    [job, *_] = prepare(manifest(inputs, steps=5).items).jobs
-    folder = RunFolder(inputs / "left")
-    outcome = worker._outcome(job, folder, "cpu-0", "cpu", worker.Line(Gone()), Workbench())
-    assert outcome["event"] == "cancelled"
-    worker.work(Gone(), str(folder.root), "cpu-0", "cpu", torch.get_num_threads())
+    [job, *_] = prepare(manifest(inputs, steps=100_000).items).jobs
+    folder, gone = RunFolder(inputs / "left"), Gone(job)
+    worker.work(gone, str(folder.root), Place("cpu-0", "cpu", torch.get_num_threads()))
+    assert [event["event"] for event in folder.events()] == ["claimed", "cancelled"]
+    assert "failed" not in gone.events
 
 
 def test_a_fit_that_was_cancelled_is_gone_on_from_and_its_checkpoint_is_then_gone(
     inputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dipfast.fit.loop.LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(pipeline, "PROGRESS_SECONDS", 0.0)
     [job, *_] = prepare(manifest(inputs, steps=20).items).jobs
-    asked, steps = iter(range(100)), []
+    place, steps = Place("cpu-0", "cpu", torch.get_num_threads()), list[int]()
 
-    def attempt(name: str, cancelled: Any) -> Any:
-        note = lambda event: steps.append(event["step"])  # noqa: E731
-        return worker.process(job, RunFolder(inputs / name), "cpu", note, cancelled, Workbench())
+    def attempt(name: str, cancelled_after: int = 100) -> Any:
+        folder = RunFolder(inputs / name)
 
-    with pytest.raises(Cancelled):
-        attempt("broken", lambda: next(asked) > 12)
+        def hear(event: Any) -> None:
+            steps.extend([event["step"]] if event["event"] == "progress" else [])
+            if event["event"] == "done" or event.get("step") == cancelled_after:
+                one.inbox.put(Leave())
+
+        one = pipeline.Pipeline(folder, place, None, hear)
+        one.inbox.put(job)
+        one.run()
+        return folder.record(job.id)
+
+    assert attempt("broken", cancelled_after=13) is None
     saved = RunFolder(inputs / "broken").checkpoint(job.id)
     assert saved.is_file()
-    monkeypatch.setattr("dipfast.batch.worker.PROGRESS_SECONDS", 0.0)
     steps.clear()
-    resumed = attempt("broken", lambda: False)
+    resumed = attempt("broken")
     assert steps[0] == 14 and not saved.exists()
     assert resumed["seconds"]["total"] >= resumed["seconds"]["fit"]
-    whole = attempt("whole", lambda: False)
+    whole = attempt("whole")
     assert resumed["output"]["sha256"] == whole["output"]["sha256"]
     assert resumed["generator"]["sha256"] == whole["generator"]["sha256"]
     saved.parent.mkdir(exist_ok=True)
     saved.write_bytes(b"torn")
-    assert attempt("broken", lambda: False)["output"]["sha256"] == whole["output"]["sha256"]
+    assert attempt("broken")["output"]["sha256"] == whole["output"]["sha256"]

@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from dipfast.bench.cases import make_case, parse_damage, settings_of
-from dipfast.bench.frontier import bench_frontier, nlm, parse_contender
+from dipfast.bench.frontier import bench_frontier, nlm, parse_contender, watched
 from dipfast.bench.image import bench_image
 from dipfast.bench.stop import bench_stop
 from dipfast.cli import app
 from dipfast.errors import UsageError
+from dipfast.fit import fit
 from dipfast.metrics import psnr
 from dipfast.tasks.operators import Clipping, Identity
 
@@ -109,10 +111,21 @@ def test_the_frontier_has_a_row_for_every_fit_and_counts_its_operations(file: st
     assert a["spread"] is not None and "flops" not in other
 
 
+def test_the_peak_is_looked_for_behind_the_stop_too(file: str) -> None:
+    case = make_case(file, "gaussian:25", 32, 0)
+    config, plan = settings_of(case.task, "fast", [*TINY, "fit.steps=60", "fit.stop.factor=3"], 0, 32)
+    result, peak = watched(case, config, plan)
+    assert result.steps < 60 and peak["peak_step"] == result.steps + result.steps // 2
+    assert peak["peak"] > psnr(result.image[0].numpy(), case.clean)
+    assert torch.equal(result.image, fit(case.problem, config, plan).image)
+
+
 def test_nlm_removes_noise(file: str) -> None:
     case = make_case(file, "gaussian:25", 32, 0)
     observed = case.problem.target[0].numpy()
+    gray, truth = observed.mean(0, keepdims=True), case.clean.mean(0, keepdims=True)
     assert psnr(nlm(observed, 25 / 255), case.clean) > psnr(observed, case.clean) + 2
+    assert psnr(nlm(gray, 25 / 255 / 3**0.5), truth) > psnr(gray, truth) + 1
 
 
 def test_a_picture_is_timed_from_file_to_file_cold_and_warm(file: str) -> None:

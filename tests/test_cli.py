@@ -13,12 +13,12 @@ from dipfast.cli import app, main
 from dipfast.image import Source, write
 
 TINY = ["--set", "generator.channels=[8, 8]", "--set", "generator.input.depth=4", "--set", "fit.steps=3"]
-SELECTION = "source output task preset sets devices workers engine precision seed shard limit reference"
+SELECTION = "source output task preset sets devices workers cohort engine precision seed shard limit reference"
 FLAGS = {
     "run": f"{SELECTION} executor dry_run resume max_failures progress",
     "plan": f"{SELECTION} as_json",
     "status": "run as_json",
-    "retry": "run devices workers progress",
+    "retry": "run devices workers cohort progress",
     "merge": "runs output",
     "evaluate": "run reference as_json fail_under",
     "report": "run compare",

@@ -177,3 +177,17 @@ def test_weights_that_do_not_fit_the_description_are_refused() -> None:
     module = generators.build(generator_config(channels=(8,)), 3, 0)
     with pytest.raises(UsageError, match="do not fit its own description"):
         generators.from_bytes(generators.to_bytes(module, torch.empty(0), card(generator_config())))
+
+
+def test_a_twin_renders_the_same_and_has_weights_of_its_own() -> None:
+    one = generators.build(generator_config(), 3, seed=0)
+    other = generators.twin(one)
+    latent = torch.rand(1, 8, 32, 32)
+    before = one(latent)
+    assert torch.equal(other(latent), before)
+    assert list(other.state_dict()) == list(one.state_dict())
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.fill_(1.0)
+    assert torch.equal(one(latent), before)
+    assert all(parameter.requires_grad for parameter in other.parameters())

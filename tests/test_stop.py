@@ -31,6 +31,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "inpaint": {"type": "inpaint", "known": "white", "keep_known": True},
     "superres": {"type": "superres", "scale": 4, "kernel": "lanczos2"},
 }
+SEEING = {"input": {"type": "image", "blind": None}}
 NOISY = {"gaussian", "estimated", "poisson"}
 FITS = {  # criterion: the tasks that can have it
     "auto": set(TASKS),
@@ -58,7 +59,7 @@ def problem_of(name: str, observed: np.ndarray | None = None) -> tasks.Problem:
 
 
 def settings(task: str, stop: str) -> Any:
-    generator = {"type": "skip", "input": {"type": "image"}} if stop == "sure" else {}
+    generator = SEEING if stop == "sure" else {}
     return settings_from(TASKS[task], "fast", {"stop": stop, "generator": generator})
 
 
@@ -124,9 +125,9 @@ def test_auto_can_be_said_in_one_word_and_is_the_default() -> None:
     assert Fit.model_validate({"stop": "auto"}) == Fit()
     assert settings_from(TASKS["jpeg"], "balanced", {}).fit.stop.type == "auto"
     with pytest.raises(UsageError, match=r"sure needs generator\.input\.type image, is noise"):
-        settings_from(TASKS["gaussian"], "fast", {"stop": "sure"})
+        settings_from(TASKS["estimated"], "fast", {"stop": "sure"})
     with pytest.raises(UsageError, match=r"sure needs fit\.seeds 1, is 2"):
-        settings_from(TASKS["gaussian"], "balanced", {"stop": "sure", "generator": {"input": {"type": "image"}}})
+        settings_from(TASKS["gaussian"], "balanced", {"stop": "sure", "generator": SEEING})
 
 
 @pytest.mark.parametrize("channels", [1, 3])

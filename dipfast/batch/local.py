@@ -1,8 +1,9 @@
 """The default executor: spawned processes on this machine, one for each device, and a driver that feeds them.
 
-An item whose worker dies, hangs or falls silent loses one of three attempts and no other item loses anything; the
-worker is replaced. The first Ctrl-C or SIGTERM starts nothing more, finishes what is nearly done and cancels the
-rest, which the next run begins anew; the second kills.
+A worker has a few items at a time, so that it loads and saves while it fits. An item that is being worked on when its
+worker dies, hangs or falls silent loses one of three attempts and is tried again alone; those that waited lose nothing.
+The worker is replaced. One that has nothing to do is given what waits at another. The first Ctrl-C or SIGTERM starts
+nothing more, finishes what is nearly done and cancels the rest, which the next run goes on with; the second kills.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import contextlib
 import signal
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 from dipfast.batch.ledger import RunFolder
+from dipfast.batch.messages import NOT_BEGUN
 from dipfast.batch.plan import Job, Place, Queue
 from dipfast.batch.process import Process, Worker, listen
 
@@ -62,6 +64,8 @@ class Driver(Generic[W]):
         self.queue, self.folder, self.on_event = Queue(jobs), folder, on_event
         self.max_failures, self.name, self.places = max_failures, name, places
         self.attempts: dict[str, int] = {}
+        self.suspected: set[str] = set()  # items that a worker may have died of
+        self.alone: deque[Job] = deque()  # those of them that are to be tried again
         self.stillborn: Counter[str] = Counter()  # workers of a place in a row that died before they were ready
         self.outcome = Outcome()
         self.workers: list[W] = []
@@ -85,7 +89,7 @@ class Driver(Generic[W]):
         return self.outcome.gave_up is None and self.outcome.broken is None
 
     def _busy(self) -> bool:
-        return bool(self.queue) or any(worker.job is not None for worker in self.workers)
+        return bool(self.queue or self.alone) or any(worker.jobs for worker in self.workers)
 
     def _look(self, seconds: float) -> None:
         """Hear every worker that has something to say, and replace those that died or hang."""
@@ -96,7 +100,7 @@ class Driver(Generic[W]):
             if now - self.looked > 5 * max(seconds, 1):
                 worker.excuse(now - self.looked)  # this process slept: they may have, too
             elif (hung := worker.hung(now)) is not None:
-                self._bury(worker, "timeout", hung)
+                self._bury(worker, "timeout", *hung)
         self.looked = now
 
     def _hear(self, worker: W) -> None:
@@ -104,7 +108,7 @@ class Driver(Generic[W]):
             try:
                 event = worker.receive()
             except EOFError:
-                self._bury(worker, "worker-died", "its worker died")
+                self._bury(worker, "worker-died", "its worker died", worker.suspects)
                 return
             if event is None:
                 return
@@ -113,34 +117,75 @@ class Driver(Generic[W]):
     def _take(self, worker: W, event: Event) -> None:
         worker.note(event)
         match event["event"]:
-            case "heartbeat" if worker.job is not None:
-                return
-            case "heartbeat":
-                pass  # another worker may have put its job back since
             case "ready":
                 self.stillborn.pop(worker.place.name, None)
             case "progress":
                 self.on_event(event)
                 return
-            case "failed":
-                self._fail(event)
+            case "fitting":
+                self.on_event({**event, "event": "claimed"})
+            case "returned":
+                self._put_back(worker.jobs.pop(event["id"]).job)
+                for other in self.workers:
+                    if other.ready and not other.jobs:
+                        self._feed(other)
+            case "done" | "failed" | "cancelled":
+                worker.jobs.pop(event["id"])
+                if event["event"] == "failed":
+                    self._fail(event)
                 self.on_event(event)
-            case _:
-                self.on_event(event)
-        worker.job = None
         self._feed(worker)
 
     def _feed(self, worker: W) -> None:
-        """The worker's next job: of its own bucket, of one that no other worker has, or else of another's."""
-        if not (self.queue and self._going()) or worker.leaving:
-            return
-        job = self.queue.take(worker.bucket, {other.bucket for other in self.workers if other is not worker})
-        try:
-            worker.give(job)
-        except OSError:  # it died with nothing to do; the sentinel tells of it
+        """As many jobs as it has room for; where there are none and it has none, one that waits at another worker."""
+        while self._going() and not worker.leaving and (job := self._next(worker)) is not None:
+            try:
+                worker.give(job)
+            except OSError:  # it died; the sentinel tells of it
+                self._put_back(job)
+                return
+        if not (worker.jobs or worker.leaving):
+            self._ask_back()
+
+    def _next(self, worker: W) -> Job | None:
+        """Its next job: of its own bucket, of one that no other worker has, or else of another's. At most its share.
+
+        What was at work in a worker that died is tried again in a worker that has nothing else.
+        """
+        if self.alone and not worker.jobs:
+            return self.alone.popleft()
+        if not self.queue or not self.suspected.isdisjoint(worker.jobs):
+            return None
+        if worker.jobs and len(worker.jobs) >= min(worker.room, self._share()):
+            return None
+        return self.queue.take(worker.bucket, {other.bucket for other in self.workers if other is not worker})
+
+    def _share(self) -> int:
+        """Of all items that are not done, how many each worker would have."""
+        left = len(self.queue) + sum(len(worker.jobs) for worker in self.workers)
+        return -(-left // len(self.workers))
+
+    def _ask_back(self) -> None:
+        """For every worker that has nothing to do, one item of those that wait where there are others."""
+        idle = sum(worker.ready and not worker.jobs for worker in self.workers)
+        waiting = [
+            (worker, held)
+            for worker in sorted(self.workers, key=lambda worker: -len(worker.jobs))
+            if len(worker.jobs) > 1
+            for held in reversed(worker.jobs.values())
+            if held.stage in NOT_BEGUN
+        ]
+        asked = sum(held.asked_back for _, held in waiting)
+        for worker, held in waiting:
+            if asked < idle and not held.asked_back:
+                worker.ask_back(held)
+                asked += 1
+
+    def _put_back(self, job: Job) -> None:
+        if job.id in self.suspected:
+            self.alone.appendleft(job)
+        else:
             self.queue.put_back(job)
-            return
-        self.on_event({"event": "claimed", "id": job.id, "path": job.path, "worker": worker.place.name})
 
     def _fail(self, event: Event) -> None:
         self.outcome.failed.append(event)
@@ -148,13 +193,18 @@ class Driver(Generic[W]):
         if self.max_failures is not None and len(self.outcome.failed) > self.max_failures:
             self.outcome.gave_up = "more items failed than allowed"
 
-    def _bury(self, worker: W, kind: str, reason: str) -> None:
-        """A worker died or hangs: its item loses an attempt, and another worker takes its place."""
+    def _bury(self, worker: W, kind: str, reason: str, suspects: Sequence[Job]) -> None:
+        """A worker died or hangs: what it may have died of loses an attempt, and another worker takes its place."""
         ended = worker.end(0.0 if kind == "timeout" else 1.0)
         self.workers.remove(worker)
         how = reason if kind == "timeout" else f"{reason} ({ended})"
-        if worker.job is not None:
-            self._lose(worker.job, kind, how)
+        if not suspects:  # nothing tells which: none loses an attempt, and each is tried alone
+            self.suspected.update(worker.jobs)
+        for job in suspects:
+            del worker.jobs[job.id]
+            self._lose(job, kind, how)
+        for held in reversed(worker.jobs.values()):
+            self._put_back(held.job)
         if not worker.ready:
             self.stillborn[worker.place.name] += 1
         given_up = self.stillborn[worker.place.name] >= ATTEMPTS
@@ -171,7 +221,8 @@ class Driver(Generic[W]):
             event["event"] = "quarantined"
             self._fail(event)
         else:
-            self.queue.put_back(job)
+            self.suspected.add(job.id)
+            self.alone.append(job)
         with contextlib.suppress(OSError):  # the event is told all the same
             self.folder.log(self.name, **event)
         self.on_event(event)
@@ -182,14 +233,10 @@ class Driver(Generic[W]):
         now = time.monotonic()
         for worker in self.workers:
             worker.leaving = True
-            if worker.job is None or not worker.ends_within(patience, now):
-                worker.dismiss()
+            worker.dismiss(frozenset(id for id, held in worker.jobs.items() if held.ends_within(patience, now)))
         until = now + patience + LEAVE_SECONDS
         while self.workers and len(caught) < 2 and time.monotonic() < until:
             self._look(0.1)
-            for worker in self.workers:
-                if worker.job is None:
-                    worker.dismiss()
 
 
 @contextlib.contextmanager

@@ -25,11 +25,15 @@ IMAGE_COPIES = 8  # target, guide, output, average, best, and the rollback's
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker lives: a name for its ledger, its device, and its number of CPU threads."""
+    """Where a worker lives: a name for its ledger, its device, and its number of CPU threads.
+
+    ``cohort``: how many items it fits side by side; None where it is to be found.
+    """
 
     name: str
     device: str
     threads: int
+    cohort: int | None = None
 
 
 @dataclass(frozen=True)
@@ -137,9 +141,10 @@ class Queue:
             members.sort(key=lambda job: (-job.flops, job.id))
         first = sorted(buckets.items(), key=lambda bucket: (-bucket[1][0].flops, bucket[1][0].id))
         self.buckets = {bucket: deque(members) for bucket, members in first}
+        self.count = sum(map(len, buckets.values()))
 
-    def __bool__(self) -> bool:
-        return bool(self.buckets)
+    def __len__(self) -> int:
+        return self.count
 
     def __iter__(self) -> Iterator[Job]:
         return chain.from_iterable(self.buckets.values())
@@ -154,6 +159,7 @@ class Queue:
             bucket = next(free, None) or max(self.buckets, key=self._left)
         members = self.buckets[bucket]
         job = members.popleft()
+        self.count -= 1
         if not members:
             del self.buckets[bucket]
         return job
@@ -163,6 +169,7 @@ class Queue:
 
     def put_back(self, job: Job) -> None:
         """Have ``job`` done again, as the next of its bucket."""
+        self.count += 1
         self.buckets.setdefault(job.bucket, deque()).appendleft(job)
 
 

@@ -1,8 +1,9 @@
 """The driver's side of one worker: what it does, since when, whether it still moves; and of one that is a process.
 
 Two clocks run. A worker says every second that it is alive; one that is silent for minutes is stopped or stuck in a
-call that lets no thread run. A fit says how far it is; one that does not move for many times as long as the whole of
-it was predicted to take hangs, alive as its process may be. The prediction is rough, hence the factor.
+call that lets no thread run. An item says which stage it is at and how far its fit is; one that is being worked on and
+does not move for many times as long as the fits beside it were predicted to take hangs, alive as its process may be.
+The prediction is rough, hence the factor.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from dipfast.batch.cohort import cohort_size, held_at_most
+from dipfast.batch.messages import AT_WORK, GIVEN, STAGES, GiveBack, Leave, Message
 from dipfast.batch.plan import Job, Place, predicted_seconds
 
 START_SECONDS = 600.0  # until a worker is ready: torch from a cold network disk
@@ -26,20 +30,46 @@ STILL_SECONDS, STILL_FACTOR = 900.0, 20.0  # without progress; a compilation is 
 Event = dict[str, Any]
 
 
+@dataclass
+class Held:
+    """An item that a worker has, and how far it is."""
+
+    job: Job
+    stage: str = GIVEN
+    moved: float = field(default_factory=time.monotonic)
+    asked_back: bool = False
+    first: tuple[float, int] | None = None  # time and step of the first progress
+    last: tuple[float, int] | None = None
+
+    def note(self, event: Event, now: float) -> None:
+        if event["event"] == "progress":
+            self.moved, self.last = now, (now, event["step"])
+            self.first = self.first or self.last
+        elif event["event"] in STAGES:
+            self.moved, self.stage = now, event["event"]
+
+    def ends_within(self, seconds: float, now: float) -> bool:
+        """Whether its fit is done in so many seconds, at the pace so far."""
+        if self.stage != "fitting" or self.first is None or self.last is None or self.last[1] <= self.first[1]:
+            return False
+        pace = (self.last[0] - self.first[0]) / (self.last[1] - self.first[1])
+        left = self.job.settings["fit"]["steps"] - self.last[1]
+        return left * pace - (now - self.last[0]) <= seconds
+
+
 class Worker(ABC):
     """One worker, wherever it lives, and what the driver knows of it."""
 
     def __init__(self, place: Place) -> None:
         self.place, self.ready, self.leaving = place, False, False
-        self.job: Job | None = None
+        self.jobs: dict[str, Held] = {}
+        self.memory: int | None = None  # bytes that its device has free
         self.bucket: tuple | None = None
-        self.heard = self.moved = time.monotonic()
-        self.first: tuple[float, int] | None = None  # time and step of the first progress of the job
-        self.last: tuple[float, int] | None = None
+        self.heard = time.monotonic()
 
     @abstractmethod
-    def send(self, message: Job | None) -> None:
-        """A job, or None to leave. Raises OSError where it is dead."""
+    def send(self, message: Message) -> None:
+        """A job or an order. Raises OSError where it is dead."""
 
     @abstractmethod
     def receive(self) -> Event | None:
@@ -56,46 +86,63 @@ class Worker(ABC):
     def give(self, job: Job) -> None:
         """Send it a job. Raises OSError where it is dead."""
         self.send(job)
-        self.job, self.bucket = job, job.bucket
-        self.moved, self.first, self.last = time.monotonic(), None, None
+        self.jobs[job.id], self.bucket = Held(job), job.bucket
+
+    def ask_back(self, held: Held) -> None:
+        """Ask for an item whose fit has not begun."""
+        held.asked_back = True
+        with contextlib.suppress(OSError):
+            self.send(GiveBack(held.job.id))
 
     def note(self, event: Event) -> None:
         """It has said something."""
-        now = self.heard = time.monotonic()
-        if event["event"] == "progress":
-            self.moved, self.last = now, (now, event["step"])
-            self.first = self.first or self.last
-        elif event["event"] == "ready":
-            self.ready = True
+        self.heard = time.monotonic()
+        if event["event"] == "ready":
+            self.ready, self.memory = True, event["memory"]
+        elif event.get("id") in self.jobs:
+            self.jobs[event["id"]].note(event, self.heard)
 
-    def hung(self, now: float) -> str | None:
-        """In which way it hangs, if it does."""
-        silent, still = now - self.heard, now - self.moved
+    @property
+    def room(self) -> int:
+        """How many items it may hold."""
+        sizes = [cohort_size(held.job, self._kind, self.memory, self.place.cohort) for held in self.jobs.values()]
+        return held_at_most(min(sizes, default=1))
+
+    @property
+    def suspects(self) -> list[Job]:
+        """What it may have died of: the items at work, or the only one that it has."""
+        return [held.job for held in self.jobs.values() if held.stage in AT_WORK or len(self.jobs) == 1]
+
+    def hung(self, now: float) -> tuple[str, list[Job]] | None:
+        """In which way it hangs, if it does, and on which items."""
+        silent = now - self.heard
         if silent > (SILENT_SECONDS if self.ready else START_SECONDS):
-            return f"timeout: its worker said nothing for {silent:.0f} s"
-        if self.job is not None and still > STILL_SECONDS + STILL_FACTOR * self._predicted(self.job):
-            return f"timeout: it did not move for {still:.0f} s"
+            return f"timeout: its worker said nothing for {silent:.0f} s", self.suspects
+        busy = [held for held in self.jobs.values() if held.stage in AT_WORK]
+        patience = STILL_SECONDS + STILL_FACTOR * sum(self._predicted(h.job) for h in busy if h.stage == "fitting")
+        still = [held for held in busy if now - held.moved > patience]
+        if still:
+            longest = max(now - held.moved for held in still)
+            return f"timeout: it did not move for {longest:.0f} s", [held.job for held in still]
         return None
 
+    @property
+    def _kind(self) -> str:
+        return self.place.device.split(":")[0]
+
     def _predicted(self, job: Job) -> float:
-        return predicted_seconds(job, self.place.device.split(":")[0], self.place.threads, "fp32")
+        return predicted_seconds(job, self._kind, self.place.threads, "fp32")
 
     def excuse(self, seconds: float) -> None:
         """Set its clocks back by time in which nobody could hear it."""
-        self.heard, self.moved = self.heard + seconds, self.moved + seconds
+        self.heard += seconds
+        for held in self.jobs.values():
+            held.moved += seconds
 
-    def ends_within(self, seconds: float, now: float) -> bool:
-        """Whether its job is done in so many seconds, at the pace so far."""
-        if self.job is None or self.first is None or self.last is None or self.last[1] <= self.first[1]:
-            return False
-        pace = (self.last[0] - self.first[0]) / (self.last[1] - self.first[1])
-        left = self.job.settings["fit"]["steps"] - self.last[1]
-        return left * pace - (now - self.last[0]) <= seconds
-
-    def dismiss(self) -> None:
-        """Ask it to leave; a fit in flight is cancelled."""
+    def dismiss(self, finish: frozenset[str] = frozenset()) -> None:
+        """Ask it to leave once ``finish`` is done; other fits in flight are cancelled."""
         with contextlib.suppress(OSError):
-            self.send(None)
+            self.send(Leave(finish))
 
 
 class Process(Worker):
@@ -110,7 +157,7 @@ class Process(Worker):
             self.process.start()
         child.close()
 
-    def send(self, message: Job | None) -> None:
+    def send(self, message: Message) -> None:
         self.connection.send(message)
 
     def receive(self) -> Event | None:
@@ -150,7 +197,7 @@ def _start(connection: Connection, root: str, place: Place) -> None:
         signal.signal(number, signal.SIG_IGN)  # the driver decides what they mean
     from dipfast.batch.worker import work
 
-    work(connection, root, place.name, place.device, place.threads)
+    work(connection, root, place)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The workers of `local` on Ray actors: one for each GPU of a cluster, or on its CPUs where it has none.
 
 A local cluster, or the one that RAY_ADDRESS names. Ray places the actors and says when one has died; queue, attempts,
-deadlines and signals are the driver's, as on one machine. An actor has one job at a time. The run's folder and its
+deadlines and signals are the driver's, as on one machine. The run's folder and its
 inputs must be on a file system that all nodes share. The driver ends with the cluster's head node, as Ray has it; the
 same command then goes on where it stopped.
 """
@@ -29,6 +29,7 @@ from ray.exceptions import ActorUnavailableError, RayError
 from dipfast.batch.environment import cores
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.local import Driver, Event, Outcome
+from dipfast.batch.messages import Message
 from dipfast.batch.plan import Job, Place
 from dipfast.batch.process import Worker
 from dipfast.errors import MachineError, UsageError
@@ -43,7 +44,7 @@ class Actor:
     """A worker's life in a thread of an actor's process. To `work` it is the pipe, whose other end are remote calls."""
 
     def __init__(self, root: str, greeting: str, here: str, place: Place) -> None:
-        self.inbox: SimpleQueue[Job | None] = SimpleQueue()
+        self.inbox: SimpleQueue[Message] = SimpleQueue()
         self.outbox: SimpleQueue[Event] = SimpleQueue()
         self.send, self.recv = self.outbox.put, self.inbox.get
         threading.Thread(target=self._live, args=(root, greeting, here, place), daemon=True).start()
@@ -59,17 +60,13 @@ class Actor:
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in a spawned process
             from dipfast.batch.worker import work
 
-            work(self, root, place.name, place.device, place.threads)
+            work(self, root, place)
         except BaseException as error:
             how = f"{type(error).__name__}: {error}"
         finally:
             self.send({"event": "left", "how": how})
 
-    def poll(self) -> bool:
-        """Whether a message waits: it cancels the fit in flight."""
-        return not self.inbox.empty()
-
-    def hear(self, message: Job | None) -> None:
+    def hear(self, message: Message) -> None:
         """A message from the driver."""
         self.inbox.put(message)
 
@@ -95,7 +92,7 @@ class Remote(Worker):
         self.said: deque[Event] = deque()
         self.saying = self.actor.say.remote()
 
-    def send(self, message: Job | None) -> None:
+    def send(self, message: Message) -> None:
         self.actor.hear.remote(message)
 
     def receive(self) -> Event | None:
@@ -114,10 +111,10 @@ class Remote(Worker):
             raise MachineError(f"{self.root}: is not seen by {event['host']}; all nodes of the cluster must share it")
         return event
 
-    def dismiss(self) -> None:
+    def dismiss(self, finish: frozenset[str] = frozenset()) -> None:
         """Ask it to leave; one that is not there yet has nothing to end."""
         if self.ready:
-            super().dismiss()
+            super().dismiss(finish)
         else:
             self.kill()
 
@@ -238,6 +235,7 @@ def execute(
     items: int,
     devices: str = "auto",
     workers: int | None = None,
+    cohort: int | None = None,
     suffix: str = "",
 ) -> Outcome:
     """As `local.execute`, on a cluster. ``items``: of the whole run; ``suffix``: of its workers' names.
@@ -247,7 +245,8 @@ def execute(
     root = str(folder.root.absolute())
     with _cluster(), _greeting(folder) as greeting:
         places = [
-            replace(place, name=place.name + suffix) for place in places_for(ray.nodes(), devices, items, workers)
+            replace(place, name=place.name + suffix, cohort=cohort)
+            for place in places_for(ray.nodes(), devices, items, workers)
         ]
 
         def hire(place: Place) -> Remote:

@@ -16,8 +16,8 @@ import dipfast
 from dipfast import generators, tasks
 from dipfast.batch.ledger import Record, now
 from dipfast.errors import ItemError
-from dipfast.fit import Checkpoint, FitPlan, FitResult, Workbench, fit, stream
-from dipfast.fit.distil import SHARE, Distilled, distil
+from dipfast.fit import Checkpoint, Course, FitPlan, FitResult, Workbench, finish, fitting, stream
+from dipfast.fit.distil import SHARE, Distilled, distilling
 from dipfast.fit.loop import Progress
 from dipfast.image import Image, Source, cut, pad
 from dipfast.metrics import coverage, psnr, ssim, uncertainty_ece
@@ -80,17 +80,33 @@ def restore(
 
     Raises ItemError, MachineError or Cancelled, as `dipfast.fit.fit` does.
     """
-    task, config = settings["task"], settings["generator"]
     start = time.perf_counter()
     problem = pose(settings, observation)
     posed = time.perf_counter() - start
+    restored = finish(restoring(settings, observation, problem, device, id, progress, cancelled, workbench, checkpoint))
+    restored.fit.seconds["pose"] = posed
+    return restored
+
+
+def restoring(
+    settings: Settings,
+    observation: Observation,
+    problem: tasks.Problem,
+    device: str,
+    id: str = "",
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    workbench: Workbench | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Course[Restored]:
+    """`restore` of an observation whose ``problem`` is posed, step by step."""
+    task, config = settings["task"], settings["generator"]
     plan = fit_plan(settings, device)
-    result = fit(problem, config, plan, progress, cancelled, workbench, checkpoint)
-    result.seconds["pose"] = posed
+    result = yield from fitting(problem, config, plan, progress, cancelled, workbench, checkpoint)
     start = time.perf_counter()
     latent = generators.make_latent(config["input"], *problem.shape[1:], stream(plan.seed, "latent"), problem.guide)
     steps = round(SHARE * result.steps)
-    distilled = distil(
+    distilled = yield from distilling(
         result.generator, result.averaged, latent, result.picture, steps, result.machine.dtype, cancelled
     )
     result.seconds["distil"] = time.perf_counter() - start

@@ -18,7 +18,7 @@ from dipfast.batch.plan import shard as part
 from dipfast.batch.prepare import Prepared, prepare
 from dipfast.batch.restore import fit_plan
 from dipfast.batch.rows import Row, row_as_json, rows_of, seen_inputs, write_entries
-from dipfast.errors import MachineError, NothingMatchedError
+from dipfast.errors import MachineError, NothingMatchedError, UsageError
 from dipfast.files import write_atomic
 from dipfast.fit import choose_machine
 from dipfast.manifest import Manifest
@@ -57,6 +57,7 @@ def run(
     *,
     devices: str = "auto",
     workers: int | None = None,
+    cohort: int | None = None,
     resume: Resume = "auto",
     max_failures: int | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
@@ -65,14 +66,17 @@ def run(
 ) -> RunResult:
     """Restore every item of ``manifest``, or of its ``shard`` (I, N), that ``folder`` does not hold yet.
 
-    ``devices``: auto, cpu, or cuda:0,1 …; ``workers``: processes on a CPU, by default one a core; ``resume``: auto and
-    failed do what is not done, never does all again. Shards may run into one folder at the same time. ``executor``:
+    ``devices``: auto, cpu, or cuda:0,1 …; ``workers``: processes on a CPU, by default one a core; ``cohort``: items of
+    one bucket that a worker fits side by side, by default as many as `batch.cohort` finds; ``resume``: auto and failed
+    do what is not done, never does all again. Shards may run into one folder at the same time. ``executor``:
     local for processes of this machine, ray for actors of a cluster.
 
     Raises UsageError where another run has the folder, NothingMatchedError for an empty shard, MachineError for
     devices that there are not and where the folder cannot be written; what is done then stays done.
     """
     start = time.perf_counter()
+    if cohort is not None and cohort < 1:
+        raise UsageError(f"cohort should be at least 1, is {cohort}")
     mine = shard_of(manifest, shard)
     places = ready(mine, devices, workers, executor)
     with claimed(folder, shard), writing(folder):
@@ -100,10 +104,10 @@ def run(
         elif todo and executor == "ray":
             from dipfast.batch import ray
 
-            about: dict[str, Any] = {"items": len(mine.items), "devices": devices, "workers": workers}
+            about: dict[str, Any] = {"items": len(mine.items), "devices": devices, "workers": workers, "cohort": cohort}
             outcome = ray.execute(todo, folder, hear, allowed, driver, **about, suffix=suffix(shard))
         elif todo:
-            named = [replace(place, name=_named(place.name, shard)) for place in places]
+            named = [replace(place, name=_named(place.name, shard), cohort=cohort) for place in places]
             outcome = execute(todo, named[: len(todo)], folder, hear, allowed, driver)
         rows = rows_of(folder, shard, index)
     if outcome.broken is not None:

@@ -2,19 +2,26 @@
 
 from dipfast.fit.checkpoint import Checkpoint
 from dipfast.fit.engine import Machine, choose_machine, keep_freed_memory
-from dipfast.fit.loop import Cancelled, FitResult, fit
+from dipfast.fit.lane import Course, Lane, abreast, finish
+from dipfast.fit.loop import Cancelled, Fit, FitResult, fit, fitting
 from dipfast.fit.plan import FitPlan, stream
 from dipfast.fit.workbench import Workbench
 
 __all__ = [
     "Cancelled",
     "Checkpoint",
+    "Course",
+    "Fit",
     "FitPlan",
     "FitResult",
+    "Lane",
     "Machine",
     "Workbench",
+    "abreast",
     "choose_machine",
+    "finish",
     "fit",
+    "fitting",
     "keep_freed_memory",
     "stream",
 ]

@@ -7,7 +7,6 @@ to 42 dB and more, for about a twentieth of the fit's time (LOG.md).
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from dipfast.fit.engine import loss_scale
+from dipfast.fit.lane import Course, finish
 from dipfast.fit.loop import Cancelled
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
+from dipfast.generators import twin
 
 SHARE = 0.05  # of the fit's steps
 LEARNING_RATE = 6e-3  # falls to zero over the distillation
@@ -47,7 +48,20 @@ def distil(
     It begins at the last or at the averaged weights, whichever are nearer, and keeps the nearest of all steps.
     Convolutions run in ``dtype``. The same arguments give the same bits. Raises Cancelled.
     """
-    module = copy.deepcopy(generator)
+    return finish(distilling(generator, averaged, latent, picture, steps, dtype, cancelled))
+
+
+def distilling(
+    generator: nn.Module,
+    averaged: Tensor,  # as in `distil`
+    latent: Tensor,
+    picture: Tensor,
+    steps: int,
+    dtype: torch.dtype,
+    cancelled: Callable[[], bool] | None = None,
+) -> Course[Distilled]:
+    """`distil`, step by step."""
+    module = twin(generator)
     parameters = FlatParameters(module, averaged.device)
     latent, picture = latent.to(averaged.device), picture.to(averaged.device)
     last = parameters.values.clone()
@@ -61,6 +75,7 @@ def distil(
         if cancelled is not None and cancelled():
             raise Cancelled("cancelled behind the last step")
         loss = (module(latent, dtype) - picture).square().mean()
+        yield
         if float(loss.detach()) < error:
             nearest, error = parameters.values.clone(), float(loss.detach())
         if step < steps:

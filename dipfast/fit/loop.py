@@ -18,6 +18,7 @@ from dipfast.errors import DipfastError, ItemError
 from dipfast.fit.average import newest_weight
 from dipfast.fit.checkpoint import EVERY_SECONDS, LEAST_SECONDS, Checkpoint, freeze, thaw
 from dipfast.fit.engine import Machine, choose_machine
+from dipfast.fit.lane import Course, finish
 from dipfast.fit.plan import FitPlan
 from dipfast.fit.step import FitState
 from dipfast.fit.workbench import Workbench
@@ -78,32 +79,93 @@ def fit(
     Raises MachineError for a device, engine or precision that is not there; ItemError `non-finite` where the loss
     stays infinite or NaN after rollbacks; Cancelled.
     """
-    start = time.perf_counter()
-    machine = choose_machine(plan)
-    bench = workbench or Workbench()
-    state, step = bench.lay_out(problem, config, plan, machine)
-    ready = time.perf_counter()
-    watch = Watch(plan, state)
-    saved = None if checkpoint is None else checkpoint.load()
-    before = 0.0 if saved is None else thaw(state, watch, saved)
-    steps, kept = int(state.step), ready
-    while steps < plan.steps and not watch.stopped:
-        if cancelled is not None and cancelled():
-            if checkpoint is not None and time.perf_counter() - ready + before > LEAST_SECONDS:
-                checkpoint.save(freeze(state, watch, time.perf_counter() - ready + before))
-            raise Cancelled(f"cancelled after {steps} steps")
-        step()
-        steps += 1
-        looking = steps % LOOK_EVERY == 0 or steps == plan.steps
-        if progress is not None and (looking or machine.device.type == "cpu"):
-            progress(steps, float(state.losses[steps - 1]))
-        if looking:
-            watch.look()
-        if checkpoint is not None and looking and time.perf_counter() - kept > EVERY_SECONDS:
-            kept = time.perf_counter()
-            checkpoint.save(freeze(state, watch, kept - ready + before))
-    seconds = {"setup": ready - start, "fit": time.perf_counter() - ready + before}
-    return _result(plan, machine, state, watch, bench.programs, seconds, before)
+    return finish(fitting(problem, config, plan, progress, cancelled, workbench, checkpoint))
+
+
+def fitting(
+    problem: Problem,
+    config: dict[str, Any],
+    plan: FitPlan,
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    workbench: Workbench | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Course[FitResult]:
+    """`fit`, step by step: it yields with steps enqueued that it will wait for when it is moved again."""
+    running = Fit(problem, config, plan, progress, cancelled, workbench, checkpoint)
+    while running.going:
+        running.advance()
+        yield
+        running.look()
+    return running.result()
+
+
+class Fit:
+    """One fit under way, with the arguments of `fit`. `advance` enqueues steps, `look` waits for them."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        config: dict[str, Any],
+        plan: FitPlan,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+        workbench: Workbench | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        start = time.perf_counter()
+        self.plan, self.machine, self.bench = plan, choose_machine(plan), workbench or Workbench()
+        self.progress, self.cancelled, self.checkpoint = progress, cancelled, checkpoint
+        self.state, self.step = self.bench.lay_out(problem, config, plan, self.machine)
+        self.ready = self.saved = time.perf_counter()
+        self.setup = self.ready - start
+        self.watch = Watch(plan, self.state)
+        held = None if checkpoint is None else checkpoint.load()
+        self.earlier = 0.0 if held is None else thaw(self.state, self.watch, held)
+        self.steps = int(self.state.step)
+
+    @property
+    def going(self) -> bool:
+        return self.steps < self.plan.steps and not self.watch.stopped
+
+    @property
+    def seconds(self) -> float:
+        """Since its first step, those of earlier processes included."""
+        return time.perf_counter() - self.ready + self.earlier
+
+    def advance(self) -> None:
+        """Enqueue the steps up to the next look; a GPU is not waited for. Raises Cancelled."""
+        for _ in range(min(LOOK_EVERY - self.steps % LOOK_EVERY, self.plan.steps - self.steps)):
+            self._heed()
+            self.step()
+            self.steps += 1
+            if self.machine.device.type == "cpu":
+                self._tell()
+
+    def look(self) -> None:
+        """Wait for the steps, and see whether the fit diverged or stopped; save it now and then. Raises ItemError."""
+        if self.machine.device.type != "cpu":
+            self._tell()
+        self.watch.look()
+        if self.checkpoint is not None and time.perf_counter() - self.saved > EVERY_SECONDS:
+            self.saved = time.perf_counter()
+            self.checkpoint.save(freeze(self.state, self.watch, self.seconds))
+
+    def result(self) -> FitResult:
+        """What it leaves. Raises ItemError where that is not finite."""
+        seconds = {"setup": self.setup, "fit": self.seconds}
+        return _result(self.plan, self.machine, self.state, self.watch, self.bench.programs, seconds, self.earlier)
+
+    def _heed(self) -> None:
+        if self.cancelled is None or not self.cancelled():
+            return
+        if self.checkpoint is not None and self.seconds > LEAST_SECONDS:
+            self.checkpoint.save(freeze(self.state, self.watch, self.seconds))
+        raise Cancelled(f"cancelled after {self.steps} steps")
+
+    def _tell(self) -> None:
+        if self.progress is not None:
+            self.progress(self.steps, float(self.state.losses[self.steps - 1]))
 
 
 class Watch:

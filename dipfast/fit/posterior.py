@@ -6,7 +6,6 @@ captured step takes and leaves samples by itself.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from dipfast.errors import UsageError
 from dipfast.fit.optimizer import FlatParameters
+from dipfast.generators import twin
 from dipfast.tasks import Problem
 from dipfast.tasks.problem import ClippedGaussian, PoissonVariance, mean_square
 
@@ -77,7 +77,7 @@ class Posterior:
         copies = []
         for weights in self.weights[self.marks <= self.count]:
             parameters.values.copy_(weights)
-            copies.append(copy.deepcopy(generator))
+            copies.append(twin(generator))
         parameters.values.copy_(now)
         return tuple(copies)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dipfast.errors import UsageError
 from dipfast.fit.auto import choose_stop
 from dipfast.fit.average import newest_weight
+from dipfast.fit.blind import hide
 from dipfast.fit.criteria import make_stop
 from dipfast.fit.engine import WARM_UP, Machine, loss_scale
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step, sgld_step
@@ -36,6 +37,7 @@ class Member:
         self.parameters = FlatParameters(self.generator, device)
         self.forward: Callable[..., Tensor] = self.generator  # an engine may put a faster one here
         self.optimizer = OptimizerState.zeros_like(self.parameters.values)
+        self.blind: float | None = config["input"].get("blind")
         depth = latent_channels(config["input"], channels)
         self.latent = _blank(depth, height, width, device)
         self.noise = torch.zeros(1, height, width, depth, device=device)  # a normal draw is slow in another layout
@@ -61,12 +63,18 @@ class Member:
 
     def move(self, problem: Problem, plan: FitPlan, stop: Fixed, dtype: torch.dtype) -> None:
         """Take one step, in place; `output` and `loss` are those before the update."""
-        latent = self.latent
+        latent, target = self.latent, problem.target
+        if self.blind is not None:
+            hidden = self.noise.uniform_(generator=self.random).permute(0, 3, 1, 2) < self.blind
+            latent = hide(latent, hidden)
         if plan.reg_noise_std:
             self.noise.normal_(generator=self.random)
             latent = latent.add(self.noise.permute(0, 3, 1, 2), alpha=plan.reg_noise_std)
         output = self.forward(latent, dtype)
-        loss = problem.data_term(stop.fitted(problem.operator(output), problem.target), problem.target)
+        fitted = stop.fitted(problem.operator(output), target)
+        if self.blind is not None:
+            fitted = torch.where(hidden, fitted, target)
+        loss = problem.data_term(fitted, target)
         if isinstance(stop, Sure):
             stop.probe.normal_(generator=self.random)
             shifted = self.forward(latent.add(stop.probe, alpha=stop.probe_step), dtype)

@@ -37,15 +37,19 @@ class Workbench:
             self._state.problem.adopt(problem)
             self._state.reset(plan.seed)
         else:
-            self._key = None  # the old buffers go before the new ones come
+            self.release()  # the old buffers go before the new ones come
             self._build(problem.to(machine.device), config, plan, machine)
             self._key = key
         self._state.choice = choice
         return self._state, self._step
 
-    def _build(self, problem: Problem, config: dict[str, Any], plan: FitPlan, machine: Machine) -> None:
+    def release(self) -> None:
+        """Let go of the buffers and the program: the next item has others."""
+        self._key = None
         if hasattr(self, "_state"):
             del self._state, self._step
+
+    def _build(self, problem: Problem, config: dict[str, Any], plan: FitPlan, machine: Machine) -> None:
         self._state = FitState(problem, config, plan, machine)
         step = partial(fit_step, self._state, problem, plan, machine.dtype)
         self._step = accelerate(machine, self._state, step, plan.seed)

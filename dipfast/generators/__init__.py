@@ -7,7 +7,7 @@ from typing import Any
 
 from dipfast.generators.latent import make_latent
 from dipfast.generators.skip import SkipNet
-from dipfast.generators.store import Card, from_bytes, from_file, to_bytes
+from dipfast.generators.store import Card, from_bytes, from_file, to_bytes, twin
 from dipfast.shapes import latent_channels
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "multiple",
     "smallest_side",
     "to_bytes",
+    "twin",
 ]
 
 

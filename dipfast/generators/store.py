@@ -35,6 +35,20 @@ class Card:
     precision: str
 
 
+def twin(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` with weights of its own. `copy.deepcopy` does the same in many times the time (LOG.md)."""
+    copy = object.__new__(type(module))
+    own = {name: value.copy() if isinstance(value, dict) else value for name, value in vars(module).items()}
+    own["_parameters"] = {
+        name: None if value is None else nn.Parameter(value.detach().clone(), value.requires_grad)
+        for name, value in own["_parameters"].items()
+    }
+    own["_buffers"] = {name: None if value is None else value.clone() for name, value in own["_buffers"].items()}
+    own["_modules"] = {name: None if child is None else twin(child) for name, child in own["_modules"].items()}
+    vars(copy).update(own)
+    return copy
+
+
 def to_bytes(module: nn.Module, latent: Tensor, card: Card) -> bytes:
     """``module``'s weights and ``card``. The latent is stored only where its seed does not give it (type `image`)."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}

@@ -197,6 +197,11 @@ class ImageInput(Section):
     """The degraded image itself."""
 
     type: Literal["image"]
+    blind: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="task denoise: share of the values that is hidden from the network, another at each step, and on "
+        "which alone it is judged; for noise that is independent from pixel to pixel; null: it sees and fits all",
+    )
 
 
 class FourierInput(Section):

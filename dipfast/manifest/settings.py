@@ -25,6 +25,7 @@ from dipfast.manifest.schema import (
     Entry,
     GaussianNoise,
     HeldOutStop,
+    ImageInput,
     Inpaint,
     Jpeg,
     PoissonNoise,
@@ -214,6 +215,8 @@ def _conflicts(settings: Settings, with_mask: bool) -> Iterator[tuple[Path, str]
             yield ("task", "mask"), "task.mask: should be left out, for degrade makes the mask"
     for needs, given in _missing(settings):
         yield ("fit", "stop", "type"), f"fit.stop.type: {stop.type} needs {needs}, is {given}"
+    if isinstance(settings.generator.input, ImageInput) and settings.generator.input.blind is not None:
+        yield from _blind_conflicts(settings)
     chain = settings.fit.optimizer
     if isinstance(chain, Sgld) and chain.rule == "preconditioned":
         if chain.sigma == "auto" and not _knows_its_noise(settings):
@@ -238,6 +241,15 @@ def _missing(settings: Settings) -> Iterator[tuple[str, str]]:
             yield "generator.input.type image", settings.generator.input.type
         if settings.fit.seeds > 1:
             yield "fit.seeds 1", str(settings.fit.seeds)
+
+
+def _blind_conflicts(settings: Settings) -> Iterator[tuple[Path, str]]:
+    """What a network that is judged where it is blind cannot have."""
+    name, task = "generator.input.blind", settings.task.type
+    if task != "denoise":
+        yield tuple(name.split(".")), f"{name}: should be null for task {task}; it is for task denoise"
+    if settings.fit.stop.type == "sure":
+        yield ("fit", "stop", "type"), f"fit.stop.type: sure needs a network that sees all, without {name}"
 
 
 def _knows_its_noise(settings: Settings) -> bool:

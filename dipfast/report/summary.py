@@ -12,7 +12,6 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from itertools import accumulate
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -77,13 +76,9 @@ def _per_hour(fitted: int, seconds: float | None) -> float | None:
 
 
 def _seconds_left(fits: Sequence[Row], pending: int) -> float | None:
-    """For what is pending, at the mean of what is done and as many at a time. None where nothing tells the pace."""
-    spans = [span for span in map(_span, fits) if span is not None]
-    if not (spans and pending):
-        return None
-    edges = sorted(edge for start, finish in spans for edge in ((start, 1), (finish, -1)))
-    abreast = max(accumulate(step for _, step in edges))
-    return _rounded(pending * sum(finish - start for start, finish in spans) / len(spans) / abreast)
+    """For what is pending, at the pace of what is done. None where nothing tells the pace."""
+    timed, busy = _work(fits)
+    return _rounded(pending * busy / timed) if timed and pending else None
 
 
 def _span(row: Row) -> tuple[float, float] | None:
@@ -116,7 +111,7 @@ def _cold_and_warm(fits: Sequence[Row]) -> dict[str, float | None]:
         record = row.record or {}
         ran = section(record, "ran")
         if ran.get("programs") is not None:
-            key = ran.get("host"), ran.get("pid"), ran["programs"]
+            key = ran.get("host"), ran.get("pid"), ran.get("lane"), ran["programs"]
             programs[repr(key)].append((str(record.get("finished")), facts(row)["seconds"]))
     ordered = [[seconds for _, seconds in sorted(members, key=itemgetter(0))] for members in programs.values()]
     return {"cold": _median(one[0] for one in ordered), "warm": _median(s for one in ordered for s in one[1:])}

@@ -1,0 +1,100 @@
+"""Fits side by side in lanes: the bits that each has alone, whatever its neighbours do."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import fit_plan, generator_config
+
+from dipfast import tasks
+from dipfast.errors import ItemError
+from dipfast.fit import Course, Fit, FitPlan, FitResult, Lane, Workbench, abreast, fit, fitting
+from dipfast.fit.distil import distil, distilling
+from dipfast.fit.lane import finish
+from dipfast.fit.loop import LOOK_EVERY
+
+GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
+CPU = torch.device("cpu")
+PLANS: list[dict[str, Any]] = [
+    {"stop": {"type": "discrepancy"}, "optimizer": {"type": "muon", "lr": 0.02}, "average": "auto"},
+    {"stop": {"type": "held-out"}, "seeds": 2},
+    {"optimizer": {"type": "sgld"}, "posterior": {"burn_in": 4, "every": 2}, "stop": {"type": "fixed"}},
+]
+
+
+def items(picture: np.ndarray, count: int) -> list[tasks.Problem]:
+    """As many pictures of one size, damaged and dimmed differently, that end after different numbers of steps."""
+    rng = np.random.default_rng(0)
+    noisy = [(picture * (i + 1) / count + rng.normal(scale=0.02 * i, size=picture.shape)) for i in range(count)]
+    return [tasks.pose(GAUSSIAN, image.clip(0, 1).astype(np.float32)) for image in noisy]
+
+
+def course(item: tasks.Problem, plan: FitPlan, workbench: Workbench) -> Course[FitResult]:
+    return fitting(item, generator_config(), plan, workbench=workbench)
+
+
+@pytest.mark.parametrize("changes", PLANS, ids=["discrepancy", "members", "posterior"])
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_an_item_comes_out_of_a_cohort_as_it_does_alone(
+    picture: np.ndarray, changes: dict[str, Any], lanes: int
+) -> None:
+    pictures = items(picture, 5)
+    plans = [fit_plan(steps=33, seed=seed, **changes) for seed in range(5)]
+    places: list[Lane[FitResult]] = [Lane(CPU) for _ in range(lanes)]
+    together = abreast([partial(course, item, plan) for item, plan in zip(pictures, plans, strict=True)], places)
+    for result, item, plan in zip(together, pictures, plans, strict=True):
+        alone = fit(item, generator_config(), plan)
+        assert torch.equal(result.image, alone.image) and torch.equal(result.averaged, alone.averaged)
+        assert (result.losses, result.stop_curve, result.why) == (alone.losses, alone.stop_curve, alone.why)
+    assert [lane.workbench.programs for lane in places] == [1] * lanes
+
+
+def test_all_lanes_have_enqueued_steps_before_any_is_waited_for(
+    picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, int]] = []
+    advance, look = Fit.advance, Fit.look
+    monkeypatch.setattr(Fit, "advance", lambda self: (told.append(("advance", self.plan.seed)), advance(self))[1])
+    monkeypatch.setattr(Fit, "look", lambda self: (told.append(("look", self.plan.seed)), look(self))[1])
+    plans = [fit_plan(steps=2 * LOOK_EVERY, seed=seed) for seed in (0, 1)]
+    abreast([partial(course, items(picture, 1)[0], plan) for plan in plans], [Lane(CPU), Lane(CPU)])
+    first = [("advance", 0), ("advance", 1), ("look", 0), ("advance", 0), ("look", 1), ("advance", 1)]
+    assert told == [*first, ("look", 0), ("look", 1)]
+
+
+def test_a_fit_that_fails_frees_its_lane_and_leaves_its_neighbour_alone(picture: np.ndarray) -> None:
+    [item] = items(picture, 1)
+    broken = fit_plan(optimizer={"type": "adam", "lr": 3e38}, rollback_db=None, steps=90)
+    bad, good = Lane[FitResult](CPU), Lane[FitResult](CPU)
+    bad.begin(course(item, broken, bad.workbench))
+    good.begin(course(item, fit_plan(steps=90), good.workbench))
+    found, failure = None, None
+    while found is None:
+        found = good.move()
+        if bad.course is not None:
+            try:
+                bad.move()
+            except ItemError as error:
+                failure = error
+    assert failure is not None and failure.kind == "non-finite"
+    assert torch.equal(found.image, fit(item, generator_config(), fit_plan(steps=90)).image)
+    bad.begin(course(item, fit_plan(), bad.workbench))
+    assert bad.move() is None
+
+
+def test_a_distillation_can_be_moved_step_by_step(picture: np.ndarray) -> None:
+    [item] = items(picture, 1)
+    result = fit(item, generator_config(), fit_plan())
+    latent = tasks.pose(GAUSSIAN, picture).guide.new_ones(1, 8, 32, 32)
+    arguments: Any = (result.generator, result.averaged, latent, result.picture, 3, torch.float32)
+    moves, whole = distilling(*arguments), distil(*arguments)
+    for _ in range(4):
+        next(moves)
+    stepwise = finish(moves)
+    assert stepwise.parity_db == whole.parity_db
+    pairs = zip(stepwise.generator.parameters(), whole.generator.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
