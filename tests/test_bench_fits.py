@@ -113,7 +113,9 @@ def test_the_frontier_has_a_row_for_every_fit_and_counts_its_operations(file: st
 
 def test_the_peak_is_looked_for_behind_the_stop_too(file: str) -> None:
     case = make_case(file, "gaussian:25", 32, 0)
-    config, plan = settings_of(case.task, "fast", [*TINY, "fit.steps=60", "fit.stop.factor=3"], 0, 32)
+    config, plan = settings_of(
+        case.task, "fast", [*TINY, "fit.steps=60", "fit.stop={type: discrepancy, factor: 3}"], 0, 32
+    )
     result, peak = watched(case, config, plan)
     assert result.steps < 60 and peak["peak_step"] == result.steps + result.steps // 2
     assert peak["peak"] > psnr(result.image[0].numpy(), case.clean)

@@ -192,3 +192,21 @@ def test_a_picture_too_small_for_blocks_takes_all_steps() -> None:
     assert choose_stop(fit_plan(stop="auto"), small).stop == FIXED
     with pytest.raises(UsageError, match="needs a picture of two blocks a side, has 40×8"):
         make_stop(BLOCKS, small.guide, small, 20, "noise")
+
+
+def test_a_blind_network_stops_by_what_it_said_where_it_was_blind() -> None:
+    problem = problem_of("gaussian")
+    picture = (problem.guide + 0.3).clamp(0, 1)  # far from the target
+    noise = float(problem.expected_residual(picture))  # type: ignore[misc]
+    for config, blind, done in (
+        (DISCREPANCY, 0.1, True),
+        (DISCREPANCY, None, False),
+        ({**DISCREPANCY, "factor": 0.9}, 0.1, False),
+    ):
+        stop = make_stop(config, torch.zeros_like(problem.guide), problem, 9, "image", blind)
+        stop.reset(0)
+        stop.update(torch.tensor(0), picture, picture, torch.tensor(0.1 * noise * 1.2))
+        assert not bool(stop.done)
+        for step in range(1, 20):
+            stop.update(torch.tensor(step), picture, picture, torch.tensor(0.1 * noise * 0.5))
+        assert bool(stop.done) is done

@@ -118,7 +118,7 @@ def follow(case: Case, config: dict[str, Any], plan: FitPlan, alone: Sequence[st
     state, step = Workbench().lay_out(case.problem, config, plan, machine)
     problem, clean = state.problem, torch.from_numpy(case.clean)[None].to(machine.device)
     found = Trajectory(case.picture, case.damage, psnr(case.problem.guide[0].numpy(), case.clean), plan.steps)
-    watched = {c.type: _criterion(c, state.output, problem, plan) for c in CRITERIA}  # type: ignore[attr-defined]
+    watched = {c.type: _criterion(c, state.output, problem, plan, config["input"].get("blind")) for c in CRITERIA}  # type: ignore[attr-defined]
     criteria = {name: criterion for name, criterion in watched.items() if criterion is not None}
     spent = dict.fromkeys(criteria, 0.0)
     averages = {str(kind): torch.zeros_like(state.output) for kind in AVERAGES}
@@ -153,10 +153,10 @@ def follow(case: Case, config: dict[str, Any], plan: FitPlan, alone: Sequence[st
     return found
 
 
-def _criterion(config: Section, picture: Tensor, problem: Any, plan: FitPlan) -> Fixed | None:
+def _criterion(config: Section, picture: Tensor, problem: Any, plan: FitPlan, blind: float | None) -> Fixed | None:
     """None where the task cannot have it."""
     try:
-        criterion = make_stop(config.model_dump(), picture, problem, plan.steps, "noise")
+        criterion = make_stop(config.model_dump(), picture, problem, plan.steps, "noise", blind)
     except UsageError:
         return None
     criterion.reset(0)

@@ -12,10 +12,13 @@ from dipfast.fit.stop import Discrepancy, EmaVariance, Fixed, HeldOut, Sure, Win
 from dipfast.tasks import Problem
 
 
-def make_stop(config: Mapping[str, Any], picture: Tensor, problem: Problem, steps: int, latent: str) -> Fixed:
+def make_stop(
+    config: Mapping[str, Any], picture: Tensor, problem: Problem, steps: int, latent: str, blind: float | None = None
+) -> Fixed:
     """The criterion that ``config`` (the manifest's `fit.stop`) names, for pictures like ``picture`` [1, C, H, W].
 
-    ``latent`` is the type of the generator's input. Raises UsageError for a criterion that the task cannot have.
+    ``latent`` is the type of the generator's input, ``blind`` the share of the values that it hides. Raises UsageError
+    for a criterion that the task cannot have.
     """
     match config["type"]:
         case "fixed":
@@ -30,4 +33,4 @@ def make_stop(config: Mapping[str, Any], picture: Tensor, problem: Problem, step
             return Sure(picture, problem, latent)
         case "blocks":
             return Blocks(picture, config, problem)
-    return Discrepancy(picture, config, problem)
+    return Discrepancy(picture, config, problem, blind)

@@ -23,6 +23,7 @@ WATCHED_PIXELS = 4096  # values of the subsample that a windowed variance is tak
 LONGEST_WINDOW = 1024  # outputs
 SHORTEST_WINDOW = 2
 TAKEN_UP = 0.075  # of the noise's energy, by the best average of one channel (LOG.md)
+BLIND_FACTOR, BLIND_NOISE = 0.92, 1.03  # likewise, of a network with blind spots
 FEWEST_RISKS = 4  # steps before an averaged risk is believed
 
 
@@ -203,25 +204,42 @@ class Discrepancy(Fixed):
     against the noise, with the noise's clipping to [0, 1] counted in. At its best a fit has taken up some of the noise;
     the channels share the net's freedom, so of three each takes up a third of what one alone does: hence `factor`
     auto, 1 - `TAKEN_UP` / C. A noise level given too low is never reached.
+
+    A network that is blind to a share of the values takes up little noise, and its residual says less. There auto is
+    `BLIND_FACTOR`, or a mean square of single outputs where they were blind, over the steps of an average, down to
+    `BLIND_NOISE` of the noise: structure that is left to learn shows there in full.
     """
 
-    def __init__(self, picture: Tensor, config: Mapping[str, Any], problem: Problem) -> None:
+    def __init__(
+        self, picture: Tensor, config: Mapping[str, Any], problem: Problem, blind: float | None = None
+    ) -> None:
         super().__init__(picture)
         if problem.expected_residual is None:
             raise UsageError("fit.stop is discrepancy, but the task knows no noise level: give task.noise.sigma")
         self.problem, self.expected = problem, problem.expected_residual
-        automatic = 1 - TAKEN_UP / problem.target.shape[1]
+        automatic = 1 - TAKEN_UP / problem.target.shape[1] if blind is None else BLIND_FACTOR
         self.factor = automatic if config["factor"] == "auto" else config["factor"]
+        asked = config["factor"] != "auto" or problem.data_term is not mean_square
+        self.blind = None if asked else blind
+        self.heard, self.seen = torch.zeros_like(self.value), torch.zeros_like(self.best_step)
 
     def update(self, step: Tensor, output: Tensor, picture: Tensor, loss: Tensor) -> None:
         prediction = self.problem.operator(picture)
-        ratio = mean_square(prediction, self.problem.target) / self.expected(picture)
+        noise = self.expected(picture)
+        ratio = mean_square(prediction, self.problem.target) / noise
         self._keep(~self.done, step, picture)
         torch.where(self.done, self.value, ratio, out=self.value)
-        self.done |= ratio <= self.factor
+        reached = ratio <= self.factor
+        if self.blind is not None:
+            self.heard.lerp_(loss / self.blind, newest_weight("auto", self.seen))
+            self.seen.add_(1)
+            reached = reached | (self.heard <= BLIND_NOISE * noise)
+        self.done |= reached
 
     def why(self) -> str:
         reached = f"mean (A x - y)^2 is {float(self.value):.3f} of what the noise leaves"
+        if self.blind is not None:
+            reached += f", {float(self.heard / self.expected(self.best)):.3f} where the network was blind"
         return reached if bool(self.done) else f"all steps taken; {reached}, above {self.factor:.3g}"
 
 
