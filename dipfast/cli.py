@@ -310,7 +310,7 @@ def _print_plan(asked: Asked, as_json: bool) -> None:
 
     manifest = shard_of(asked.manifest, asked.shard)
     folder = api.output_folder(manifest, asked.output)
-    prediction = forecast(manifest, folder, asked.devices, asked.workers)
+    prediction = forecast(manifest, folder, asked.devices, asked.workers, asked.cohort)
     if as_json:
         print_json(prediction)
     else:

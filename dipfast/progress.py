@@ -275,7 +275,7 @@ def _shortened(name: str, width: int) -> Text:
 
 def facts_of(item: InFlight) -> list[str]:
     """``step 150/300``, ``12.4 steps/s``, ``loss 0.0012``: as far as they are known."""
-    facts = [f"step {item.step}/{item.steps}"] if item.steps else ["loading"]
+    facts = [f"step {item.step}/{item.steps}"] if item.steps else ["starting"]
     if item.speed is not None:
         facts.append(f"{rate(item.speed)} steps/s")
     if item.loss is not None:

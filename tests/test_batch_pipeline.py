@@ -196,6 +196,19 @@ def test_one_that_finds_no_memory_alone_fails(jobs: list[Job], tmp_path: Path, m
     assert [event["kind"] for event in events if event["event"] == "failed"] == ["out-of-memory"] * 2
 
 
+def test_a_device_that_dies_fails_no_item_and_ends_the_worker(
+    jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: Any) -> Iterator[None]:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+        yield
+
+    monkeypatch.setattr(pipeline, "restoring", dies)
+    with pytest.raises(torch.AcceleratorError):
+        work(jobs[:2], tmp_path / "run", 2)
+    assert "failed" not in [event["event"] for event in RunFolder(tmp_path / "run").events()]
+
+
 def test_an_item_is_given_back_while_it_waits_and_not_while_it_is_fitted(jobs: list[Job], tmp_path: Path) -> None:
     first, second = jobs[0], jobs[2]
 

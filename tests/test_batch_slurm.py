@@ -60,7 +60,7 @@ def run_task(script: Path, index: int) -> None:
 def test_every_device_gets_an_array_task_that_does_its_shard(
     kept: Path, command: list[str], inputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*command, "--workers", "2", "--devices", "cpu", "--limit", "2"]) == 0
+    assert main([*command, "--workers", "2", "--devices", "cpu", "--limit", "2", "--cohort", "2"]) == 0
     assert "job 7" in capsys.readouterr().out
     script = kept.read_text()
     assert re.search(r"^#SBATCH --array=0-1%2$", script, re.M)

@@ -69,6 +69,7 @@ def gpu_check() -> ModuleType:
         "device_agrees_with_cpu",
         "engines_agree",
         "used_workbench",
+        "cohorts",
         "repeats",
         "kernels_by_speed",
         "whole_fits",

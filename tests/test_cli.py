@@ -132,7 +132,10 @@ def test_a_dry_run_and_a_plan_write_nothing(image: Path, tmp_path: Path, capsys:
     code, out, _ = said(capsys, "run", str(image.parent), "--dry-run", "-o", str(tmp_path / "run"), *TINY)
     assert code == 0
     assert "dog.png" in out
-    plan = json.loads(said(capsys, "plan", str(image.parent), "--json", "-o", str(tmp_path / "run"), *TINY)[1])
+    arguments = ["plan", str(image.parent), "--json", "-o", str(tmp_path / "run"), *TINY]
+    plan = json.loads(said(capsys, *arguments)[1])
+    assert plan["buckets"][0]["cohort"] == 1
+    assert json.loads(said(capsys, *arguments, "--cohort", "3")[1])["buckets"][0]["cohort"] == 3
     assert [item["outputs"] for item in plan["items"]] == [["dog.png"]]
     assert plan["items"][0]["steps"] == 3
     assert sorted(tmp_path.rglob("*")) == before

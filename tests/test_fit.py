@@ -476,10 +476,9 @@ def noise_of(sigma: float) -> dict[str, Any]:
 def test_every_fit_turns_to_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
     devices: list[int] = []
     monkeypatch.setattr(torch.cuda, "set_device", devices.append)
-    monkeypatch.setattr(Workbench, "_build", lambda *_: None)
+    monkeypatch.setattr(Workbench, "_build", lambda self, *_: vars(self).update(_state=SimpleNamespace(), _step=None))
     monkeypatch.setattr(tasks.Problem, "to", lambda self, device: self)
     workbench = Workbench()
-    workbench._state, workbench._step = SimpleNamespace(), None  # type: ignore[assignment]
     for name in ("cuda:1", "cuda", "cpu"):
         workbench.lay_out(NOTHING, generator_config(), fit_plan(), Machine(torch.device(name), "eager", "fp32"))
     assert devices == [1, 0]

@@ -12,6 +12,7 @@ FUSED = ("adam", "head", "norm_pad", "upsample_concat")
 CONTRACTS = {f"kernels.fused_{name}" for name in FUSED}
 KERNELS = {f"kernels.{name}" for name in (*FUSED, "statistics")}
 DATA = {"batch.ledger", "batch.plan"}
+STAGES = {"batch.load", "batch.pipeline", "batch.save", "batch.shelf"}  # of a worker's items
 AROUND = {"batch.environment", "batch.index", "batch.lock", "batch.prepare", "batch.restore", "batch.rows"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
@@ -43,14 +44,30 @@ ALLOWED: dict[str, set[str]] = {
     "batch.environment": {"errors", *DATA},
     "batch.prepare": {"manifest", "image", "samples", "errors", "files", "batch.index", "batch.restore", *DATA},
     "batch.rows": {"manifest", "errors", "files", "batch.index", *DATA},
-    "batch.worker": {"image", "fit", "batch.prepare", "batch.restore", "errors", "files", "samples", *DATA},
-    "batch.process": {"batch.worker", *DATA},
-    "batch.local": {"batch.process", *DATA},
-    "batch.ray": {"batch.process", "batch.local", "batch.worker", "batch.environment", "errors", "files", *DATA},
+    "batch.cohort": {"batch.plan"},
+    "batch.messages": {"batch.plan"},
+    "batch.failure": {"errors"},
+    "batch.shelf": {"files", "batch.ledger"},
+    "batch.load": {"image", "tasks", "errors", "samples", "batch.plan", "batch.prepare", "batch.restore"},
+    "batch.save": {"image", "files", "batch.load", "batch.restore", *DATA},
+    "batch.pipeline": {"fit", "batch.cohort", "batch.failure", "batch.messages", "batch.restore", *STAGES, *DATA},
+    "batch.worker": {"fit", "batch.failure", "batch.messages", "batch.pipeline", *DATA},
+    "batch.process": {"batch.cohort", "batch.messages", "batch.worker", *DATA},
+    "batch.local": {"batch.messages", "batch.process", *DATA},
+    "batch.ray": {
+        "batch.process",
+        "batch.local",
+        "batch.messages",
+        "batch.worker",
+        "batch.environment",
+        "errors",
+        "files",
+        *DATA,
+    },
     "batch.slurm": {"manifest", "errors", "files", "batch.ledger", "batch.lock"},
     "batch.run": {"manifest", "samples", "fit", "errors", "files", *AROUND, "batch.local", "batch.ray", *DATA},
     "batch.merge": {"manifest", "errors", "files", *AROUND, *DATA},
-    "batch.forecast": {"manifest", "fit", *AROUND, "batch.run", *DATA},
+    "batch.forecast": {"manifest", "fit", *AROUND, "batch.cohort", "batch.run", *DATA},
     "report": {"text", "batch.ledger", "batch.run", "metrics", "image", "errors", "files", "report"},
     "export": {"generators", "kernels.ops", "shapes", "batch.ledger", "files", "errors", "export"},
     "render": {"image", "generators", "errors", "export"},

@@ -193,7 +193,7 @@ def test_bars_show_the_run_and_each_item_in_flight() -> None:
     assert dog.rstrip().endswith("step 150/300 15 steps/s loss 0.00123")
     assert cat.startswith("…xxx")
     assert "xcat.png " in cat
-    assert cat.rstrip().endswith(" loading")
+    assert cat.rstrip().endswith(" starting")
 
 
 def test_items_that_failed_before_the_start_tell_nothing_about_the_pace() -> None:

@@ -85,6 +85,13 @@ def cuda_device(index: int) -> dict[str, Any]:
     }
 
 
+def device_memory(name: str) -> int | None:
+    """Bytes of memory of the GPU ``name``; None for a CPU, which other workers share."""
+    kind, _, index = name.partition(":")
+    memory: int | None = cuda_device(int(index or 0))["memory"] if kind == "cuda" else None
+    return memory
+
+
 def driver() -> str | None:
     """The NVIDIA driver's version, from the driver itself; None without one."""
     try:

@@ -14,6 +14,11 @@ CPU_ALLOCATOR = "DefaultCPUAllocator: "  # how torch says that the machine's mem
 OUT_OF_MEMORY = "out-of-memory"
 
 
+def is_dead(error: Exception) -> bool:
+    """Whether the device takes no more work of this process: an error of its own, but for a lack of memory."""
+    return isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
+
+
 def reason_of(error: Exception) -> dict[str, str]:
     """Kind and reason of a failure; where the run cannot go on for any item, also what broke."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from dipfast.batch.cohort import cohort_size
+from dipfast.batch.environment import device_memory
 from dipfast.batch.index import Index
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.plan import Job, Place, Queue, predicted_bytes, predicted_seconds
@@ -22,7 +25,9 @@ from dipfast.manifest.yaml import collector_paused
 SHOWN = 40  # output names in the table; --json has all
 
 
-def forecast(manifest: Manifest, folder: Path, devices: str, workers: int | None) -> dict[str, Any]:
+def forecast(
+    manifest: Manifest, folder: Path, devices: str, workers: int | None, cohort: int | None = None
+) -> dict[str, Any]:
     """The plan as plain data. Reads headers and, where there is one, the run's folder; hashes and writes nothing.
 
     An input that no run in ``folder`` has seen has no id yet, and counts as to be fitted.
@@ -30,7 +35,7 @@ def forecast(manifest: Manifest, folder: Path, devices: str, workers: int | None
     places = ready(manifest, devices, workers)
     with collector_paused():
         prepared = preview(manifest.items, seen_inputs(RunFolder(folder)))
-        index, row = Index(RunFolder(folder)), _Rows(places[0])
+        index, row = Index(RunFolder(folder)), _Rows(replace(places[0], cohort=cohort))
         rows = [row(job, index) for job in Queue(prepared.jobs)]
     left = [row["seconds"] for row in rows if not row["done"]]
     return {
@@ -47,7 +52,7 @@ class _Rows:
     """Makes rows of jobs. Jobs of one bucket cost the same."""
 
     def __init__(self, place: Place) -> None:
-        self.place = place
+        self.place, self.memory = place, device_memory(place.device)
         self.costs: dict[tuple, dict[str, Any]] = {}
 
     def __call__(self, job: Job, index: Index) -> dict[str, Any]:
@@ -74,6 +79,7 @@ class _Rows:
             "precision": machine.precision,
             "seconds": round(seconds, 1),
             "bytes": predicted_bytes(job),
+            "cohort": cohort_size(job, machine.device.type, self.memory, self.place.cohort),
         }
 
 
@@ -90,6 +96,7 @@ def _buckets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "done": 0,
             "seconds": 0.0,
             "bytes": 0,
+            "cohort": row["cohort"],
         }
         bucket = found.setdefault(key, empty)
         bucket["items"] += len(row["outputs"])
@@ -101,10 +108,10 @@ def _buckets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def print_forecast(prediction: dict[str, Any], console: Console) -> None:
     """The plan as tables for a person."""
-    table = Table("task", "preset", "fitted at", "items", "done", "seconds", "MiB a fit", title="Buckets")
+    table = Table("task", "preset", "fitted at", "items", "done", "seconds", "MiB a fit", "cohort", title="Buckets")
     for bucket in prediction["buckets"]:
         names = (bucket[key] for key in ("task", "preset", "fitted_at", "items", "done", "seconds"))
-        table.add_row(*map(str, names), str(bucket["bytes"] >> 20))
+        table.add_row(*map(str, names), str(bucket["bytes"] >> 20), str(bucket["cohort"]))
     console.print(table)
     outputs = [(output, row) for row in prediction["items"] for output in row["outputs"]]
     for output, row in outputs[:SHOWN]:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from dipfast.batch.cohort import cohort_size
-from dipfast.batch.failure import OUT_OF_MEMORY, reason_of
+from dipfast.batch.failure import OUT_OF_MEMORY, is_dead, reason_of
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.load import Loaded, load
 from dipfast.batch.messages import GiveBack, Leave, Message
@@ -69,7 +69,7 @@ class Pipeline:
         self.leaving: Leave | None = None
 
     def run(self) -> None:
-        """Work until told to leave, and then until what is to be finished is saved."""
+        """Work until told to leave, and then until what is to be finished is saved. Raises where the device dies."""
         threads = [threading.Thread(target=life, daemon=True) for life in (self._load, self._save)]
         for thread in threads:
             thread.start()
@@ -148,7 +148,7 @@ class Pipeline:
     def _has_room(self, job: Job) -> bool:
         if not self.fitting:
             return True
-        most = cohort_size(job, self.place.device.split(":")[0], self.memory, self.place.cohort)
+        most = cohort_size(job, self.place.device, self.memory, self.place.cohort)
         return job.bucket == self.bucket and len(self.fitting) < min(most, self.most.get(job.bucket, most))
 
     def _free_lane(self, job: Job) -> Lane[Restored]:
@@ -197,13 +197,15 @@ class Pipeline:
         return self.leaving is not None and id not in self.leaving.finish
 
     def _move(self, lane: Lane[Restored]) -> None:
-        """Go on with the fit in ``lane``. No exception of an item gets past here."""
+        """Go on with the fit in ``lane``. No exception of an item gets past here; that of a dead device does."""
         loaded = self.fitting[lane]
         try:
             restored = lane.move()
         except Cancelled:
             outcome = {"event": "cancelled"}
         except Exception as error:
+            if is_dead(error):
+                raise
             outcome = {"event": "failed", **reason_of(error)}
         else:
             if restored is not None:

@@ -66,6 +66,7 @@ class Worker(ABC):
         self.memory: int | None = None  # bytes that its device has free
         self.bucket: tuple | None = None
         self.heard = time.monotonic()
+        self.last_words: str | None = None  # why it ends, where it could say so
 
     @abstractmethod
     def send(self, message: Message) -> None:
@@ -99,13 +100,16 @@ class Worker(ABC):
         self.heard = time.monotonic()
         if event["event"] == "ready":
             self.ready, self.memory = True, event["memory"]
+        elif event["event"] == "dying":
+            self.last_words = event["reason"]
         elif event.get("id") in self.jobs:
             self.jobs[event["id"]].note(event, self.heard)
 
     @property
     def room(self) -> int:
         """How many items it may hold."""
-        sizes = [cohort_size(held.job, self._kind, self.memory, self.place.cohort) for held in self.jobs.values()]
+        device, asked = self.place.device, self.place.cohort
+        sizes = [cohort_size(held.job, device, self.memory, asked) for held in self.jobs.values()]
         return held_at_most(min(sizes, default=1))
 
     @property
@@ -126,12 +130,8 @@ class Worker(ABC):
             return f"timeout: it did not move for {longest:.0f} s", [held.job for held in still]
         return None
 
-    @property
-    def _kind(self) -> str:
-        return self.place.device.split(":")[0]
-
     def _predicted(self, job: Job) -> float:
-        return predicted_seconds(job, self._kind, self.place.threads, "fp32")
+        return predicted_seconds(job, self.place.device.split(":")[0], self.place.threads, "fp32")
 
     def excuse(self, seconds: float) -> None:
         """Set its clocks back by time in which nobody could hear it."""

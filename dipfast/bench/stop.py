@@ -144,9 +144,9 @@ def follow(case: Case, config: dict[str, Any], plan: FitPlan, alone: Sequence[st
             found.peaks[name] = max(found.peaks.get(name, (0.0, 0)), (quality(picture), number + 1))
     for name, criterion in criteria.items():
         found.chosen[name] = _chosen(criterion, quality, spent[name] / in_steps)
-    for criterion in ALONE:
-        if criterion.type in alone:
-            _add_alone(found, criterion, case, config, plan, quality)
+    for own in ALONE:
+        if own.type in alone:
+            _add_alone(found, own, case, config, plan, quality)
     automatic = choose_stop(replace(plan, stop={"type": "auto"}), case.problem).stop["type"]
     found.chosen["all steps"] = Chosen(plan.steps, found.last, done=True, overhead=0.0)
     found.chosen["auto"] = found.chosen["all steps" if automatic == "fixed" else automatic]

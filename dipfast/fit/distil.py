@@ -65,6 +65,8 @@ def distilling(
     parameters = FlatParameters(module, averaged.device)
     latent, picture = latent.to(averaged.device), picture.to(averaged.device)
     last = parameters.values.clone()
+    if not steps and torch.equal(averaged, last):  # a fit without steps: nothing can come nearer
+        return Distilled(module, _decibel(_error(module, latent, picture, torch.float32)), steps)
     error = _error(module, latent, picture, dtype)
     parameters.values.copy_(averaged)
     if not _error(module, latent, picture, dtype) < error:
@@ -87,7 +89,12 @@ def distilling(
                 optimizer_step(config, parameters, moments, dtype)
     parameters.values.copy_(nearest)
     exact = _error(module, latent, picture, torch.float32)
-    return Distilled(module, -10 * math.log10(exact) if exact else math.inf, steps)
+    return Distilled(module, _decibel(exact), steps)
+
+
+def _decibel(error: float) -> float:
+    """PSNR of a mean square error."""
+    return -10 * math.log10(error) if error else math.inf
 
 
 @torch.no_grad()

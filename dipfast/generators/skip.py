@@ -117,7 +117,7 @@ class SkipNet(nn.Module):
     def __init__(self, config: Mapping[str, Any], latent_channels: int, image_channels: int, seed: int):
         super().__init__()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             inputs = (latent_channels, *config["channels"][:-1])
             self.scales = nn.ModuleList(Scale(i, inputs[i], config) for i in range(len(inputs)))
             self.head = nn.Conv2d(per_scale(config)[1][0], image_channels, 1)
