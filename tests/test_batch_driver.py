@@ -181,6 +181,19 @@ def test_an_item_that_takes_every_worker_with_it_ends_in_quarantine_and_costs_no
     assert stage.done() == ["a", "c", "d"]
 
 
+def test_the_last_words_of_a_worker_are_the_reason(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "a", 1)
+
+    def die() -> None:
+        [worker] = stage.driver.workers
+        worker.said.extend([{"event": "dying", "reason": "CUDA error: an illegal memory access"}, None])
+
+    stage.play(once(die, stage.finish))
+    lost = next(event for event in stage.events if event["event"] == "lost")
+    assert lost["reason"] == "its worker died (CUDA error: an illegal memory access), attempt 1 of 3"
+    assert stage.done() == ["a"]
+
+
 def test_one_that_has_nothing_to_do_gets_what_waits_at_another(tmp_path: Path) -> None:
     stage = Stage(tmp_path, "abcd", 2)
 

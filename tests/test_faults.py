@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import MANIFEST
 
 from dipfast.batch import environment, local, pipeline, process
-from dipfast.batch.failure import has_lost_device
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.plan import Place
 from dipfast.batch.run import RunResult, run
@@ -53,7 +53,7 @@ def start_with_a_device_that_fails_once(connection: Any, root: str, place: Place
     def restoring(*arguments: Any) -> Iterator[None]:
         if not seen.exists():
             seen.touch()
-            raise RuntimeError(ILLEGAL)
+            raise torch.AcceleratorError(ILLEGAL)
         return (yield from real(*arguments))
 
     pipeline.restoring = restoring  # type: ignore[assignment]
@@ -75,7 +75,7 @@ def start_with_a_decoder_that_hangs(connection: Any, root: str, place: Place) ->
 REAL_START = process._start
 
 
-def test_a_dead_device_costs_its_item_one_attempt_and_its_worker_is_replaced(
+def test_a_dead_device_costs_an_attempt_and_its_worker_is_replaced(
     inputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(process, "_start", start_with_a_device_that_fails_once)
@@ -83,25 +83,9 @@ def test_a_dead_device_costs_its_item_one_attempt_and_its_worker_is_replaced(
     result = go(inputs, hear=events.append)
     assert states(result) == [("done", None)] * 3
     lost = [event["reason"] for event in events if event["event"] == "lost"]
-    assert lost == ["its worker died (its device failed; the ledger has the words), attempt 1 of 3"]
-    told = [event["reason"] for event in result.folder.events() if event["event"] == "device-lost"]
-    assert told == ["CUDA error: an illegal memory access was encountered"]
-
-
-@pytest.mark.parametrize(
-    ("text", "lost"),
-    [
-        (ILLEGAL, True),
-        ("CUDA error: device-side assert triggered", True),
-        ("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED", True),
-        ("CUDA error: out of memory", False),
-        ("CUDA out of memory. Tried to allocate 2.00 GiB", False),
-        ("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED", False),
-        ("shape '[2]' is invalid for input of size 3", False),
-    ],
-)
-def test_a_device_is_lost_by_what_its_driver_says(text: str, lost: bool) -> None:
-    assert has_lost_device(RuntimeError(text)) is lost
+    assert lost  # the item on the device, and what was being loaded at that moment
+    assert all("an illegal memory access was encountered" in reason for reason in lost)
+    assert all(reason.endswith("attempt 1 of 3") for reason in lost)
 
 
 def test_a_decoder_that_hangs_is_killed_and_its_item_put_aside(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

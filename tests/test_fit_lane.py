@@ -98,3 +98,7 @@ def test_a_distillation_can_be_moved_step_by_step(picture: np.ndarray) -> None:
     assert stepwise.parity_db == whole.parity_db
     pairs = zip(stepwise.generator.parameters(), whole.generator.parameters(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_a_lane_of_a_device_that_is_not_there_leaves_it_to_the_fit_to_say_so() -> None:
+    assert Lane[FitResult](torch.device("cuda:99")).stream is None

@@ -25,7 +25,7 @@ def test_an_id_is_sixteen_hexadecimal_digits() -> None:
 
 
 def test_the_id_of_the_schemas_defaults_never_changes() -> None:
-    assert content_id(INPUT, Settings()) == "5b7249fb8768c210"
+    assert content_id(INPUT, Settings()) == "220f62b49b07ba62"
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,9 @@ def test_the_id_of_the_schemas_defaults_never_changes() -> None:
         {"task": {"known": "white"}},
         {"fit": {"engine": "eager"}},
         {"fit": {"device": "cuda:1"}},
+        {"fit": {"shapes": "exact"}},
+        {"fit": {"shapes": "exact", "engine": "compile"}},
+        {"fit": {"memory": {"limit": "8G", "recompute": "always"}}},
         {"input": {"max_pixels": "1M"}},
         {"output": {"template": "x/{stem}_{task}.PNG"}},
         {"reference": "hr/{stem}.png"},
@@ -55,6 +58,9 @@ def test_what_changes_no_pixel_changes_no_id(tree: dict[str, Any]) -> None:
         {"fit": {"steps": 1}},
         {"fit": {"precision": "bf16"}},
         {"fit": {"average": 0.5}},
+        {"fit": {"shapes": "grid"}},
+        {"fit": {"engine": "compile"}},
+        {"fit": {"memory": {"lower_precision": True}}},
         {"fit": {"stop": {"type": "ema-variance"}}},
         {"generator": {"channels": [8] * 5, "skip_channels": 4}},
         {"generator": {"input": {"depth": 3}}},

@@ -13,17 +13,18 @@ MOST = 16
 MEMORY_SHARE = 0.8  # of a device's free memory, for the predicted bytes of all: the libraries' workspaces take the rest
 
 
-def cohort_size(job: Job, kind: str, memory: int | None, asked: int | None = None) -> int:
-    """Items of the bucket of ``job`` to fit side by side on a device of ``kind`` with ``memory`` free bytes.
+def cohort_size(job: Job, device: str, memory: int | None, asked: int | None = None) -> int:
+    """Items of the bucket of ``job`` to fit side by side by a worker on ``device`` with ``memory`` free bytes.
 
     ``asked`` is taken at its word. At least one: whether that one fits is not decided here.
     """
     if asked is not None:
         return asked
-    if kind == "cpu" or memory is None:
+    fit = job.settings["fit"]
+    if memory is None or "cpu" in (device, fit["device"]):
         return 1
     _, height, width = job.padded
-    by_size = FILLING_PIXELS // max(1, height * width * job.settings["fit"]["seeds"])
+    by_size = FILLING_PIXELS // max(1, height * width * fit["seeds"])
     by_memory = int(MEMORY_SHARE * memory) // max(1, predicted_bytes(job))
     return max(1, min(MOST, by_size, by_memory))
 

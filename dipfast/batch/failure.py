@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import re
 import traceback
 
 import torch
@@ -13,20 +12,16 @@ from dipfast.errors import DipfastError, ItemError
 DISK_IS_OUT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no later item fares better
 CPU_ALLOCATOR = "DefaultCPUAllocator: "  # how torch says that the machine's memory is used up
 OUT_OF_MEMORY = "out-of-memory"
-LOST_DEVICE = re.compile(r"\b(CUDA|CUDNN|CUBLAS|HIP)( driver)? error\b|\bCU(DNN|BLAS)_STATUS_(?!NOT_SUPPORTED|ALLOC)")
 
 
-class DeviceLostError(Exception):
-    """A CUDA context that has failed once fails in every later call: its process has to go."""
+def is_dead(error: Exception) -> bool:
+    """Whether the device takes no more work of this process: an error of its own, but for a lack of memory."""
+    return isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
 
 
-def has_lost_device(error: Exception) -> bool:
-    """Whether ``error`` is of the device, and of more than its memory: whatever is fitted next would fail too."""
-    return isinstance(error, RuntimeError) and not is_lack_of_memory(error) and bool(LOST_DEVICE.search(str(error)))
-
-
-def is_lack_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether ``error`` says that a device's memory is used up, rather than that a fit was refused for its size."""
+    return not isinstance(error, ItemError) and reason_of(error)["kind"] == OUT_OF_MEMORY
 
 
 def reason_of(error: Exception) -> dict[str, str]:

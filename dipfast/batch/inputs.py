@@ -14,16 +14,17 @@ from functools import partial
 from multiprocessing import get_context
 from typing import Any
 
+from dipfast import remote
 from dipfast.batch.environment import cores
 from dipfast.batch.index import stamp_of
 from dipfast.errors import ItemError
-from dipfast.files import sha256_of
 from dipfast.image import Limits, probe
 from dipfast.samples import PREFIX as SAMPLE
 from dipfast.samples import locate
 
 MANY = 20_000  # inputs for which processes pay
 CHUNK = 500
+MOST = Limits().max_bytes
 Facts = dict[str, Any]
 Request = tuple[str, Limits]
 
@@ -61,22 +62,27 @@ def look(request: Request, hashing: bool) -> Facts | ItemError:
     path, limits = request
     try:
         file = path_of(path)
-        stamp = stamp_of(file)
+        stamp = stamp_at(file)
         header = probe(file, limits)
         shape = [header.channels, header.height, header.width]
-        return {"sha256": hash_of(file) if hashing else "", "stamp": stamp, "shape": shape}
+        return {"sha256": hash_of(file, limits.max_bytes) if hashing else "", "stamp": stamp, "shape": shape}
     except ItemError as error:
         return ItemError(error.kind, str(error))  # without what it came from, which may not travel
 
 
 def path_of(path: str) -> str:
     """The file behind a path or a sample's name."""
-    return str(locate(path)) if path.startswith(SAMPLE) else path
+    return locate(path) if path.startswith(SAMPLE) else path
 
 
-def hash_of(path: str) -> str:
-    """SHA-256 of an input. Raises ItemError."""
+def stamp_at(path: str) -> list[Any] | None:
+    """What tells a file or an object from a later one at the same path; None where there is none."""
+    return remote.stamp(path) if remote.is_remote(path) else stamp_of(path)
+
+
+def hash_of(path: str, most: int = MOST) -> str:
+    """SHA-256 of an input, a file or an object of at most ``most`` bytes. Raises ItemError."""
     try:
-        return sha256_of(path)
+        return remote.sha256_of(path, most)
     except OSError as error:
         raise ItemError("unreadable", f"{path}: {error.strerror or error}") from None

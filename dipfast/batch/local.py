@@ -124,6 +124,8 @@ class Driver(Generic[W]):
         match event["event"]:
             case "ready":
                 self.stillborn.pop(worker.place.name, None)
+            case "dying":
+                return
             case "progress":
                 self.on_event(event)
                 return
@@ -205,6 +207,7 @@ class Driver(Generic[W]):
     def _bury(self, worker: W, kind: str, reason: str, suspects: Sequence[Job]) -> None:
         """A worker died or hangs: what it may have died of loses an attempt, and another worker takes its place."""
         ended = worker.end(0.0 if kind == "timeout" else 1.0)
+        ended = worker.last_words or ended
         self.workers.remove(worker)
         how = reason if kind == "timeout" else f"{reason} ({ended})"
         if not suspects:  # nothing tells which: none loses an attempt, and each is tried alone

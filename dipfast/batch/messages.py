@@ -29,4 +29,3 @@ class GiveBack:
 
 
 Message = Job | Leave | GiveBack
-DEVICE_LOST = 70  # exit code of a worker whose device answers no more

@@ -20,12 +20,13 @@ from typing import Any
 import torch
 
 from dipfast.batch.cohort import cohort_size
-from dipfast.batch.failure import OUT_OF_MEMORY, DeviceLostError, has_lost_device, reason_of
+from dipfast.batch.failure import is_dead, is_out_of_memory, reason_of
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.load import Loaded, load
+from dipfast.batch.memory import Ladder
 from dipfast.batch.messages import GiveBack, Leave, Message
 from dipfast.batch.plan import Job, Place
-from dipfast.batch.restore import Restored, restoring
+from dipfast.batch.restore import Restored, fit_plan, restoring
 from dipfast.batch.save import save
 from dipfast.batch.shelf import Shelf
 from dipfast.fit import Cancelled, Course, Lane
@@ -66,27 +67,23 @@ class Pipeline:
         self.begun: set[str] = set()  # being fitted, or fitted and not saved yet
         self.bucket: tuple = ()  # of what was fitted last
         self.most: dict[tuple, int] = {}  # lanes for which a bucket's memory was found to do
+        self.ladder = Ladder()
         self.leaving: Leave | None = None
 
     def run(self) -> None:
-        """Work until told to leave, and then until what is to be finished is saved.
-
-        Raises DeviceLostError, with what was fitted before saved.
-        """
+        """Work until told to leave, and then until what is to be finished is saved. Raises where the device dies."""
         threads = [threading.Thread(target=life, daemon=True) for life in (self._load, self._save)]
         for thread in threads:
             thread.start()
-        try:
-            while self.leaving is None or self.given:
-                self._hear(wait=not (self.fitting or self.loaded))
-                self._fill()
-                for lane in list(self.fitting):
-                    self._move(lane)
-        finally:
-            self.to_load.put(None)
-            self.to_save.put(None)
-            for thread in threads:
-                thread.join()  # a process that ends while a thread is in a library's code aborts
+        while self.leaving is None or self.given:
+            self._hear(wait=not (self.fitting or self.loaded))
+            self._fill()
+            for lane in list(self.fitting):
+                self._move(lane)
+        self.to_load.put(None)
+        self.to_save.put(None)
+        for thread in threads:
+            thread.join()  # a process that ends while a thread is in a library's code aborts
 
     def _hear(self, wait: bool = False) -> None:
         """Take what has come in; with ``wait``, until something has."""
@@ -153,7 +150,7 @@ class Pipeline:
     def _has_room(self, job: Job) -> bool:
         if not self.fitting:
             return True
-        most = cohort_size(job, self.place.device.split(":")[0], self.memory, self.place.cohort)
+        most = cohort_size(job, self.place.device, self.memory, self.place.cohort)
         return job.bucket == self.bucket and len(self.fitting) < min(most, self.most.get(job.bucket, most))
 
     def _free_lane(self, job: Job) -> Lane[Restored]:
@@ -181,6 +178,7 @@ class Pipeline:
                 partial(self._is_cancelled, job.id),
                 lane.workbench,
                 Shelf(self.folder, job.id),
+                self.ladder,
             )
         )
 
@@ -202,16 +200,17 @@ class Pipeline:
         return self.leaving is not None and id not in self.leaving.finish
 
     def _move(self, lane: Lane[Restored]) -> None:
-        """Go on with the fit in ``lane``. No exception of an item gets past here. Raises DeviceLostError."""
+        """Go on with the fit in ``lane``. No exception of an item gets past here; that of a dead device does."""
         loaded = self.fitting[lane]
+        too_large = False
         try:
             restored = lane.move()
         except Cancelled:
             outcome = {"event": "cancelled"}
         except Exception as error:
-            if has_lost_device(error):
-                raise DeviceLostError(str(error).partition("\n")[0]) from error
-            outcome = {"event": "failed", **reason_of(error)}
+            if is_dead(error):
+                raise
+            outcome, too_large = {"event": "failed", **reason_of(error)}, is_out_of_memory(error)
         else:
             if restored is not None:
                 del self.fitting[lane]
@@ -219,14 +218,21 @@ class Pipeline:
                 self.to_save.put((loaded, restored, self.lanes.index(lane)))
             return
         del self.fitting[lane]
-        if outcome.get("kind") == OUT_OF_MEMORY and self.fitting:
+        if too_large and self._has_less(loaded):
             lane.workbench.release()
-            self.most[self.bucket] = len(self.fitting)
             self.begun.discard(loaded.job.id)
-            self.loaded.appendleft(loaded)  # again, with fewer neighbours
+            self.loaded.appendleft(loaded)  # again, with fewer neighbours or in less memory
             self._tell("loaded", loaded.job)
         else:
             self._end(loaded.job, outcome, loaded.since)
+
+    def _has_less(self, loaded: Loaded) -> bool:
+        """Whether a fit that ran out of memory has another chance: with fewer neighbours, then a rung down."""
+        if self.fitting:
+            self.most[self.bucket] = len(self.fitting)
+            return True
+        settings = loaded.job.settings
+        return self.ladder.descend(settings, loaded.problem.shape, fit_plan(settings, self.place.device))
 
     def _save(self) -> None:
         """The life of the saving thread."""

@@ -11,16 +11,16 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
-from dipfast.batch.index import stamp_of
-from dipfast.batch.inputs import Facts, hash_of, look_at, path_of
+from dipfast.batch.inputs import Facts, hash_of, look_at, path_of, stamp_at
 from dipfast.batch.plan import Job, fit_flops, program
-from dipfast.batch.restore import padding
+from dipfast.batch.restore import padded_sides
 from dipfast.errors import ItemError
-from dipfast.image import Limits
+from dipfast.image import Limits, probe
 from dipfast.manifest import Item, Settings
 from dipfast.manifest.identity import identified, settings_text
 
 Event = dict[str, Any]
+LONGEST = 255  # bytes of a file's name, nearly everywhere
 SEEN = ("sha256", "stamp", "shape")  # of an input that is as it was
 Seen = Mapping[str, Mapping[str, Any]]  # path → its entry of items.jsonl
 
@@ -102,7 +102,7 @@ class _Identifier:
         seen = self.seen.get(item.path)
         if seen is None or seen.get("limits") != self._settings(item.settings)[2]:
             return None
-        stamp = stamp_of(path_of(item.path))
+        stamp = stamp_at(path_of(item.path))
         return {key: seen[key] for key in SEEN} if stamp is not None and seen.get("stamp") == stamp else None
 
     def __call__(self, item: Item, found: Facts | ItemError, apart: bool = False) -> tuple[Job, dict[str, Any]]:
@@ -110,10 +110,11 @@ class _Identifier:
 
         Raises ItemError.
         """
+        _check_name(item)
         if isinstance(found, ItemError):
             raise found
-        settings, _, rule = self._settings(item.settings)
-        facts = {**found, "limits": rule, **self._mask(item)}
+        settings, limits, rule = self._settings(item.settings)
+        facts = {**found, "limits": rule, **self._mask(item, limits)}
         padded, bucket, flops = self._cost(settings, tuple(facts["shape"]))
         job = Job(
             id=self._id(item, facts, apart),
@@ -135,7 +136,7 @@ class _Identifier:
         if not (facts["sha256"] and all(extra.values())):
             return ""
         if apart and item.reference is not None:
-            extra["reference"] = hash_of(item.reference)
+            extra["reference"] = self._checked(item.reference, self._settings(item.settings)[1])
         key = id(item.settings), item.output.rpartition(".")[2]
         if key not in self.texts:
             self.texts[key] = settings_text(item.settings, item.output)
@@ -160,23 +161,37 @@ class _Identifier:
             found = self.plain[id(settings)] = (settings, tree, limits, rule)  # holding it keeps its id() its own
         return found[1:]
 
-    def _mask(self, item: Item) -> Facts:
+    def _mask(self, item: Item, limits: Limits) -> Facts:
         """The hash of the item's mask, where it has one; read only where it is not known. Raises ItemError."""
         if item.mask is None:
             return {}
         mask = self.seen.get(item.path, {}).get("mask") or {}
-        stamp = stamp_of(item.mask)
+        stamp = stamp_at(item.mask)
         if stamp is None or (mask.get("path"), mask.get("stamp")) != (item.mask, stamp):
-            mask = {"path": item.mask, "sha256": hash_of(item.mask) if self.hashing else "", "stamp": stamp}
+            mask = {"path": item.mask, "sha256": self._checked(item.mask, limits), "stamp": stamp}
         return {"mask": mask}
+
+    def _checked(self, path: str, limits: Limits) -> str:
+        """The hash of a mask or reference that is an image within ``limits``: another file may have no end."""
+        if not self.hashing:
+            return ""
+        probe(path, limits)
+        return hash_of(path, limits.max_bytes)
+
+
+def _check_name(item: Item) -> None:
+    """Raises ItemError where no file system takes the output's name: known before the fit, and not its twins' fault."""
+    if len(item.output) * 4 > LONGEST:
+        long = max(len(part.encode()) for part in item.output.split("/"))
+        if long > LONGEST:
+            raise ItemError(
+                "unwritable", f"{item.path}: its output's name is {long} bytes long, should be {LONGEST} at most"
+            )
 
 
 def fitted_shape(settings: Mapping[str, Any], shape: Sequence[int]) -> tuple[int, int, int]:
     """Channels, height and width that the generator works at, for a picture of ``shape`` as its header has it."""
     damage = settings["degrade"] or {}
-    multiple, smallest = padding(settings)
-    sides = []
-    for side in shape[1:]:
-        given = min(side, damage.get("crop") or side) // damage.get("scale", 1)
-        sides.append(-(-max(given, smallest) // multiple) * multiple * settings["task"].get("scale", 1))
-    return shape[0], sides[0], sides[1]
+    given = [min(side, damage.get("crop") or side) // damage.get("scale", 1) for side in shape[1:]]
+    height, width = (side * settings["task"].get("scale", 1) for side in padded_sides(settings, given))
+    return shape[0], height, width

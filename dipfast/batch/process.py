@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from dipfast.batch.cohort import cohort_size, held_at_most
-from dipfast.batch.messages import AT_WORK, DEVICE_LOST, GIVEN, STAGES, GiveBack, Leave, Message
+from dipfast.batch.messages import AT_WORK, GIVEN, STAGES, GiveBack, Leave, Message
 from dipfast.batch.plan import Job, Place, predicted_seconds
 
 START_SECONDS = 600.0  # until a worker is ready: torch from a cold network disk
@@ -68,6 +68,7 @@ class Worker(ABC):
         self.memory: int | None = None  # bytes that its device has free
         self.bucket: tuple | None = None
         self.heard = self.clock()
+        self.last_words: str | None = None  # why it ends, where it could say so
 
     @abstractmethod
     def send(self, message: Message) -> None:
@@ -101,13 +102,16 @@ class Worker(ABC):
         self.heard = self.clock()
         if event["event"] == "ready":
             self.ready, self.memory = True, event["memory"]
+        elif event["event"] == "dying":
+            self.last_words = event["reason"]
         elif event.get("id") in self.jobs:
             self.jobs[event["id"]].note(event, self.heard)
 
     @property
     def room(self) -> int:
         """How many items it may hold."""
-        sizes = [cohort_size(held.job, self._kind, self.memory, self.place.cohort) for held in self.jobs.values()]
+        device, asked = self.place.device, self.place.cohort
+        sizes = [cohort_size(held.job, device, self.memory, asked) for held in self.jobs.values()]
         return held_at_most(min(sizes, default=1))
 
     @property
@@ -128,12 +132,8 @@ class Worker(ABC):
             return f"timeout: it did not move for {longest:.0f} s", [held.job for held in still]
         return None
 
-    @property
-    def _kind(self) -> str:
-        return self.place.device.split(":")[0]
-
     def _predicted(self, job: Job) -> float:
-        return predicted_seconds(job, self._kind, self.place.threads, "fp32")
+        return predicted_seconds(job, self.place.device.split(":")[0], self.place.threads, "fp32")
 
     def excuse(self, seconds: float) -> None:
         """Set its clocks back by time in which nobody could hear it."""
@@ -177,8 +177,6 @@ class Process(Worker):
         self.process.join(patience)
         self.kill()
         code = self.process.exitcode
-        if code == DEVICE_LOST:
-            return "its device failed; the ledger has the words"
         return f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
 
     def kill(self) -> None:

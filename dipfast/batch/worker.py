@@ -5,24 +5,24 @@ The record is written last, so a worker that dies leaves an item undone and noth
 
 from __future__ import annotations
 
-import sys
+import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from dipfast.batch.failure import DeviceLostError
+from dipfast.batch.failure import reason_of
 from dipfast.batch.ledger import RunFolder
-from dipfast.batch.messages import DEVICE_LOST, Leave, Message
+from dipfast.batch.messages import Leave, Message
 from dipfast.batch.pipeline import Pipeline
 from dipfast.batch.plan import Place
 from dipfast.fit import keep_freed_memory
 
 HEARTBEAT_SECONDS = 1.0
+DEAD = 70  # exit code of a process whose device died
 
 
 class Connection(Protocol):
@@ -36,8 +36,8 @@ class Connection(Protocol):
 def work(connection: Connection, root: str, place: Place) -> None:
     """The life of one worker process. Messages in: jobs and orders. Messages out: event dicts.
 
-    The driver's end of the pipe closing is an order to leave at once. Where the device is lost, the process ends with
-    an exit code that says so, and the driver replaces it.
+    The driver's end of the pipe closing is an order to leave at once. Where its device dies, the process ends with the
+    reason: another one finds it alive again, or says why not.
     """
     torch.set_num_threads(place.threads)
     keep_freed_memory()
@@ -48,15 +48,16 @@ def work(connection: Connection, root: str, place: Place) -> None:
     threading.Thread(target=line.listen, args=(pipeline.inbox.put,), daemon=True).start()
     try:
         pipeline.run()
-    except DeviceLostError as error:
-        with suppress(OSError):
-            pipeline.folder.log(place.name, "device-lost", reason=str(error))
-        sys.exit(DEVICE_LOST)
+    except RuntimeError as error:
+        line.send({"event": "dying", "reason": reason_of(error)["reason"]})
+        os._exit(DEAD)  # what the process would do at its end with a dead device may take for ever
 
 
 def free_memory(device: str) -> int | None:
-    """Bytes that a GPU has free; None for a CPU, whose memory other workers share."""
-    return torch.cuda.mem_get_info(device)[0] if device.startswith("cuda") else None
+    """Bytes that a GPU has free; None for a CPU, whose memory other workers share, and for what is not there."""
+    if not device.startswith("cuda") or not torch.cuda.is_available():
+        return None
+    return torch.cuda.mem_get_info(device)[0]
 
 
 class Line:

@@ -1,10 +1,10 @@
 """`dipfast bench run`: a folder of small generated pictures through the whole of `dipfast run`.
 
-Seconds an image are those between the first picture that is done and the last, over one less than there are: a
-worker's start is not in them. The same folder with fits of no steps gives what everything around the steps costs: two
-renders among it. With a tiny generator these cost little; what is then left behind decoding and encoding, timed alone,
-is the overhead. Processor seconds are those of the workers, by the same count; on a busy machine they say more.
-Variants run in turn.
+Seconds an image are those between the first picture that is done and the last, over the pictures behind the first
+wave, which is one for each lane: a worker's start is not in them, and there should be many more pictures than lanes.
+The same folder with fits of no steps gives what everything around the steps costs, two renders among it. With a tiny
+generator these cost little; what is then left behind decoding and encoding, timed alone, is the overhead. Processor
+seconds are those of the workers, by the same count; on a busy machine they say more. Variants run in turn.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def bench_run(
                 manifest = parse(text, "bench run", str(folder / "in"), sets=asked[kind])
                 row = _run(manifest, into, devices=devices, workers=workers, cohort=cohort)
                 rows.append({"kind": kind, "cohort": cohort or "auto"} | row)
-                say(f"{kind}, cohort {cohort or 'auto'}: {1e3 * row['seconds_per_image']:.1f} ms an image")
+                spent = f"{row['wall_seconds']:.1f} s, {row['processor_seconds']:.1f} s of the workers' processors"
+                say(f"{kind}, cohort {cohort or 'auto'}: {spent}")
     return {
         "benchmark": "run",
         "images": count,
@@ -129,15 +130,17 @@ def _run(manifest: Manifest, into: Path, **options: Any) -> Row:
     records = [row.record for row in result.rows if row.record is not None]
     if len(records) < len(result.rows):
         raise DipfastError(f"bench run: {next(row.reason for row in result.rows if row.record is None)}")
+    places = {(record["ran"]["pid"], record["ran"]["lane"]) for record in records}
+    counted = max(1, len(done) - len(places))  # behind the first wave
     return {
         "wall_seconds": result.seconds,
-        "seconds_per_image": (done[-1] - done[0]) / max(1, len(done) - 1),
-        "processor_seconds_per_image": sum(spent[-1] - spent[0] for spent in processor.values())
-        / (max(1, len(done) - len(processor))),
+        "processor_seconds": sum(spent[-1] for spent in processor.values()),
+        "seconds_per_image": (done[-1] - done[0]) / counted,
+        "processor_seconds_per_image": sum(spent[-1] - spent[0] for spent in processor.values()) / counted,
         "phases": {phase: statistics.median(record["seconds"][phase] for record in records) for phase in PHASES},
         "steps": statistics.median(record["steps"] for record in records),
         "programs": len({(r["ran"]["pid"], r["ran"]["lane"], r["ran"]["programs"]) for r in records}),
-        "ran": records[0]["ran"],
+        "ran": {name: value for name, value in records[0]["ran"].items() if name not in ("host", "pid")},
     }
 
 

@@ -35,7 +35,7 @@ class Lane(Generic[T]):
 
     def __init__(self, device: torch.device) -> None:
         self.workbench = Workbench()
-        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.stream = _stream(device)
         self.course: Course[T] | None = None
 
     def begin(self, course: Course[T]) -> None:
@@ -63,6 +63,12 @@ class Lane(Generic[T]):
 
     def _on_stream(self) -> AbstractContextManager[object]:
         return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream | None:
+    """One on a GPU; None where there is none, which the fit then says better."""
+    there = device.type == "cuda" and (device.index or 0) < torch.cuda.device_count()
+    return torch.cuda.Stream(device) if there else None
 
 
 def abreast(begin: Iterable[Callable[[Workbench], Course[T]]], lanes: Sequence[Lane[T]]) -> list[T]:

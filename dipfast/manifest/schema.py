@@ -25,7 +25,8 @@ Kernel = Literal["lanczos2", "lanczos3", "bicubic"]
 Preset = Literal["fast", "balanced", "best", "paper"]
 Engine = Literal["auto", "eager", "compile", "cudagraph"]
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
-Format = Literal["png", "jpeg", "tiff", "webp", "avif"]
+Shapes = Literal["auto", "exact", "grid"]
+Format = Literal["png", "jpeg", "tiff", "webp", "avif", "heif", "jxl"]
 
 VERSION = 1
 LATER_TASKS = ("flash", "invert", "maximize")  # words of the manifest that this version does not do
@@ -35,8 +36,12 @@ EXTENSIONS = {
     "tiff": ("tif", "tiff"),
     "webp": ("webp",),
     "avif": ("avif",),
+    "heif": ("heic", "heif"),
+    "jxl": ("jxl",),
 }
+READ_ONLY = ("heif", "jxl")
 SUFFIXES = tuple(f".{ext}" for several in EXTENSIONS.values() for ext in several)
+WRITTEN = tuple(f".{ext}" for name, several in EXTENSIONS.items() if name not in READ_ONLY for ext in several)
 PLACEHOLDERS = ("relpath", "name", "stem", "ext", "task", "preset", "seed")
 MAX_SIDE_CHANNELS = 4096
 BURN_IN = 0.35  # of the steps of a chain, as in the second paper: 7000 of 20000
@@ -113,6 +118,11 @@ class GaussianNoise(Section):
     type: Literal["gaussian"] = "gaussian"
     sigma: Sigma | Literal["auto"] = Field(
         default="auto", description="standard deviation in 8-bit units; auto: estimated"
+    )
+    clipped: bool = Field(
+        default=True,
+        description="the noise was cut off at black and white, as any file of 8 bits has it, and the fit reckons with "
+        "it; false: fitted as it is, as the papers do",
     )
 
 
@@ -353,10 +363,16 @@ class Posterior(Section):
     )
 
 
-class FixedStop(Section):
-    """All the steps, and no choice among the iterates."""
+class AutoStop(Section):
+    """What suits the task: `discrepancy` where its noise is known, `blocks` for jpeg, else `fixed`. The record says."""
 
-    type: Literal["fixed"] = "fixed"
+    type: Literal["auto"] = "auto"
+
+
+class FixedStop(Section):
+    """All the steps, and no choice among the iterates. For every task."""
+
+    type: Literal["fixed"]
 
 
 Patience = Annotated[float, Field(gt=0)]
@@ -373,7 +389,10 @@ class ValleyStop(Section):
 
 
 class EmaVarianceStop(ValleyStop):
-    """ES-EMV (Wang et al., TMLR 2023): stop when the outputs' moving variance has not fallen for a while."""
+    """ES-EMV (Wang et al., TMLR 2023): stop when the outputs' moving variance has not fallen for a while.
+
+    For every task.
+    """
 
     type: Literal["ema-variance"]
     alpha: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = Field(
@@ -382,7 +401,10 @@ class EmaVarianceStop(ValleyStop):
 
 
 class WindowedVarianceStop(ValleyStop):
-    """ES-WMV (Wang et al., TMLR 2023): likewise, with the variance over a window of the last outputs."""
+    """ES-WMV (Wang et al., TMLR 2023): likewise, with the variance over a window of the last outputs.
+
+    For every task.
+    """
 
     type: Literal["windowed-variance"]
     share: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -391,7 +413,7 @@ class WindowedVarianceStop(ValleyStop):
 
 
 class HeldOutStop(ValleyStop):
-    """Keep some observed pixels from the fit and stop when the error there rises."""
+    """Keep some observed pixels from the fit and stop when the error there rises. For every task but jpeg."""
 
     type: Literal["held-out"]
     patience: Patience = Field(
@@ -401,24 +423,63 @@ class HeldOutStop(ValleyStop):
 
 
 class SureStop(Section):
-    """Fit Stein's unbiased risk estimate (Jo et al., ICCV 2021), and stop when it falls below zero."""
+    """Fit Stein's unbiased risk estimate (Jo et al., ICCV 2021), and stop when it falls below zero.
+
+    For task denoise with gaussian or poisson noise, generator.input image and one seed.
+    """
 
     type: Literal["sure"]
 
 
 class DiscrepancyStop(Section):
-    """Morozov: stop when the residual has fallen to the noise, mean (A x - y)^2 <= factor * what the noise leaves."""
+    """Morozov: stop when the residual has fallen to the noise, mean (A x - y)^2 <= factor * what the noise leaves.
+
+    For task denoise with gaussian or poisson noise.
+    """
 
     type: Literal["discrepancy"]
-    factor: Annotated[float, Field(gt=0)] = Field(
-        default=0.94, description="the residual over the noise at the stop; LOG.md says why not 1"
+    factor: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        default="auto", description="the residual over the noise at the stop; auto: 1 - 0.075 / channels (LOG.md)"
     )
 
 
+class BlocksStop(Section):
+    """Stop when the picture begins to show the codec's blocks. For task jpeg."""
+
+    type: Literal["blocks"]
+    ratio: Annotated[float, Field(gt=0)] = Field(
+        default=1.05, description="jump between neighbours at the blocks' borders over that beside them, at the stop"
+    )
+
+
+def _named(value: object) -> object:
+    return {"type": "auto"} if value == "auto" else value
+
+
 Stop = Annotated[
-    FixedStop | EmaVarianceStop | WindowedVarianceStop | HeldOutStop | SureStop | DiscrepancyStop,
+    AutoStop
+    | FixedStop
+    | EmaVarianceStop
+    | WindowedVarianceStop
+    | HeldOutStop
+    | SureStop
+    | DiscrepancyStop
+    | BlocksStop,
     Field(discriminator="type"),
 ]
+
+
+class Memory(Section):
+    """What a fit may take of its device, and what may be done where that is too little."""
+
+    limit: Count | None = Field(default=None, description="bytes at most, like 8G; null: what the device has free")
+    recompute: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="activations again in the backward: the same bits, less memory, slower; auto: where it is needed",
+    )
+    lower_precision: bool = Field(
+        default=False, description="fit in bf16 instead of fp32 or tf32 where nothing else fits, rather than fail"
+    )
 
 
 class Fit(Section):
@@ -434,7 +495,9 @@ class Fit(Section):
         default=0.99,
         description="EMA of the outputs: its constant; auto: over a quarter of the steps so far; null: none",
     )
-    stop: Stop = Field(default=FixedStop(), description="when to stop before the last step")
+    stop: Annotated[Stop, BeforeValidator(_named, json_schema_input_type=Stop | Literal["auto"])] = Field(
+        default=AutoStop(), description="when to stop before the last step"
+    )
     rollback_db: Annotated[float, Field(gt=0)] | None = Field(
         default=5.0,
         description="a drop of the fit's own PSNR by this restores the last good state; null: never",
@@ -443,8 +506,25 @@ class Fit(Section):
     seeds: Annotated[int, Field(ge=1, le=64)] = Field(
         default=1, description="generators fitted side by side, from seed on; the answer is the mean of their pictures"
     )
+    checkpoints: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        default=None,
+        description="sets of weights kept along the fit as generators, evenly in the logarithm of the step; null: none",
+    )
+    keep_seeds: bool | None = Field(
+        default=None, description="true: the generators of all seeds are kept, not of the first alone"
+    )
+    uncertainty: bool | None = Field(
+        default=None,
+        description="write the deviation foretold by the seeds' spread as a 16-bit map; null: with 2 seeds or more",
+    )
     engine: Engine = Field(default="auto", description="how a step is run")
     precision: Precision = Field(default="auto", description="of convolutions and activations")
+    shapes: Shapes = Field(
+        default="auto",
+        description="what pictures are padded to: exact, the least that the network takes; grid, a coarser grid, for "
+        "fewer programs; auto: grid where the engine is compile or cudagraph",
+    )
+    memory: Memory = Field(default=Memory(), description="what may be done where a fit is too large for its device")
     device: Annotated[str, AfterValidator(_device)] = Field(default="auto", description="auto, cpu, cuda or cuda:N")
 
     @model_validator(mode="before")
@@ -459,6 +539,12 @@ class Fit(Section):
         return {**tree, "posterior": posterior}
 
     @model_validator(mode="after")
+    def _spread(self) -> Fit:
+        if self.uncertainty and self.seeds < 2:
+            raise ValueError(f"uncertainty should be given with 2 seeds or more, seeds is {self.seeds}")
+        return self
+
+    @model_validator(mode="after")
     def _sampled(self) -> Fit:
         posterior, kind = self.posterior, self.optimizer.type
         if (posterior is None) == (kind == "sgld"):
@@ -467,7 +553,7 @@ class Fit(Section):
             return self
         if self.seeds != 1:
             raise ValueError(f"seeds should be 1 with optimizer sgld, which samples one chain, is {self.seeds}")
-        if self.stop.type != "fixed":
+        if self.stop.type not in ("auto", "fixed"):
             raise ValueError(
                 f"stop should be fixed with optimizer sgld, which takes all its steps, is {self.stop.type}"
             )
@@ -554,7 +640,7 @@ class Input(Section):
     max_bytes: Count = Field(default=1_000_000_000, description="of the file")
     max_aspect: Annotated[float, Field(ge=1)] = Field(default=1000.0, description="longer side over shorter side")
     formats: Annotated[tuple[Format, ...], Field(strict=False, min_length=1)] = Field(
-        default=("png", "jpeg", "tiff", "webp", "avif"),
+        default=("png", "jpeg", "tiff", "webp", "avif", "heif", "jxl"),
         description="formats that are opened and that a folder lists",
     )
 
@@ -571,7 +657,7 @@ class Output(Section):
     @field_validator("template")
     @classmethod
     def _writable(cls, value: str) -> str:
-        if not value.lower().endswith((*SUFFIXES, ".{ext}")):
+        if not value.lower().endswith((*WRITTEN, ".{ext}")):
             raise ValueError("should end in .png, .jpg, .tif, .webp, .avif or .{ext}")
         if value.startswith(("/", "~")) or "\\" in value or re.match(r"[A-Za-z]:", value):
             raise ValueError("should be a path inside the run's images folder, with / between its parts")
@@ -606,7 +692,7 @@ class Entry(Settings):
     """One entry of ``items``: an image, a folder or a glob, and what differs from ``defaults``."""
 
     path: Text = Field(
-        description="image, folder or glob (the folders of runs are left out), from root; sample:NAME; file:///…"
+        description="image, folder or glob (the folders of runs are left out), from root; sample:NAME; file:///…; s3://…"
     )
     relpath: str | None = Field(
         default=None, description="what {relpath} stands for; null: the image's folder from root"
@@ -640,8 +726,10 @@ class Document(Section):
     """A dipfast manifest: the images to restore, with their tasks and settings."""
 
     version: Literal[1] = Field(description="of the manifest's vocabulary")
-    root: Text | None = Field(default=None, description="folder where relative paths start; null: the manifest's own")
-    output: Text | None = Field(default=None, description="the run's folder, from the manifest's own; -o wins")
+    root: Text | None = Field(
+        default=None, description="folder or address where relative paths start; null: the manifest's own"
+    )
+    output: Text | None = Field(default=None, description="the run's folder, or an address like s3://…; -o wins")
     defaults: Settings = Field(default=Settings(), description="settings of every item that says nothing else")
     items: Annotated[tuple[Entry | Text, ...], Field(strict=False, min_length=1)] = Field(description="what to restore")
     export: Export = Field(default=Export(), description="models written after the run")
