@@ -66,15 +66,17 @@ PAPER = {
 NET: Tree = {"channels": [32] * 5, "skip_channels": 4, "upsample": "nearest"}
 MUON: Tree = {"optimizer": {"type": "muon", "lr": 0.01}, "average": "auto"}
 SEEDS = {"fast": 1, "balanced": 2, "best": 8}
+BLIND_SEEDS = {"fast": 1, "balanced": 4, "best": 8}
 STEPS = {"denoise": 600, "jpeg": 130, "inpaint": 300, "superres": 220}  # the most; with known noise a fit ends before
 # Where the noise's level is known, the fit stops when its picture's residual is down to what the noise leaves.
 NOISE_REACHED: Tree = {"type": "discrepancy"}
 # Where it is also independent from pixel to pixel, the net sees the picture, and is judged where it is blind.
 BLIND_INPUT: Tree = {"input": {"type": "image", "blind": 0.1}}
 BLIND_FIT: Tree = {
+    "steps": 400,
     "reg_noise_std": 0.0,
     "optimizer": {"type": "muon", "lr": 0.04},
-    "stop": {"type": "discrepancy", "factor": 0.91},
+    "stop": {"type": "discrepancy", "factor": 0.9},
 }
 
 
@@ -91,5 +93,5 @@ def preset(name: str, task: Tree) -> Tree:
         elif noise.get("sigma") == "auto":  # of unknown make: neighbours may share it, and blind spots would keep it
             fit["stop"] = NOISE_REACHED
         else:
-            generator, fit = NET | BLIND_INPUT, fit | BLIND_FIT
+            generator, fit = NET | BLIND_INPUT, fit | BLIND_FIT | {"seeds": BLIND_SEEDS[name]}
     return copy.deepcopy({"generator": generator, "fit": fit})

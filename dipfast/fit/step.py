@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dipfast.errors import UsageError
 from dipfast.fit.average import newest_weight
@@ -16,7 +16,7 @@ from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
 from dipfast.fit.plan import FitPlan, stream
 from dipfast.fit.posterior import Posterior, likelihood_scale
 from dipfast.fit.stop import Fixed, Sure, make_stop
-from dipfast.generators import build, latent_channels, make_latent
+from dipfast.generators import SkipNet, build, latent_channels, make_latent
 from dipfast.tasks import Problem
 from dipfast.tasks.problem import mean_square
 
@@ -30,7 +30,7 @@ class Member:
     def __init__(self, problem: Problem, config: dict[str, Any], device: torch.device, number: int) -> None:
         channels, height, width = problem.shape
         self.config, self.number = config, number
-        self.generator: nn.Module = build(config, channels, seed=0).to(device)
+        self.generator: SkipNet = build(config, channels, seed=0).to(device)
         self.parameters = FlatParameters(self.generator, device)
         self.forward: Callable[..., Tensor] = self.generator  # an engine may put a faster one here
         self.optimizer = OptimizerState.zeros_like(self.parameters.values)
@@ -108,6 +108,8 @@ class FitState:
         device = machine.device
         self.problem = problem
         self.members = [Member(problem, config, device, number) for number in range(plan.seeds)]
+        for member in self.members:
+            member.generator.recompute(plan.recompute)
         self.step = torch.zeros((), dtype=torch.int64, device=device)
         self.output = _blank(*problem.shape, device)  # the mean of the members'
         self.average = torch.zeros_like(self.output)
