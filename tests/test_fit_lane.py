@@ -92,7 +92,7 @@ def test_a_distillation_can_be_moved_step_by_step(picture: np.ndarray) -> None:
     latent = tasks.pose(GAUSSIAN, picture).guide.new_ones(1, 8, 32, 32)
     arguments: Any = (result.generator, result.averaged, latent, result.picture, 3, torch.float32)
     moves, whole = distilling(*arguments), distil(*arguments)
-    for _ in range(4):
+    for _ in range(3):
         next(moves)
     stepwise = finish(moves)
     assert stepwise.parity_db == whole.parity_db
