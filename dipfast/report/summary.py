@@ -279,8 +279,8 @@ def headlines(summary: Summary) -> list[tuple[str, str]]:
     programs = summary["programs"]
     if programs["built"]:
         graphs = f", {count(programs['compiled'], 'graph')} compiled" if programs["compiled"] else ""
-        made = f"{count(programs['built'], 'program')} for {count(programs['sizes'], 'fitted size')}{graphs}"
-        lines += [("programs", made)]
+        built = f"{count(programs['built'], 'program')} for {count(programs['sizes'], 'fitted size')}{graphs}"
+        lines += [("programs", built)]
     return lines + [("ran on", place(ran)) for ran in summary["ran_on"]]
 
 
