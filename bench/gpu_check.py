@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dipfast.batch.plan import fit_bytes
 from dipfast.bench.kernels import bench_kernels, check_kernels
 from dipfast.bench.machine import describe, synchronize
 from dipfast.bench.step import ADAM, MUON, STANDARD, bench_step, plan_for
@@ -152,6 +153,53 @@ class Check:
     def _course(self, item: Problem, plan: FitPlan, workbench: Workbench) -> Course[FitResult]:
         return fitting(item, self.narrow, plan, workbench=workbench)
 
+    def sizes(self) -> dict[str, Any]:
+        """A new size on one workbench: seconds until its first step, milliseconds a step, programs built."""
+        found: dict[str, Any] = {}
+        for engine in (engine for engine in self.engines if engine != "compile"):
+            workbench = Workbench()
+            for side in (32, 48) if self.dry else (256, 288, 320, 256):
+                plan = self.plan(engine, "bf16", 20, optimizer=MUON, average="auto")
+                seconds = fit(self.problem(side)[0], self.narrow, plan, workbench=workbench).seconds
+                found[f"{engine} {side}"] = {"setup": seconds["setup"], "ms": 1e3 * seconds["fit"] / plan.steps}
+            found[f"{engine} programs"] = workbench.programs
+        return found
+
+    def recomputed(self) -> dict[str, Any]:
+        """Activations recomputed in the backward: bits, milliseconds a step, peak bytes beside the predicted ones."""
+        found: dict[str, Any] = {}
+        for side in (32,) if self.dry else (256, 1024):
+            for engine in (engine for engine in self.engines if engine != "compile"):
+                for precision in ("fp32", "bf16"):
+                    rows = [self._peak(side, engine, precision, again) for again in (False, True)]
+                    rows[1]["same_bits"] = torch.equal(rows[0].pop("grads"), rows[1].pop("grads"))
+                    found[f"{side} {engine} {precision}"] = dict(zip(("kept", "recomputed"), rows, strict=True))
+        return found
+
+    def _peak(self, side: int, engine: str, precision: str, recompute: bool) -> dict[str, Any]:
+        plan = self.plan(engine, precision, 20, recompute=recompute)
+        problem = self.problem(min(side, 512))[0]
+        if side > 512:  # the astronaut is 512 pixels wide
+            problem = pose(GAUSSIAN, np.tile(problem.target[0].numpy(), (1, side // 512, side // 512)))
+        cuda = self.device != "cpu"
+        if cuda:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        state, step = Workbench().lay_out(problem, self.net, plan, choose_machine(plan))
+        step()
+        synchronize(state.output.device)
+        start = time.perf_counter()
+        for _ in range(4):
+            step()
+        synchronize(state.output.device)
+        settings = {"generator": self.net, "fit": {"seeds": 1}}
+        return {
+            "ms": 1e3 * (time.perf_counter() - start) / 4,
+            "peak": torch.cuda.max_memory_allocated() if cuda else None,
+            "predicted": fit_bytes(settings, problem.shape, precision, recompute),
+            "grads": state.first.parameters.grads.cpu().clone(),
+        }
+
     def repeats(self) -> dict[str, Any]:
         """The same fit twice: are the bits the same on this device?"""
         problem, _ = self.problem(self.side)
@@ -220,6 +268,8 @@ SECTIONS: tuple[Callable[[Check], Any], ...] = (
     Check.used_workbench,
     Check.members,
     Check.cohorts,
+    Check.sizes,
+    Check.recomputed,
     Check.repeats,
     Check.steps,
     Check.kernels_by_speed,

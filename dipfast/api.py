@@ -15,6 +15,7 @@ import numpy as np
 from dipfast import generators
 from dipfast.batch.ledger import RunFolder, Shard
 from dipfast.batch.lock import reporting, writing
+from dipfast.batch.mirror import mark, publish
 from dipfast.batch.restore import describe, observe
 from dipfast.batch.restore import restore as restore_observation
 from dipfast.batch.run import Executor, Resume, RunResult, rows_of
@@ -23,6 +24,7 @@ from dipfast.errors import UsageError
 from dipfast.image import Image, Limits, from_array, read, to_array
 from dipfast.manifest import Manifest, Settings, content_id, files_beside, settings_from, title
 from dipfast.manifest import load as load_manifest
+from dipfast.remote import checked, is_remote
 from dipfast.render import FittedGenerator, load
 from dipfast.report import write_report, write_summary
 from dipfast.samples import locate
@@ -156,7 +158,8 @@ def run(
 ) -> RunResult:
     """Run a manifest, folder, glob or one image into the folder ``output``, and write its summary and report.
 
-    ``output`` wins over the manifest's own; without either it is a folder in `runs` named after the source. The same
+    ``output`` wins over the manifest's own; without either it is a folder in `runs` named after the source. Where it
+    is an address (``s3://…``), what is done is uploaded there from a folder in `runs`. The same
     call again does only what is not done; ``shard`` (I, N) is part I of N of the items; shards may share a folder.
     ``cohort`` pictures of one size are fitted side by side on a device, by default as many as seem to pay.
     ``executor`` ray has Ray actors for workers, of the cluster at RAY_ADDRESS or of a local one. By default they are
@@ -168,7 +171,7 @@ def run(
     GateError for models that miss `export.min_psnr`, with everything else written.
     """
     manifest = source if isinstance(source, Manifest) else load_manifest(os.fspath(source), sets=sets)
-    folder = RunFolder(output_folder(manifest, output))
+    folder = run_folder(manifest, output)
     result = run_manifest(
         manifest,
         folder,
@@ -186,6 +189,7 @@ def run(
         before = result.already_done + len(rows) - len(result.rows)
         summary = write_summary(folder, rows, result.seconds, already_done=before)
         write_report(folder, rows, summary, html=manifest.report.html)
+    publish(folder)
     if export:
         write_models(manifest, result)
     return result
@@ -198,11 +202,27 @@ def write_models(manifest: Manifest, result: RunResult) -> int:
         return 0
     from dipfast.export.several import export_run
 
-    return len(export_run(result.folder.root, asked.formats, asked.precision, asked.min_psnr))
+    written = len(export_run(result.folder.root, asked.formats, asked.precision, asked.min_psnr))
+    publish(result.folder)
+    return written
 
 
 def output_folder(manifest: Manifest, output: str | os.PathLike[str] | None) -> Path:
-    """Where a run of ``manifest`` goes: ``output``, its own, or a folder in `runs` that is named after the source."""
-    if output is not None:
-        return Path(output)
-    return Path("runs", title(manifest.source)) if manifest.output is None else Path(manifest.output)
+    """Where a run of ``manifest`` goes: ``output``, its own, or a folder in `runs` that is named after the source.
+
+    Of an address, too, it is a folder in `runs`: the run is here, and its results go there as well.
+    """
+    named = manifest.output if output is None else os.fspath(output)
+    if named is None or is_remote(named):
+        return Path("runs", title(manifest.source if named is None else named))
+    return Path(named)
+
+
+def run_folder(manifest: Manifest, output: str | os.PathLike[str] | None) -> RunFolder:
+    """The folder of a run, which knows where its results go. Raises UsageError, and MachineError for a protocol."""
+    folder = RunFolder(output_folder(manifest, output))
+    named = manifest.output if output is None else os.fspath(output)
+    if named is not None and is_remote(named):
+        with writing(folder):
+            mark(folder, checked(named))
+    return folder

@@ -204,8 +204,15 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    variants: Annotated[bool, typer.Option("--variants", help="of variants.yaml, not of the manifest")] = False,
+) -> None:
     """Print the manifest's JSON Schema, for editors."""
+    if variants:
+        from dipfast.variants import Spec
+
+        print_json(Spec.model_json_schema())
+        return
     from dipfast.manifest import json_schema
 
     print_json(json_schema())
@@ -249,7 +256,7 @@ def _run(
     with make_progress(str(progress)) as show:
         result = api.run(
             asked.manifest,
-            folder,
+            asked.output,
             devices=asked.devices,
             workers=asked.workers,
             cohort=asked.cohort,
@@ -269,13 +276,12 @@ def _run(
 
 def _submit(asked: Asked, options: list[str]) -> None:
     from dipfast import api
-    from dipfast.batch.ledger import RunFolder
     from dipfast.batch.slurm import submit
 
     if asked.shard is not None:
         raise UsageError("--shard cannot be given with --executor slurm, which makes the shards")
     root = api.output_folder(asked.manifest, asked.output)
-    job = submit(asked.manifest, RunFolder(root), asked.devices, asked.workers, options)
+    job = submit(asked.manifest, api.run_folder(asked.manifest, asked.output), asked.devices, asked.workers, options)
     typer.echo(f"SLURM job {job}; how it stands: dipfast status {root}")
 
 
@@ -335,7 +341,7 @@ def main(arguments: list[str] | None = None) -> int:
         status = app(arguments, standalone_mode=False)
     except DipfastError as error:
         code = 2 if isinstance(error, ItemError) else error.exit_code
-        print(f"dipfast: error: {error}", file=sys.stderr)
+        print(f"dipfast: error: {_shown(error)}", file=sys.stderr)
         return code
     except (typer.Abort, KeyboardInterrupt):
         return 130
@@ -344,6 +350,13 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         return _other(error)
     return status if isinstance(status, int) else 0
+
+
+def _shown(error: Exception) -> str:
+    """All its lines, with nothing in them that moves a cursor."""
+    from dipfast.text import printable
+
+    return "\n".join(map(printable, str(error).split("\n")))
 
 
 def _other(error: Exception) -> int:

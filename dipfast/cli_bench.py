@@ -73,6 +73,27 @@ def step(
 
 
 @bench.command()
+def expect(
+    size: Annotated[list[int] | None, typer.Option("--size", metavar="N", min=32, help="again for each")] = None,
+    flops: Annotated[float, typer.Option(metavar="N", min=1, help="operations a second of the device")] = 790e12,
+    bandwidth: Annotated[float, typer.Option(metavar="N", min=1, help="bytes a second of its memory")] = 4.3e12,
+    precision: Annotated[Precision, typer.Option(help="of activations")] = Precision.BF16,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a step of the standard generator costs by arithmetic: operations, bytes, milliseconds. Runs nothing."""
+    from dipfast.bench.expect import expect as rows_of
+    from dipfast.bench.expect import print_expectations
+    from dipfast.bench.step import STANDARD, itemsize_of
+
+    rows = rows_of(STANDARD, size or [256, 512, 1024], flops, bandwidth, itemsize_of(precision))
+    if as_json:
+        print_json(rows)
+    else:
+        title = f"a step in {precision} at {flops / 1e12:.0f} TFLOP/s and {bandwidth / 1e12:.1f} TB/s"
+        print_expectations(rows, title, console())
+
+
+@bench.command()
 def kernels(
     size: Annotated[int, typer.Option(metavar="N", min=16, help="height and width of the picture")] = 512,
     kernel: Annotated[
@@ -166,12 +187,17 @@ def frontier(
     crop: Crop = 128,
     noise_seeds: Annotated[int, typer.Option(metavar="N", min=1, help="seeds of the damage")] = 1,
     weight_seeds: Annotated[int, typer.Option(metavar="N", min=1, help="seeds of the weights")] = 1,
+    past_stop: Annotated[
+        float, typer.Option(metavar="SHARE", min=0, help="of a fit's steps, behind its stop, to look for its peak")
+    ] = 0.5,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="write a drawing of it, an SVG")] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
     """PSNR of what is returned against steps, operations and seconds, for many settings."""
     from dipfast.bench.cases import pictures as chosen
     from dipfast.bench.frontier import bench_frontier, parse_contender, print_bench
+    from dipfast.bench.plot import frontier_svg
 
     prepare(threads)
     result = bench_frontier(
@@ -181,8 +207,11 @@ def frontier(
         crop=crop,
         noise_seeds=noise_seeds,
         weight_seeds=weight_seeds,
+        past_stop=past_stop,
         say=lambda line: typer.echo(line, err=True),
     )
+    if plot is not None:
+        plot.write_text(frontier_svg(result["summary"]))
     if as_json:
         print_json(result)
     else:

@@ -77,6 +77,13 @@ class Provider(StrEnum):
     TENSORRT = "tensorrt"
 
 
+class Upsample(StrEnum):
+    """How a generator doubles a size."""
+
+    BILINEAR = "bilinear"
+    NEAREST = "nearest"
+
+
 class RenderPrecision(StrEnum):
     """What the convolutions of a render compute in."""
 
@@ -87,8 +94,10 @@ class RenderPrecision(StrEnum):
 
 
 def render(
-    target: Annotated[Path, typer.Argument(help="what to render", metavar="RUN|GENERATOR|MODEL.onnx")],
-    backend: Annotated[Backend, typer.Option(help="auto: torch for generators, onnxruntime for models")] = Backend.AUTO,
+    target: Annotated[Path, typer.Argument(help="what to render", metavar="RUN|GENERATOR|MODEL.onnx|ENGINE")],
+    backend: Annotated[
+        Backend, typer.Option(help="auto: torch for generators, else what the file is for")
+    ] = Backend.AUTO,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="OUT", help="file or folder; RUN/renders, or beside it")
     ] = None,
@@ -96,15 +105,20 @@ def render(
     provider: Annotated[Provider, typer.Option(help="what onnxruntime runs on, and nothing else")] = Provider.CPU,
     as_json: AsJson = False,
 ) -> None:
-    """Render fitted generators or an exported model again, into files like those of the run."""
+    """Render fitted generators or an exported model or engine again, into files like those of the run."""
     from dipfast.export.targets import targets
     from dipfast.render import renderer
-    from dipfast.rerender import render_model, render_targets
+    from dipfast.rerender import render_engine, render_model, render_targets
 
     if target.suffix == ".onnx":
         if backend not in (Backend.AUTO, Backend.ONNXRUNTIME):
             raise UsageError(f"--backend {backend}: a model is rendered by onnxruntime; give its generator")
         one, ran = render_model(target, provider, output)
+        rendered = [one]
+    elif target.suffix == ".engine":
+        if backend not in (Backend.AUTO, Backend.TENSORRT):
+            raise UsageError(f"--backend {backend}: an engine is rendered by tensorrt; give its generator")
+        one, ran = render_engine(target, output)
         rendered = [one]
     else:
         found = targets(target)
@@ -133,7 +147,7 @@ def variants(
 ) -> None:
     """Render each generator in many ways, measure them, and lay them out on a sheet."""
     from dipfast.batch.ledger import dumps
-    from dipfast.export.targets import targets
+    from dipfast.export.targets import inside, targets
     from dipfast.files import write_atomic
     from dipfast.image import Source, encode
     from dipfast.report.sheet import sheet
@@ -141,7 +155,7 @@ def variants(
 
     asked, found = read_spec(spec), targets(target)
     run, lone = found[0].run, found[0].generator.with_suffix(".variants")
-    folder = output or (lone if run is None else run.root / "variants")
+    folder = output or (lone if run is None else inside(run, "variants/x").parent)
     pages: list[tuple[str, list[dict[str, Any]]]] = []
     for each in found:
         one = subject(each, reference)
@@ -184,6 +198,7 @@ def bench_render(
     channels: Annotated[
         str | None, typer.Option(metavar="N,N,…", help="of each scale; 128,128,128,128,128 unless given")
     ] = None,
+    upsample: Annotated[Upsample, typer.Option(help="of each scale; the presets take nearest")] = Upsample.BILINEAR,
     provider: Annotated[Provider, typer.Option(help="what onnxruntime runs on")] = Provider.CPU,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads, of every backend")] = None,
     rounds: Annotated[int, typer.Option(metavar="N", min=1, help="samples of each variant")] = 10,
@@ -204,7 +219,7 @@ def bench_render(
         torch.set_num_threads(threads)
     backends = [b for b in backend or [Backend.ONNXRUNTIME] if b != Backend.AUTO]
     precisions = precision or [RenderPrecision.FP32]
-    result = measure(sizes, backends, precisions, channels=widths, provider=provider, rounds=rounds)
+    result = measure(sizes, backends, precisions, channels=widths, upsample=upsample, provider=provider, rounds=rounds)
     if as_json:
         print_json(result)
     else:

@@ -89,7 +89,7 @@ class Asked:
     """What `run` and `plan` are about."""
 
     manifest: Manifest
-    output: Path | None
+    output: str | Path | None
     devices: str
     workers: int | None
     shard: tuple[int, int] | None = None
@@ -98,7 +98,9 @@ class Asked:
 
 def ask(
     source: Annotated[str, typer.Argument(help="manifest.yaml, a folder, a glob, or one image", metavar="SOURCE")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="RUN", help="the run's folder")] = None,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="RUN", help="the run's folder, or an address: s3://…")
+    ] = None,
     task: Annotated[str | None, typer.Option("--task", metavar="T", help="denoise, jpeg, inpaint or superres")] = None,
     preset: Annotated[Preset | None, typer.Option("--preset", help="what all settings start from")] = None,
     sets: Annotated[
@@ -180,8 +182,8 @@ def taking(first: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable
 
 
 def print_json(value: Any) -> None:
-    """A result for machines."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """A result for machines, in ASCII: names of files may be no UTF-8, or move a terminal's cursor."""
+    typer.echo(json.dumps(value, indent=2, default=str))
 
 
 def console() -> Any:

@@ -18,6 +18,8 @@ OPTIONAL = {
     "ray": "--executor ray; pip install 'dipfast[ray]'",
     "submitit": "--executor slurm; pip install 'dipfast[slurm]'",
     "fsspec": "images on object storage; pip install 'dipfast[remote]'",
+    "s3fs": "s3:// addresses; pip install s3fs",
+    "pillow_heif": "HEIF images; pip install 'dipfast[heif]'",
     "pynvml": "GPU telemetry; pip install 'dipfast[gpu]'",
 }
 

@@ -69,10 +69,11 @@ PAPER = {
 NET: Tree = {"channels": [32] * 5, "skip_channels": 4, "upsample": "nearest"}
 MUON: Tree = {"optimizer": {"type": "muon", "lr": 0.01}, "average": "auto"}
 SEEDS = {"fast": 1, "balanced": 2, "best": 8}
+BLIND_SEEDS = {"fast": 1, "balanced": 4, "best": 8}
 STEPS = {"denoise": 600, "jpeg": 300, "inpaint": 300, "superres": 220}  # the most: `auto` ends the first two before
 # Where noise is known and independent from pixel to pixel, the net sees the picture, and is judged where it is blind.
 BLIND_INPUT: Tree = {"input": {"type": "image", "blind": 0.1}}
-BLIND_FIT: Tree = {"reg_noise_std": 0.0, "optimizer": {"type": "muon", "lr": 0.04}}
+BLIND_FIT: Tree = {"steps": 400, "reg_noise_std": 0.0, "optimizer": {"type": "muon", "lr": 0.04}}
 
 
 def preset(name: str, task: Tree) -> Tree:
@@ -86,5 +87,5 @@ def preset(name: str, task: Tree) -> Tree:
         if noise.get("type") == "salt-pepper":
             fit["steps"] = 200
         elif noise.get("sigma") != "auto":  # of unknown make: neighbours may share it, and blind spots would keep it
-            generator, fit = NET | BLIND_INPUT, fit | BLIND_FIT
+            generator, fit = NET | BLIND_INPUT, fit | BLIND_FIT | {"seeds": BLIND_SEEDS[name]}
     return copy.deepcopy({"generator": generator, "fit": fit})

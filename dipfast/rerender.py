@@ -18,10 +18,11 @@ import torch
 
 from dipfast.batch.restore import observe, pose
 from dipfast.errors import ItemError, UsageError
-from dipfast.export.targets import Target
-from dipfast.files import sha256_of, write_atomic
+from dipfast.export.targets import Target, inside
+from dipfast.files import write_atomic
 from dipfast.image import Source, encode, format_of, read
 from dipfast.metrics import psnr
+from dipfast.remote import holds
 from dipfast.render import FittedGenerator, OnnxRenderer, Renderer, kept, load
 from dipfast.samples import locate
 
@@ -79,6 +80,20 @@ def render_model(path: Path, provider: str, output: Path | None) -> tuple[Render
     return Rendered(about["id"], to, ms, None), backend.ran
 
 
+def render_engine(path: Path, output: Path | None) -> tuple[Rendered, dict[str, Any]]:
+    """Render an exported TensorRT engine to a PNG. Returns also what ran it. Raises UsageError, MachineError."""
+    from dipfast.export.engine_file import load_engine
+    from dipfast.export.tensorrt import run_stored
+
+    stored = load_engine(path)
+    start = time.perf_counter()
+    picture, ran = run_stored(stored.plan, stored.key, stored.latent)
+    ms = 1e3 * (time.perf_counter() - start)
+    to = _file(output, path.with_suffix(".png"))
+    _write([to], kept(picture, stored.card.size), _plain(picture), 8)
+    return Rendered(stored.card.id, to, ms, None), ran
+
+
 def _ahead(found: Sequence[Target], ready: Callable[[Target], Any], pool: ThreadPoolExecutor) -> Iterator[Any]:
     """``ready`` of each, in order, done while the one before is at work."""
     waiting = [pool.submit(ready, target) for target in found[:AHEAD]]
@@ -100,8 +115,11 @@ def _finish(
         return Rendered(card.id, lone, ms, None)
     source, finish = origin(target, generator)
     pixels = finish(picture)
-    folder, paths = output or target.run.root / "renders", record["output"]["paths"]
-    to = [folder] if names_file(folder) else [folder / path for path in paths]
+    paths = record["output"]["paths"]
+    if output is None:
+        to = [inside(target.run, f"renders/{path}") for path in paths]
+    else:
+        to = [output] if names_file(output) else [output / path for path in paths]
     _write(to, pixels, source, record["settings"]["output"]["bit_depth"])
     before = read(target.run.images / paths[0]).pixels
     distance = psnr(pixels, before) if before.shape == pixels.shape else np.inf
@@ -119,8 +137,8 @@ def origin(target: Target, generator: FittedGenerator) -> tuple[Source, Finish]:
     assert record is not None and target.run is not None
     settings, size = record["settings"], generator.card.size
     given = record["input"]
-    path = Path(str(locate(given["path"])))
-    here = path.is_file() and sha256_of(path) == given["sha256"]
+    path = locate(given["path"])
+    here = holds(path, given["sha256"])
     mends = settings["task"]["type"] == "inpaint" and settings["task"]["keep_known"]
     if not here:
         if mends:

@@ -29,14 +29,14 @@ FILES = {
 }
 
 
-def locate(path: str) -> Path:
-    """The file behind ``path``: a sample's, or the path itself. Raises UsageError for a sample that there is not."""
+def locate(path: str) -> str:
+    """The file or address behind ``path``: a sample's, or the path itself. Raises UsageError for no sample."""
     if not path.startswith(PREFIX):
-        return Path(path)
+        return path
     name = path.removeprefix(PREFIX)
     if name not in FILES:
         raise UsageError(f"path {path}: there is no sample {name!r}; there are {', '.join(FILES)}")
     package = importlib.util.find_spec("skimage")  # found, not imported: scikit-image takes a second to load
     if package is None or package.origin is None:
         raise UsageError(f"path {path}: scikit-image is not installed")
-    return Path(package.origin).parent / "data" / FILES[name]
+    return str(Path(package.origin).parent / "data" / FILES[name])

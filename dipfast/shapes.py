@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+GRID_STEPS = 4  # sizes of the grid from one power of two to the next
 PER_SCALE = ("channels", "up_channels", "skip_channels", "kernel_down", "kernel_up", "upsample")
 
 
@@ -21,3 +22,20 @@ def latent_channels(config: Mapping[str, Any], image_channels: int) -> int:
     if kind == "noise":
         return int(config["depth"])
     return {"meshgrid": 2, "image": image_channels, "fourier": 4 * int(config.get("frequencies", 0))}[kind]
+
+
+def on_grid(fit: Mapping[str, Any]) -> bool:
+    """Whether pictures are padded to a grid of sizes: asked for, or the engine builds a program for each size."""
+    return fit["shapes"] == "grid" or (fit["shapes"] == "auto" and fit["engine"] in ("compile", "cudagraph"))
+
+
+def padded_side(side: int, multiple: int, grid: bool) -> int:
+    """``side`` grown to a multiple of ``multiple``; on the ``grid`` to one of 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, …
+
+    From four on the grid has four sizes to a power of two, so that it adds less than a quarter to a side.
+    """
+    count = -(-side // multiple)
+    if grid and count > GRID_STEPS:
+        step = 2 ** ((count - 1).bit_length() - GRID_STEPS.bit_length())
+        count = -(-count // step) * step
+    return count * multiple

@@ -1,4 +1,5 @@
-"""Many renders of one generator, measured: jitter of the latent, precisions, backends, sizes, blends with the input.
+"""Many renders of one generator, measured: along the fit, of other seeds and samples, with jitter of the latent, in
+other precisions, backends and sizes, blended with the input.
 
 A variant is measured against the fit (the picture that the run kept, or the render in float32 of a lone generator),
 and against a reference where there is one. Sizes are rendered by the network itself, with the statistics of the
@@ -8,7 +9,7 @@ resized latent's own picture, and measured when brought back to the fit's size.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,13 +22,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dipfast import generators
+from dipfast.batch.ledger import Record, RunFolder
 from dipfast.batch.restore import observe, pose
 from dipfast.errors import UsageError
 from dipfast.export.targets import Target
-from dipfast.files import sha256_of
 from dipfast.image import cut, read
 from dipfast.manifest import yaml
 from dipfast.metrics import psnr, ssim
+from dipfast.remote import holds
 from dipfast.render import FittedGenerator, kept, load, renderer
 from dipfast.samples import locate
 
@@ -35,18 +37,29 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Spec(BaseModel):
-    """What `variants.yaml` may say; every list may be empty."""
+    """What `variants.yaml` may say; every list may be empty. `dipfast schema --variants` prints it as JSON Schema."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    version: Literal[1] = 1
-    jitter: tuple[Annotated[float, Field(gt=0, le=10)], ...] = (0.02, 0.05, 0.1)  # deviation of what the latent gains
-    renders: Annotated[int, Field(ge=2, le=1000)] = 8  # of each strength
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    precisions: tuple[Literal["fp32", "bf16"], ...] = ("fp32", "bf16")  # on torch
-    backends: tuple[Literal["onnxruntime", "tensorrt"], ...] = ("onnxruntime",)  # each in fp32 and fp16
-    sizes: tuple[Annotated[float, Field(ge=0.1, le=8)], ...] = ()  # factors on the sides; not for latents of noise
-    blend: tuple[Share, ...] = (0.25, 0.5)  # share of the damaged input; only for generators of a run
+    version: Literal[1] = Field(default=1, description="of this format")
+    checkpoints: bool = Field(default=True, description="what the fit kept along its way (fit.checkpoints)")
+    samples: bool = Field(default=True, description="what it kept of its posterior's samples (fit.posterior.keep)")
+    seeds: bool = Field(default=True, description="what it kept of its other seeds (fit.keep_seeds)")
+    jitter: tuple[Annotated[float, Field(gt=0, le=10)], ...] = Field(
+        default=(0.02, 0.05, 0.1), description="deviations of what the latent gains; each is the mean of some renders"
+    )
+    renders: Annotated[int, Field(ge=2, le=1000)] = Field(default=8, description="renders of each strength of jitter")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="of the jitter")
+    precisions: tuple[Literal["fp32", "bf16"], ...] = Field(default=("fp32", "bf16"), description="on torch")
+    backends: tuple[Literal["onnxruntime", "tensorrt"], ...] = Field(
+        default=("onnxruntime",), description="each in fp32 and fp16"
+    )
+    sizes: tuple[Annotated[float, Field(ge=0.1, le=8)], ...] = Field(
+        default=(), description="factors on the sides; not for latents of noise"
+    )
+    blend: tuple[Share, ...] = Field(
+        default=(0.25, 0.5), description="shares of the damaged input; only for generators of a run"
+    )
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,7 @@ class Subject:
     fit: np.ndarray  # [C, H, W]
     before: np.ndarray | None
     reference: np.ndarray | None
+    further: Mapping[str, Mapping[str, Path]]  # what a run kept beside it: kind → name → file
 
 
 def read_spec(path: Path | None) -> Spec:
@@ -104,8 +118,9 @@ def subject(target: Target, reference: Path | None = None) -> Subject:
     generator = load(target.generator)
     if target.run is None or target.record is None:
         fit, before, clean = kept(generator.output("fp32"), generator.card.size), None, None
-        name = target.generator.name
+        name, further = target.generator.name, {}
     else:
+        further = _further(target.run, target.record)
         name = target.record["output"]["paths"][0]
         fit = read(target.run.images / name).pixels
         before, clean = _seen(target)
@@ -114,15 +129,28 @@ def subject(target: Target, reference: Path | None = None) -> Subject:
         clean = read(path).pixels
         if clean.shape != fit.shape:
             raise UsageError(f"--reference {path}: should be {list(fit.shape)}, is {list(clean.shape)}")
-    return Subject(generator.card.id or target.generator.stem, generator, fit, before, clean)
+    return Subject(generator.card.id or target.generator.stem, generator, fit, before, clean, further)
+
+
+def _further(run: RunFolder, record: Record) -> dict[str, dict[str, Path]]:
+    """The generators that the run kept of this item beside the one, by kind, under the names of their variants."""
+    names: dict[str, Callable[[int, Mapping[str, Any]], str]] = {
+        "checkpoints": lambda _, part: f"step {part['step']} of {record['steps']}",
+        "samples": lambda number, _: f"sample {number}",
+        "seeds": lambda _, part: f"seed {part['number']}",
+    }
+    return {
+        kind: {name(n, part): run.root / part["path"] for n, part in enumerate(record["generator"].get(kind, ()), 1)}
+        for kind, name in names.items()
+    }
 
 
 def _seen(target: Target) -> tuple[np.ndarray | None, np.ndarray | None]:
     """What the fit saw, at the size of its picture, and the truth where a `degrade` section had it."""
     assert target.record is not None
     settings, given = target.record["settings"], target.record["input"]
-    path = Path(str(locate(given["path"])))
-    if not path.is_file() or sha256_of(path) != given["sha256"]:
+    path = locate(given["path"])
+    if not holds(path, given["sha256"]):
         return None, None
     mask = given.get("mask")
     observation = observe(settings, read(path), None if mask is None else read(mask), None)
@@ -139,6 +167,10 @@ def variants_of(one: Subject, spec: Spec) -> Iterator[Variant]:
     if spec.sizes and one.generator.card.generator["input"]["type"] == "noise":
         raise UsageError(f"sizes: {one.id} has a latent of noise, which shows another picture at another size")
     yield _measured(one, "fit", one.fit, None)
+    for kind in ("checkpoints", "samples", "seeds"):
+        if getattr(spec, kind):
+            for name, path in one.further.get(kind, {}).items():
+                yield _other(one, name, path)
     for precision in spec.precisions:
         yield _backend(one, "torch", precision)
     for backend in spec.backends:
@@ -152,6 +184,13 @@ def variants_of(one: Subject, spec: Spec) -> Iterator[Variant]:
         for share in spec.blend:
             mixed = share * one.before + (1 - share) * one.fit
             yield _measured(one, f"blend {share:g} of the input", mixed.astype(np.float32), None)
+
+
+def _other(one: Subject, name: str, path: Path) -> Variant:
+    """The picture of other weights. Raises UsageError for a file that is no generator."""
+    other = load(path)
+    picture, ms = _clocked(lambda: other.output("fp32"))
+    return _measured(one, name, kept(picture, other.card.size), ms)
 
 
 def _backend(one: Subject, backend: str, precision: str) -> Variant:

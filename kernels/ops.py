@@ -16,8 +16,10 @@ from .reference import (
     nearest_conv,
     newton_schulz,
     pad,
+    phase_taps,
     resampling_taps,
     upsample2x,
+    worth,
 )
 
 __all__ = [
@@ -35,7 +37,9 @@ __all__ = [
     "newton_schulz",
     "norm_pad",
     "pad",
+    "phase_taps",
     "resampling_taps",
     "upsample2x",
     "upsample_concat",
+    "worth",
 ]

@@ -13,6 +13,8 @@ from torch import Tensor
 
 # Quintic iteration of Jordan (2024), https://kellerjordan.github.io/posts/muon/
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+NATIVE_PIXELS = 128 * 128  # up to here a CPU pads by PyTorch's own operation
+SMALL_PRODUCTS, SMALL_INPUT = 2_500_000, 2**16  # up to both a CPU convolves in float32: `worth`
 
 
 def pad(
@@ -23,13 +25,18 @@ def pad(
     """Pad all four sides by ``amount``. ``mode``: reflection, replication or zero."""
     if not amount:
         return x
-    return F.pad(x, (amount,) * 4) if mode == "zero" else _Pad.apply(x, amount, mode)
+    if mode == "zero":
+        return F.pad(x, (amount,) * 4)
+    if x.device.type == "cpu" and x.shape[2] * x.shape[3] <= NATIVE_PIXELS and not torch.compiler.is_compiling():
+        return F.pad(x, (amount,) * 4, {"reflection": "reflect", "replication": "replicate"}[mode])
+    return _Pad.apply(x, amount, mode)
 
 
 class _Pad(torch.autograd.Function):
     """Borders as copies of slices, and their gradients as sums over slices: channels last and deterministic.
 
-    PyTorch's own padding on CUDA gives another layout and adds gradients atomically.
+    PyTorch's own padding on CUDA gives another layout and adds gradients atomically; on a CPU it is as good, and up to
+    five times as fast for a small tensor, but its backward runs on one thread (LOG.md).
     """
 
     @staticmethod
@@ -97,12 +104,27 @@ class _Bilinear2x(torch.autograd.Function):
         return F.conv2d(F.pad(grad, (1, 1, 1, 1), mode="replicate"), kernel, stride=2, groups=grad.shape[1])
 
 
+def worth(
+    dtype: torch.dtype,
+    x: Tensor,  # [B, I, H, W]
+    products: int,
+) -> torch.dtype:
+    """``dtype``, or float32 on a CPU where a convolution of ``x`` has so few ``products`` that float32 is faster.
+
+    oneDNN's calls in bf16 cost 150 to 250 microseconds whatever they do, four times those in float32 (LOG.md).
+    """
+    small = products <= SMALL_PRODUCTS and x.numel() <= SMALL_INPUT
+    return torch.float32 if small and x.device.type == "cpu" and dtype.itemsize < 4 else dtype
+
+
 def nearest_conv(
     x: Tensor,  # [B, C, H, W], the coarse scale
     kept: Tensor | None,  # [B, S, 2 H, 2 W], the skip branch
     weight: Tensor,  # [O, S + C, 3, 3]
     gain: Tensor,  # [S + C], the scale of the normalisation
     mode: str,
+    taps: Tensor,  # [80, 9], `phase_taps`
+    dtype: torch.dtype,  # of the convolution
     eps: float = 1e-5,
 ) -> Tensor:  # [4 B, O, H, W], the four phases: even rows and columns, even and odd, odd and even, odd
     """Upsample ``x`` to twice the size, nearest; put ``kept`` before it; normalise, pad, convolve.
@@ -111,31 +133,81 @@ def nearest_conv(
     reflection or replication, at 4/9 of the products, and neither the upsampled, the joined, nor the normalised
     tensor comes into being: a nearest-upsampled tensor has the statistics of the small one; a channel's scale moves
     into the weights, for padding commutes with it, and its shift adds a constant; and of nine neighbours of a fine
-    pixel only four differ, so that each phase is a 2x2 convolution of the small tensor with replicated borders.
+    pixel only four differ, so that each phase is a 2x2 convolution of the small tensor with replicated borders. The
+    four run as one convolution of 4 O channels on a grid that is one row and column larger than a phase.
     """
     skips = 0 if kept is None else kept.shape[1]
     inverse = [_InverseDeviation.apply(t, eps) for t in (kept, x) if t is not None]
-    weight = weight * (gain * torch.cat(inverse)).view(1, -1, 1, 1)
-    small = pad(x, 1, "replication")
-    kernels = _phase_kernels(weight[:, skips:])
+    rows = weight.permute(0, 2, 3, 1).flatten(1, 2) * (gain * torch.cat(inverse))  # [O, 9, S + C]
+    dtype = worth(dtype, x, 4 * weight.numel() * x.shape[2] * x.shape[3] * 4 // 9)
+    small = pad(x.to(dtype), 1, "replication")
+    kernels = taps[:16] @ rows[..., skips:]  # [O, 16, C]
     if kept is None:
-        return torch.cat(_per_phase(small, kernels))
+        return _in_phases(small, kernels)
     if 4 * skips <= x.shape[1]:  # four fine pixels as channels of one coarse pixel
-        cells = F.pixel_unshuffle(pad(kept, 2, mode), 2)
-        joined = [torch.cat(pair, dim=1) for pair in zip(_cell_kernels(weight[:, :skips]), kernels, strict=True)]
-        return torch.cat(_per_phase(torch.cat((cells, small), dim=1), joined))
-    fine = pad(kept, 1, mode)
-    both = _per_phase(small, kernels), _per_phase(fine, [weight[:, :skips]] * 4, stride=2)
-    return torch.cat([one + other for one, other in zip(*both, strict=True)])
+        cells = F.pixel_unshuffle(pad(kept.to(dtype), 2, mode), 2)
+        beside = (taps[16:] @ rows[..., :skips]).unflatten(1, (16, 4)).transpose(2, 3).flatten(2)  # [O, 16, 4 S]
+        return _in_phases(torch.cat((cells, small), dim=1), torch.cat((beside, kernels), dim=2))
+    fine = rows[..., :skips].unflatten(1, (3, 3)).permute(0, 3, 1, 2).to(dtype)
+    return _in_phases(small, kernels) + _every_second(pad(kept.to(dtype), 1, mode), fine)
 
 
-def _per_phase(x: Tensor, kernels: list[Tensor], stride: int = 1) -> list[Tensor]:
-    """``x`` convolved with each phase's kernel, from where the phase begins."""
+def phase_taps() -> Tensor:  # [80, 9] float32, zeros and ones
+    """Which of nine taps fall on which tap of a 2x2 kernel: for a tensor upsampled by two, then for one in cells.
+
+    Rows are phase, then tap; for cells then the place in the cell. Along an axis, an even pixel's last two of three
+    taps fall on one coarse pixel, an odd pixel's first two; in cells (`pixel_unshuffle`), each falls on its own.
+    """
+    phase, tap, place, source = (torch.arange(n).view(shape) for n, shape in _AXES)
+    coarse = ((source >= 1 + phase) == (tap == 1))[:, :, 0].float()
+    cells = (source == 2 * tap + place - 1 + phase).float()
+    over_coarse = torch.einsum("aiu,bjv->abijuv", coarse, coarse).reshape(16, 9)
+    return torch.cat((over_coarse, torch.einsum("aiyu,bjxv->abijyxuv", cells, cells).reshape(64, 9)))
+
+
+_AXES = ((2, (2, 1, 1, 1)), (2, (1, 2, 1, 1)), (2, (1, 1, 2, 1)), (3, (1, 1, 1, 3)))
+
+
+def _in_phases(
+    x: Tensor,  # [B, I, H + 2, W + 2]
+    kernels: Tensor,  # [O, 16, I], phase and tap in the middle
+) -> Tensor:  # [4 B, O, H, W]
+    outputs, _, inputs = kernels.shape
+    kernels = kernels.to(x.dtype).unflatten(1, (4, 2, 2)).transpose(0, 1).reshape(4 * outputs, 2, 2, inputs)
+    return _Phases.apply(F.conv2d(x, kernels.permute(0, 3, 1, 2)))
+
+
+class _Phases(torch.autograd.Function):
+    """Four results of one convolution, as channels, each from where its phase begins, put one behind the other."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # [B, 4 O, H + 1, W + 1] -> [4 B, O, H, W]
+        batch, channels, rows, columns = x.shape
+        phases = x.new_empty(4 * batch, rows - 1, columns - 1, channels // 4).permute(0, 3, 1, 2)
+        for mine, theirs in _phase_views(phases, x):
+            mine.copy_(theirs)
+        return phases
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        batch, channels, height, width = grad.shape
+        whole = grad.new_zeros(batch // 4, height + 1, width + 1, 4 * channels).permute(0, 3, 1, 2)
+        for theirs, mine in _phase_views(grad, whole):
+            mine.copy_(theirs)
+        return whole
+
+
+def _phase_views(phases: Tensor, whole: Tensor) -> list[tuple[Tensor, Tensor]]:
+    height, width = phases.shape[2:]
+    parts = zip(phases.chunk(4), whole.chunk(4, dim=1), strict=True)
+    return [(p, w[:, :, i // 2 : i // 2 + height, i % 2 : i % 2 + width]) for i, (p, w) in enumerate(parts)]
+
+
+def _every_second(x: Tensor, kernel: Tensor) -> Tensor:
+    """``x`` convolved with stride 2 from each of the four places of a cell, one behind the other."""
     height, width = x.shape[2] - 1, x.shape[3] - 1
-    return [
-        F.conv2d(x[:, :, i // 2 : i // 2 + height, i % 2 : i % 2 + width], kernel.to(x.dtype), stride=stride)
-        for i, kernel in enumerate(kernels)
-    ]
+    starts = [x[:, :, i // 2 : i // 2 + height, i % 2 : i % 2 + width] for i in range(4)]
+    return torch.cat([F.conv2d(start, kernel, stride=2) for start in starts])
 
 
 class _InverseDeviation(torch.autograd.Function):
@@ -156,25 +228,6 @@ class _InverseDeviation(torch.autograd.Function):
         slope = -grad * inverse**3 / (x.numel() / x.shape[1])
         shift = -slope * mean
         return torch.addcmul(shift.to(x.dtype).view(1, -1, 1, 1), x, slope.to(x.dtype).view(1, -1, 1, 1)), None
-
-
-def _phase_kernels(weight: Tensor) -> list[Tensor]:  # [O, C, 3, 3] -> four of [O, C, 2, 2]
-    """Of three taps along an axis, an even pixel's last two fall on one coarse pixel, an odd pixel's first two."""
-    top, middle, bottom = weight.unbind(2)
-    rows = [torch.stack(pair, 2) for pair in ((top, middle + bottom), (top + middle, bottom))]
-    return [torch.stack(pair, 3) for row in rows for pair in _pairs(*row.unbind(3))]
-
-
-def _pairs(left: Tensor, middle: Tensor, right: Tensor) -> list[tuple[Tensor, Tensor]]:
-    return [(left, middle + right), (left + middle, right)]
-
-
-def _cell_kernels(weight: Tensor) -> list[Tensor]:  # [O, S, 3, 3] -> four of [O, 4 S, 2, 2]
-    """The same nine taps, for a tensor whose 2x2 cells are stacked as channels (`pixel_unshuffle`)."""
-    outputs = weight.shape[0]
-    padded = [F.pad(weight, (1 - x, x, 1 - y, y)) for y in (0, 1) for x in (0, 1)]  # each [O, S, 4, 4]
-    cells = [p.unflatten(3, (2, 2)).unflatten(2, (2, 2)) for p in padded]  # [O, S, cell y, y, cell x, x]
-    return [c.permute(0, 1, 3, 5, 2, 4).reshape(outputs, -1, 2, 2) for c in cells]
 
 
 def interleave(

@@ -94,4 +94,5 @@ def fit_plan(**changes: Any) -> Any:
     from dipfast.manifest.schema import Fit
 
     defaults = {"steps": 30, "precision": "fp32", "device": "cpu", "average": 0.9}
-    return FitPlan(**Fit.model_validate(defaults | changes).model_dump())
+    recompute = changes.pop("recompute", False)
+    return FitPlan(**Fit.model_validate(defaults | changes).model_dump(), recompute=recompute)

@@ -18,7 +18,6 @@ from dipfast.batch.messages import GiveBack, Leave
 from dipfast.batch.pipeline import Pipeline
 from dipfast.batch.plan import Job, Place
 from dipfast.batch.prepare import prepare
-from dipfast.files import write_atomic
 from dipfast.image import Source, write
 from dipfast.manifest import parse
 
@@ -144,12 +143,14 @@ def test_only_items_of_one_bucket_are_fitted_side_by_side_each_lane_with_one_pro
 def test_a_save_that_fails_fails_its_item_alone(
     jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path: Any, data: bytes) -> None:
-        if Path(path).name == "c.png":
-            raise PermissionError(13, "Permission denied", str(path))
-        write_atomic(path, data)
+    put = RunFolder.put
 
-    monkeypatch.setattr(save, "write_atomic", refuse)
+    def refuse(self: RunFolder, path: str, data: bytes) -> None:
+        if path == "images/c.png":
+            raise PermissionError(13, "Permission denied", path)
+        put(self, path, data)
+
+    monkeypatch.setattr(RunFolder, "put", refuse)
     events = work(jobs, tmp_path / "run", 2)
     assert sorted(told([event for event in events if event["event"] in ENDS])) == [
         *(("done", name) for name in "abde"),
@@ -170,11 +171,11 @@ def test_an_item_that_finds_no_memory_beside_others_is_tried_again_with_fewer(
 ) -> None:
     fit, under_way = pipeline.restoring, set[str]()
 
-    def crowded(settings: Any, observation: Any, problem: Any, device: str, id: str, *rest: Any) -> Iterator[None]:
+    def crowded(settings: Any, observed: Any, problem: Any, device: str, ladder: Any, id: str, *rest: Any) -> Any:
         if len(under_way) == 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
         under_way.add(id)
-        restored = yield from fit(settings, observation, problem, device, id, *rest)
+        restored = yield from fit(settings, observed, problem, device, ladder, id, *rest)
         under_way.remove(id)
         return restored
 
@@ -233,3 +234,21 @@ def test_an_order_to_leave_finishes_what_it_names_cancels_the_rest_and_returns_w
 
     ends = told([event for event in work(same_size, tmp_path / "run", 2, hear) if event["event"] in ENDS])
     assert sorted(ends) == [("cancelled", "c"), ("done", "a"), ("returned", "d"), ("returned", "e")]
+
+
+def test_an_item_that_finds_no_memory_alone_is_tried_again_a_rung_down(
+    jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit, failed = pipeline.restoring, list[str]()
+
+    def short(settings: Any, observation: Any, problem: Any, device: str, id: str, *rest: Any) -> Iterator[None]:
+        if not failed:
+            failed.append(id)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return (yield from fit(settings, observation, problem, device, id, *rest))
+
+    monkeypatch.setattr(pipeline, "restoring", short)
+    events = work(jobs[:1], tmp_path / "run", 1)
+    ends = [event for event in events if event["event"] in ENDS]
+    assert [event["event"] for event in ends] == ["done"]
+    assert ends[0]["record"]["ran"]["memory"]["recompute"] is True

@@ -191,3 +191,24 @@ def test_memory_is_that_of_pixels_and_of_weights() -> None:
 )
 def test_cores_are_spread_over_workers(cores: int, jobs: int, workers: Any, expected: Any) -> None:
     assert spread(cores, jobs, workers) == expected
+
+
+def test_pictures_of_many_sizes_come_to_few_buckets_on_the_grid() -> None:
+    def buckets(shapes: str) -> set[tuple]:
+        fit = {"steps": 10, "shapes": shapes}
+        return {job("a", side, side, fit=fit).bucket for side in range(40, 80, 4)}
+
+    assert len(buckets("exact")) == 10
+    assert len(buckets("grid")) == 5
+
+
+def test_a_picture_on_the_grid_is_fitted_larger_and_comes_back_at_its_size(picture: np.ndarray) -> None:
+    overrides = {"fit": {"steps": 2, "shapes": "grid"}, "generator": TINY}
+    given = settings_from("denoise", "paper", overrides).model_dump(mode="json")
+    image = Image(picture[:, :30, :18], Source("png", "rgb", 8))
+    assert fitted_shape(given, (3, 30, 18)) == (3, 32, 20)
+    image = Image(np.pad(picture, ((0, 0), (0, 6), (0, 0)), mode="edge"), Source("png", "rgb", 8))
+    done = restore(given, observe(given, image, None, None), "cpu")
+    assert fitted_shape(given, image.pixels.shape) == (3, 40, 32)
+    assert done.pixels.shape == image.pixels.shape == (3, 38, 32)
+    assert done.fit.picture.shape[2:] == (40, 32)

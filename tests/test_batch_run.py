@@ -16,7 +16,7 @@ import torch
 from conftest import MANIFEST
 from PIL import Image as Pillow
 
-from dipfast.batch import pipeline, save, worker
+from dipfast.batch import pipeline, worker
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.messages import Leave
 from dipfast.batch.plan import Job, Place
@@ -232,7 +232,7 @@ def test_a_twin_that_is_gone_is_copied_and_not_fitted(inputs: Path) -> None:
 def test_what_was_done_is_not_hashed_again_by_the_next_run(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go(inputs)
     monkeypatch.setattr("dipfast.batch.index.sha256_of", lambda path: pytest.fail(f"{path} is hashed"))
-    monkeypatch.setattr("dipfast.batch.prepare.sha256_of", lambda path: pytest.fail(f"{path} is hashed"))
+    monkeypatch.setattr("dipfast.remote.sha256_of", lambda path, most: pytest.fail(f"{path} is hashed"))
     assert go(inputs).already_done == 3
 
 
@@ -317,15 +317,15 @@ def test_a_folder_that_cannot_be_written_is_one_line_and_what_is_done_stays_done
 
 
 def test_a_full_disk_ends_the_run_with_one_line(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writes: list[Path] = []
+    writes: list[str] = []
 
-    def full(path: Path, data: bytes) -> None:
+    def full(self: RunFolder, path: str, data: bytes) -> None:
         writes.append(path)
         raise OSError(28, "No space left on device")
 
     folder = RunFolder(inputs.parent / "run")
     run(replace(manifest(inputs, 1), items=manifest(inputs, 1).items[:1]), folder, workers=1)
-    monkeypatch.setattr(save, "write_atomic", full)
+    monkeypatch.setattr(RunFolder, "put", full)
     with pytest.raises(MachineError, match=r"run: cannot be written \(No space left on device\); what is done stays"):
         go(inputs, steps=1)
     assert len(writes) == 1  # the other item was not even tried

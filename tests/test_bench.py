@@ -8,10 +8,16 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from conftest import generator_config
 
+from dipfast.batch.plan import tensor_elements
+from dipfast.bench.expect import expect
 from dipfast.bench.step import STANDARD, bench_step
 from dipfast.cli import main
 from dipfast.errors import UsageError
+from dipfast.generators import build
+from dipfast.generators.skip import Conv
 from dipfast.manifest.schema import SkipGenerator
 
 PEER = """
@@ -98,3 +104,21 @@ def test_a_device_that_is_none_is_wrong_usage(device: str, capsys: pytest.Captur
     assert main(["bench", "step", "--size", "64", "--device", device]) == 2
     error = capsys.readouterr().err
     assert error == f"dipfast: error: bench: device: should be auto, cpu, cuda or cuda:N, is '{device}'\n"
+
+
+def test_expectations_are_arithmetic_and_grow_with_the_pixels() -> None:
+    small, large = expect(STANDARD, [256, 512], 790e12, 4.3e12, 2)
+    assert large["flops"] == pytest.approx(465e9, rel=0.01)  # 155.0 GFLOP forward, by an independent count
+    assert large["bytes"]["eager"] == pytest.approx(4 * small["bytes"]["eager"])
+    assert large["sum_ms"]["compiled"] == pytest.approx(large["compute_ms"] + large["transfer_ms"]["compiled"])
+    assert large["floor_ms"] < large["sum_ms"]["fused"] < large["sum_ms"]["compiled"] < large["sum_ms"]["eager"]
+
+
+def test_the_elements_of_a_net_are_those_that_its_modules_give() -> None:
+    config, found = generator_config(channels=(8, 8), skip_channels=4), []
+    module = build(config, 3, seed=0)
+    for one in module.modules():
+        if isinstance(one, Conv):
+            one.register_forward_hook(lambda module, inputs, output: found.append(output.numel()))
+    module(torch.zeros(1, 8, 32, 32))
+    assert tensor_elements(config, 32 * 32) == (sum(found), 12 * (32 * 32 + 16 * 16))

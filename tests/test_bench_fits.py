@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from dipfast.bench.cases import make_case, parse_damage, settings_of
 from dipfast.bench.frontier import bench_frontier, nlm, parse_contender, watched
 from dipfast.bench.image import bench_image
+from dipfast.bench.plot import frontier_svg
 from dipfast.bench.stop import bench_stop
 from dipfast.cli import app
 from dipfast.errors import UsageError
@@ -79,7 +81,7 @@ def test_every_criterion_is_held_against_the_peak_of_one_trajectory(file: str) -
     assert set(first["chosen"]) == every | {"discrepancy", "held-out", "sure"}
     assert set(second["chosen"]) == every | {"held-out"}  # nothing is known of the noise
     assert set(third["chosen"]) == every | {"blocks"}
-    for trajectory, taken in ((first, "discrepancy"), (second, "all steps"), (third, "blocks")):
+    for trajectory, taken in ((first, "ema-variance"), (second, "all steps"), (third, "blocks")):
         assert trajectory["chosen"]["auto"] == trajectory["chosen"][taken]
     for trajectory in result["trajectories"]:
         for name, chosen in trajectory["chosen"].items():
@@ -116,10 +118,22 @@ def test_the_peak_is_looked_for_behind_the_stop_too(file: str) -> None:
     config, plan = settings_of(
         case.task, "fast", [*TINY, "fit.steps=60", "fit.stop={type: discrepancy, factor: 3}"], 0, 32
     )
-    result, peak = watched(case, config, plan)
+    result, peak = watched(case, config, plan, 0.5)
     assert result.steps < 60 and peak["peak_step"] == result.steps + result.steps // 2
     assert peak["peak"] > psnr(result.image[0].numpy(), case.clean)
     assert torch.equal(result.image, fit(case.problem, config, plan).image)
+
+
+def test_the_frontier_is_drawn_with_costs_as_points_and_methods_as_lines() -> None:
+    rows = [{"damage": "jpeg:10", "contender": "a<b", "psnr": 30.2, "flops": 2e11}]
+    rows += [{"damage": "jpeg:10", "contender": "paper", "psnr": 31.0, "flops": 2e13}]
+    rows += [{"damage": "jpeg:10", "contender": "nlm", "psnr": 29.0}]
+    drawing = ElementTree.fromstring(frontier_svg(rows))
+    tag = "{http://www.w3.org/2000/svg}"
+    cheap, dear = drawing.iter(f"{tag}circle")
+    assert float(cheap.attrib["cx"]) < float(dear.attrib["cx"]) and float(cheap.attrib["cy"]) > float(dear.attrib["cy"])
+    assert len([line for line in drawing.iter(f"{tag}line") if line.attrib["class"] == "line"]) == 1
+    assert {"a<b", "paper", "nlm"} <= {text.text for text in drawing.iter(f"{tag}text")}
 
 
 def test_nlm_removes_noise(file: str) -> None:

@@ -12,7 +12,7 @@ from conftest import fit_plan, generator_config
 import dipfast
 from dipfast import generators, tasks
 from dipfast.fit import fit, stream
-from dipfast.fit.distil import Distilled, distil
+from dipfast.fit.distil import Distilled, _solve_head, distil
 from dipfast.fit.loop import Cancelled, FitResult
 from dipfast.fit.optimizer import FlatParameters
 
@@ -45,7 +45,7 @@ def parity(module: torch.nn.Module, fitted: tuple[FitResult, torch.Tensor]) -> f
 def test_a_few_steps_bring_the_weights_to_the_kept_picture(fitted: tuple[FitResult, torch.Tensor]) -> None:
     before, none, some = parity(fitted[0].generator, fitted), distilled(fitted, 0), distilled(fitted, 20)
     assert none.parity_db >= before - 1e-4
-    assert some.parity_db > none.parity_db + 3
+    assert some.parity_db > none.parity_db + 2 > before + 4
     assert parity(some.generator, fitted) == pytest.approx(some.parity_db, abs=1e-3)
 
 
@@ -88,3 +88,33 @@ def test_a_restored_generator_renders_the_kept_picture_and_says_how_near(picture
     error = float(np.mean((result.generator.render("fp32") - result.image) ** 2))
     assert -10 * math.log10(error) == pytest.approx(found["parity_db"], abs=0.01)
     assert found["distil_steps"] > 0 and result.record["seconds"]["distil"] > 0
+
+
+def test_the_head_is_solved_for(fitted: tuple[FitResult, torch.Tensor]) -> None:
+    result, latent = fitted
+    module = distilled(fitted, 0).generator
+    assert isinstance(module, generators.SkipNet)
+    solved = parity(module, fitted)
+    module.head.weight.detach().mul_(0.9)
+    module.head.bias.detach().add_(0.05)
+    spoiled = parity(module, fitted)
+    error = _solve_head(module, latent, result.picture, torch.float32)
+    assert parity(module, fitted) > spoiled + 6
+    assert parity(module, fitted) == pytest.approx(solved, abs=0.5)
+    assert parity(module, fitted) == pytest.approx(-10 * math.log10(error), abs=1e-3)
+    with torch.no_grad():
+        exact = module(latent)
+    own = {name: value.clone() for name, value in module.head.state_dict().items()}
+    _solve_head(module, latent, exact, torch.float32)  # nothing is nearer than equal
+    assert all(torch.allclose(own[name], value, atol=1e-5) for name, value in module.head.state_dict().items())
+
+
+@pytest.mark.parametrize("value", [-200.0, 200.0, math.nan])
+def test_a_head_with_nothing_to_solve_for_stays_as_it_was(value: float) -> None:
+    config = generator_config()
+    module = generators.build(config, 3, seed=0)
+    latent = generators.make_latent(config["input"], 32, 32, 1, torch.empty(0))
+    module.head.bias.detach().fill_(value)
+    weight = module.head.weight.detach().clone()
+    _solve_head(module, latent, torch.rand(1, 3, 32, 32), torch.float32)
+    assert torch.equal(module.head.weight.detach(), weight)

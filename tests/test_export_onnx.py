@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ OPTIONS: list[dict[str, Any]] = [
     {"pad": "zero"},
     {"pad": "zero", "kernel_up": 1},
     {"pad": "replication", "upsample": "nearest", "kernel_down": 5, "kernel_skip": 3},
+    {"upsample": "nearest"},
+    {"upsample": "nearest", "skip_channels": 0, "pointwise_up": False, "pad": "replication"},
+    {"upsample": "nearest", "skip_channels": 8},
     {"upsample": ("nearest", "bilinear"), "up_channels": (6, 10), "activation": "relu"},
     {"downsample": "avg", "activation": "elu"},
     {"downsample": "max", "activation": "none"},
@@ -142,6 +146,16 @@ def test_a_model_holds_all_and_says_what_it_is(model: onnx.ModelProto) -> None:
     assert "scales.0.down1.conv.conv" in nodes and len(set(nodes)) == len(nodes)
     assert str(Path(__file__).parent.parent) not in str(model)
     assert onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+
+
+def test_no_path_of_a_machine_goes_with_it() -> None:
+    module, latent, card = fitted()
+    masked = replace(card, task={"type": "inpaint", "mask": "/home/somebody/mask.png", "known": "white"})
+    model = to_onnx(module.state_dict(), latent, masked)
+    assert (
+        metadata(model)["task"] == {"type": "inpaint", "known": "white"}
+        and b"somebody" not in model.SerializeToString()
+    )
 
 
 def test_a_fresh_normalisation_is_not_optimised_away() -> None:
@@ -289,7 +303,8 @@ def test_a_manifest_asks_for_models_once(
     manifest.write_text(MANIFEST.format(least=40))
     assert main(command) == 0
     (model,) = (tmp_path / "run" / "export").glob("*.fp16.onnx")
-    assert load_model(model)[1]["precision"] == "fp16"
+    about = load_model(model)[1]
+    assert about["precision"] == "fp16" and about["fit"]["steps"] == 3
     assert json.loads(report_path(model).read_bytes())["kept_picture_db"] > 0
     before = model.stat().st_mtime_ns
     assert main(command) == 0

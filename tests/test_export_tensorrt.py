@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import sys
 from pathlib import Path
@@ -16,16 +17,19 @@ from conftest import generator_config
 from test_export_onnx import OPTIONS, fitted
 
 from dipfast import generators
+from dipfast.cli import main
 from dipfast.errors import GateError, MachineError
 from dipfast.export import tensorrt
+from dipfast.export.engine_file import beside
 from dipfast.export.fold import freeze
 from dipfast.export.onnx import OPERATORS, to_onnx
 from dipfast.export.save import export_tensorrt
+from dipfast.image import read
 from dipfast.render import FittedGenerator, renderer
 
 # https://github.com/onnx/onnx-tensorrt/blob/main/docs/operators.md, those that dipfast's graphs may hold
 ON_THE_LIST = """
-Add AveragePool Cast Concat Conv Elu LeakyRelu MaxPool Mul Pad Relu Resize Sigmoid
+Add AveragePool Cast Concat Conv DepthToSpace Elu LeakyRelu MaxPool Mul Pad Relu Resize Sigmoid Slice
 """
 # Every name of TensorRT's Python API that dipfast/export/tensorrt.py calls.
 CALLED = """
@@ -106,6 +110,50 @@ def test_an_export_writes_the_refitted_engine_and_its_proof(fake: Any, tmp_path:
     with pytest.raises(GateError, match="400 dB are asked for"):
         export_tensorrt(path, tmp_path / "out", trt(tmp_path / "cache"), min_psnr=400)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.fixture
+def engine(fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An exported engine, with nothing left of its generator."""
+    monkeypatch.setattr(tensorrt, "Gpu", FakeGpu)
+    path = tmp_path / "g.safetensors"
+    path.write_bytes(generators.to_bytes(*fitted()))
+    report = export_tensorrt(path, tmp_path / "out", trt(tmp_path / "cache"))
+    path.unlink()
+    return Path(report["path"])
+
+
+def test_an_engine_is_rendered_from_its_own_files(
+    engine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["render", str(engine), "-o", str(tmp_path / "p.png"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ran"]["backend"] == "tensorrt" and found["rendered"][0]["id"] == "0123456789abcdef"
+    picture = generator().render("fp32").transpose(2, 0, 1)
+    assert np.abs(read(tmp_path / "p.png").pixels - picture).max() < 0.51 / 255 + 1e-4
+
+
+def test_an_engine_of_another_machine_or_that_was_changed_is_refused(
+    engine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(code: int, reason: str) -> None:
+        assert main(["render", str(engine)]) == code
+        assert reason in capsys.readouterr().err
+
+    monkeypatch.setattr(fake_tensorrt, "__version__", "11.5.0.fake")
+    refused(5, "built for tensorrt 11.4.0.fake, not 11.5.0.fake: export it again")
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    refused(5, "TensorRT is not installed: pip install 'dipfast[tensorrt]'")
+    other, plan = beside(engine), engine.read_bytes()
+    engine.write_bytes(plan[:-1])
+    refused(2, "it is not the engine that")
+    engine.write_bytes(plan)
+    other.write_bytes(b"nothing")
+    refused(2, "cannot be read")
+    other.unlink()
+    refused(2, "should lie beside it, with its latent and sizes")
+    assert main(["render", str(engine), "--backend", "torch"]) == 2
+    assert "an engine is rendered by tensorrt" in capsys.readouterr().err
 
 
 def test_each_part_of_the_key_is_another_engine() -> None:

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,13 +14,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import fit_plan, generator_config
+from dipfast.kernels import ops
 
 from dipfast import tasks
 from dipfast.errors import ItemError, MachineError, UsageError
 from dipfast.fit import Cancelled, FitResult, Workbench, fit
 from dipfast.fit.average import newest_weight
 from dipfast.fit.criteria import make_stop
-from dipfast.fit.engine import WARM_UP, Machine, choose_machine
+from dipfast.fit.engine import WARM_UP, Machine, choose_machine, compilations
 from dipfast.fit.loop import LOOK_EVERY, Watch
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
 from dipfast.fit.step import FitState, Member, fit_step
@@ -432,7 +434,10 @@ def test_a_precision_is_what_runs(noisy: tasks.Problem, precision: str) -> None:
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.1), ("fp16", 0.04)])
-def test_gradients_in_low_precision_are_those_of_fp32(noisy: tasks.Problem, precision: str, tolerance: float) -> None:
+def test_gradients_in_low_precision_are_those_of_fp32(
+    noisy: tasks.Problem, precision: str, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dipfast.kernels.reference.SMALL_PRODUCTS", 0)
     grads = []
     for name in ("fp32", precision):  # whatever this CPU has instructions for: fp16 is then slow, and right
         machine = Machine(torch.device("cpu"), "eager", name)
@@ -440,15 +445,26 @@ def test_gradients_in_low_precision_are_those_of_fp32(noisy: tasks.Problem, prec
         fit_step(state, noisy, fit_plan(optimizer={"type": "adam", "lr": 1e-12}), machine.dtype)
         grads.append(state.first.parameters.grads.clone())
     exact, low = grads
+    assert not torch.equal(exact, low)
     assert float((low - exact).norm() / exact.norm()) < tolerance
 
 
-def test_weights_and_moments_stay_in_fp32_when_convolutions_are_bf16(noisy: tasks.Problem) -> None:
+def test_weights_and_moments_stay_in_fp32_when_convolutions_are_bf16(
+    noisy: tasks.Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dipfast.kernels.reference.SMALL_PRODUCTS", 0)
     plan = fit_plan(precision="bf16")
     state = FitState(noisy, generator_config(), plan, choose_machine(plan))
     fit_step(state, noisy, plan, torch.bfloat16)
     kept = [*state.first.generator.parameters(), state.average, *vars(state.first.optimizer).values(), state.losses]
     assert {tensor.dtype for tensor in kept} == {torch.float32}
+
+
+def test_a_cpu_convolves_in_bf16_what_is_large_enough_to_gain_by_it() -> None:
+    for side, expected in ((16, torch.float32), (128, torch.bfloat16)):
+        x = torch.zeros(1, 32, side, side)
+        assert ops.worth(torch.bfloat16, x, 32 * 32 * 9 * side * side) == expected
+    assert ops.worth(torch.float64, torch.zeros(1, 1, 2, 2), 36) == torch.float64
 
 
 @pytest.mark.parametrize(
@@ -516,6 +532,28 @@ def test_a_compiled_step_is_the_eager_step(noisy: tasks.Problem) -> None:
     torch.testing.assert_close(compiled.image, eager.image, rtol=0, atol=2e-4)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_shapes_are_compiled_once_and_one_too_many_is_an_error(
+    noisy: tasks.Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch._dynamo.reset()
+    monkeypatch.setattr("dipfast.fit.engine.MOST_PROGRAMS", 2)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # quicker than code
+    config, plan, before = generator_config(channels=(8,)), fit_plan(steps=2, engine="compile"), compilations()
+
+    def at(side: int, bench: Workbench) -> FitResult:
+        return fit(tasks.pose(GAUSSIAN, noisy.target[0, :, :side, :side].numpy()), config, plan, workbench=bench)
+
+    bench = Workbench()
+    for side in (16, 16, 32, 16):
+        at(side, bench)
+    assert (bench.programs, compilations() - before) == (3, 2)  # back at a known shape nothing is compiled
+    with pytest.raises(MachineError, match="has compiled for 2 shapes, which is the most"):
+        at(24, bench)
+    assert at(32, bench).steps == 2  # the others go on
+    torch._dynamo.reset()
+
+
 def test_freed_memory_is_kept_by_the_process() -> None:
     code = """
 import resource, torch
@@ -552,7 +590,7 @@ class Memory:
 
 
 INTERRUPTED: list[dict[str, Any]] = [
-    {"stop": {"type": "held-out"}, "average": "auto", "optimizer": MUON, "seeds": 2},
+    {"stop": {"type": "held-out"}, "average": "auto", "optimizer": MUON, "seeds": 2, "checkpoints": 2},
     {"stop": {"type": "windowed-variance"}, "average": 0.9},
     {"optimizer": {"type": "sgld"}, "posterior": {"burn_in": 4, "every": 2, "keep": 2}, "stop": {"type": "fixed"}},
 ]
@@ -578,6 +616,10 @@ def test_a_fit_that_was_interrupted_goes_on_to_the_same_bits(
     assert taken[0] == after + 1
     assert torch.equal(resumed.image, whole.image) and torch.equal(resumed.averaged, whole.averaged)
     assert (resumed.losses, resumed.stop_curve, resumed.why) == (whole.losses, whole.stop_curve, whole.why)
+    for (step, one), (other, two) in zip(resumed.trail, whole.trail, strict=True):
+        assert step == other and all(
+            torch.equal(*pair) for pair in zip(one.parameters(), two.parameters(), strict=True)
+        )
 
 
 def test_a_long_fit_is_saved_as_it_goes(noisy: tasks.Problem, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,9 +157,15 @@ def test_names_that_are_not_utf8_get_an_output_that_is(tmp_path: Path) -> None:
         ("{path: 3}", "4:12: items[0].path: should be text that is not empty, is 3"),
         ("{path: a.png, scale: 3}", "4:19: unknown key 'scale'; scale belongs to task superres"),
         ("{path: 'sample:a b'}", "4:12: items[0].path: should be sample:NAME, is 'sample:a b'"),
-        ("https://x.org/a.png", "4:5: items[0]: should be a local path, is 'https://x.org/a.png'"),
-        ("{path: a.png, reference: s3://b/a.png}", "4:12: items[0]: reference: should be a local path, is 's3:"),
-        ("{path: s3://b/a.png, fit: 3}", "4:12: items[0]: should be a local path, is 's3://b/a.png'"),
+        ("https://x.org/a.png?k=v", "4:5: items[0]: should have no '?' and '#'"),
+        (
+            "{path: a.png, reference: nonsense://b/a.png}",
+            "4:12: items[0]: reference: should be a local path or an address",
+        ),
+        (
+            "{path: nonsense://b/a.png, fit: 3}",
+            "4:12: items[0]: should be a local path or an address that fsspec knows, is nonsense://",
+        ),
     ],
 )
 def test_a_wrong_row_is_refused_at_its_place(tmp_path: Path, row: str, expected: str) -> None:
@@ -169,5 +175,5 @@ def test_a_wrong_row_is_refused_at_its_place(tmp_path: Path, row: str, expected:
 def test_a_pattern_without_match_is_an_error_beside_others_that_match(tmp_path: Path) -> None:
     plant(tmp_path, "a.png")
     assert wrong(tmp_path, '  - a.png\n  - {path: "*.tif"}') == [
-        "m.yaml:5:12: '*.tif' matches no image (png, jpeg, tiff, webp, avif)"
+        "m.yaml:5:12: '*.tif' matches no image (png, jpeg, tiff, webp, avif, heif, jxl)"
     ]

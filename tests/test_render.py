@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from dipfast.export.save import export_onnx
 from dipfast.export.targets import targets
 from dipfast.image import Source, read, write
 from dipfast.metrics import psnr
+from dipfast.render import FittedGenerator, TorchRenderer
+from dipfast.rerender import render_targets
 
 SETS = ("generator.channels=[8, 8]", "generator.input.depth=4", "fit.steps=4", "fit.precision=fp32")
 
@@ -111,6 +115,30 @@ def test_a_folder_of_generators_is_a_batch(run: Path, tmp_path: Path, capsys: py
     found = rendered(capsys, tmp_path, "-o", tmp_path / "out")["rendered"]
     assert [Path(one["path"]).name for one in found] == [f"{i}.png" for i in range(5)]
     assert found[0]["id"] == found[2]["id"] != found[1]["id"]
+
+
+class Watched(TorchRenderer):
+    """Renders a picture only once the next generator is at hand."""
+
+    def __init__(self) -> None:
+        super().__init__("fp32")
+        self.ready = [threading.Event() for _ in range(3)]
+
+    def prepare(self, generator: FittedGenerator) -> Callable[[], np.ndarray]:
+        number = next(i for i, event in enumerate(self.ready) if not event.is_set())
+        self.ready[number].set()
+        run = super().prepare(generator)
+
+        def render() -> np.ndarray:
+            assert self.ready[min(number + 1, 2)].wait(30)
+            return run()
+
+        return render
+
+
+def test_loading_and_rendering_overlap(run: Path, tmp_path: Path) -> None:
+    found = [targets(run)[i % 2] for i in range(3)]
+    assert [one.id for one in render_targets(found, Watched(), tmp_path)] == [t.generator.stem for t in found]
 
 
 @pytest.mark.parametrize(

@@ -268,7 +268,10 @@ def test_two_runs_are_compared_by_output_name(folder) -> None:
 def test_a_card_has_what_a_brief_record_leaves_out(folder) -> None:
     row = restored(folder, flat(0.2), flat(0.8))
     assert row.record is not None
-    vouched = {"output": {"sha256": "", "paths": ["dog.png"]}, "generator": {"sha256": "", "path": ""}}
+    vouched = {
+        "output": {"sha256": "", "paths": ["dog.png"]},
+        "generator": {"sha256": "", "path": "generators/a.safetensors"},
+    }
     folder.commit(row.record | vouched)
     html = report(folder, [replace(row, record=brief(row.record))])
     assert '<svg class="curve"' in html

@@ -136,3 +136,32 @@ def test_a_wrong_spec_is_one_line(
     assert main(["variants", str(lone), "--spec", str(spec)]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and not (tmp_path / "g.variants").exists()
+
+
+def test_what_a_fit_kept_along_its_way_is_laid_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pixels = np.random.default_rng(0).random((3, 32, 32), np.float32)
+    write(tmp_path / "a.png", pixels, Source("png", "rgb", 8))
+    fit = ("fit.steps=40", "fit.precision=fp32", "fit.checkpoints=3", "fit.seeds=2", "fit.keep_seeds=true")
+    net = ("generator.channels=[8, 8]", "generator.input.depth=4", "degrade.type=gaussian", "degrade.sigma=25")
+    dipfast.run(tmp_path / "a.png", tmp_path / "run", workers=1, sets=(*fit, *net))
+    spec = tmp_path / "v.yaml"
+    spec.write_text("{backends: [], jitter: [], precisions: [], blend: []}")
+    assert main(["variants", str(tmp_path / "run"), "--spec", str(spec), "--json"]) == 0
+    ((id, rows),) = json.loads(capsys.readouterr().out).items()
+    names = [row["name"] for row in rows]
+    assert names == ["fit", "step 10 of 40", "step 20 of 40", "step 40 of 40", "seed 2"]
+    truth = [row["psnr_reference"] for row in rows]
+    assert truth[0] > truth[1] and len(set(truth)) == len(truth)
+    spec.write_text("{checkpoints: false, seeds: false, backends: [], jitter: [], precisions: [], blend: []}")
+    assert main(["variants", str(tmp_path / "run"), "--spec", str(spec), "--json"]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)[id]] == ["fit"]
+    kept = tmp_path / "run" / "generators" / f"{id}.step-10.safetensors"
+    kept.write_bytes(kept.read_bytes()[:-1])  # the record vouches for it: the item is fitted again
+    dipfast.run(tmp_path / "a.png", tmp_path / "run", workers=1, sets=(*fit, *net))
+    assert dipfast.load(kept).card.id == id
+
+
+def test_the_schema_of_a_spec_describes_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "--variants"]) == 0
+    keys = json.loads(capsys.readouterr().out)["properties"]
+    assert set(keys) == set(Spec.model_fields) and all(key["description"] for key in keys.values())

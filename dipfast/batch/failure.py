@@ -19,6 +19,11 @@ def is_dead(error: Exception) -> bool:
     return isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether ``error`` says that a device's memory is used up, rather than that a fit was refused for its size."""
+    return not isinstance(error, ItemError) and reason_of(error)["kind"] == OUT_OF_MEMORY
+
+
 def reason_of(error: Exception) -> dict[str, str]:
     """Kind and reason of a failure; where the run cannot go on for any item, also what broke."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__

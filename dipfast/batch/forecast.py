@@ -21,6 +21,7 @@ from dipfast.batch.run import ready
 from dipfast.fit import choose_machine
 from dipfast.manifest import Manifest
 from dipfast.manifest.yaml import collector_paused
+from dipfast.text import printable
 
 SHOWN = 40  # output names in the table; --json has all
 
@@ -78,7 +79,7 @@ class _Rows:
             "engine": machine.engine,
             "precision": machine.precision,
             "seconds": round(seconds, 1),
-            "bytes": predicted_bytes(job),
+            "bytes": predicted_bytes(job, machine.precision),
             "cohort": cohort_size(job, machine.device.type, self.memory, self.place.cohort),
         }
 
@@ -115,11 +116,11 @@ def print_forecast(prediction: dict[str, Any], console: Console) -> None:
     console.print(table)
     outputs = [(output, row) for row in prediction["items"] for output in row["outputs"]]
     for output, row in outputs[:SHOWN]:
-        console.print(f"{row['path']} → {prediction['output']}/images/{output}", markup=False)
+        console.print(printable(f"{row['path']} → {prediction['output']}/images/{output}"), markup=False)
     if len(outputs) > SHOWN:
         console.print(f"… and {len(outputs) - SHOWN} more (--json lists all)")
     for failure in prediction["failed"]:
-        console.print(f"will fail: {failure['path']}: {failure['reason']}", markup=False)
+        console.print(printable(f"will fail: {failure['path']}: {failure['reason']}"), markup=False)
     workers = prediction["workers"]
     kinds = {f"{row['engine']} {row['precision']}" for row in prediction["items"]}
     console.print(

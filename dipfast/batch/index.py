@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from contextlib import suppress
 
 from dipfast.batch.ledger import Record, RunFolder, append_line, files_of, is_record, posterior_files
-from dipfast.files import sha256_of
+from dipfast.files import sha256_of, stays_inside, within
 
 Stamp = list[int]  # size in bytes, modification time in nanoseconds
 BULK = ("losses", "stop_curve")
@@ -26,9 +27,14 @@ class Index:
         self.folder, self.owner = folder, owner
         self.root = str(folder.root)
         self.lines: dict[str, bytes] = {}
+        self.sound: dict[str, bool] = {}  # folder → whether no link leads to it
         for path in sorted(folder.index.glob("*.jsonl")):
-            for line in path.read_bytes().splitlines():
-                self.lines[line[8 : line.find(b'"', 8)].decode(errors="replace")] = line
+            with suppress(OSError):
+                self._learn(folder.read(f".index/{path.name}"))
+
+    def _learn(self, data: bytes) -> None:
+        for line in data.splitlines():
+            self.lines[line[8 : line.find(b'"', 8)].decode(errors="replace")] = line
 
     def held(self, id: str) -> tuple[Record, set[str]] | None:
         """The brief record of ``id`` and those of its pictures whose hashes hold; None without record or generator."""
@@ -71,7 +77,7 @@ class Index:
             files = json.loads(text)["files"]
         except (ValueError, KeyError, TypeError):
             return {}
-        return files if isinstance(files, dict) else {}
+        return files if isinstance(files, dict) and all(map(stays_inside, files)) else {}
 
     def _is_intact(self, path: str, digest: str, known: dict[str, Stamp]) -> bool:
         stamp = self._stamp(path)
@@ -90,21 +96,34 @@ class Index:
         return True
 
     def _stamp(self, path: str) -> Stamp | None:
-        return stamp_of(f"{self.root}/{path}")
+        """Of a file that is one of the run's own: no link, and not behind one."""
+        folder = path.rpartition("/")[0]
+        if folder not in self.sound:
+            self.sound[folder] = self._is_sound(path)
+        return stamp_of(f"{self.root}/{path}", follow=False) if self.sound[folder] else None
+
+    def _is_sound(self, path: str) -> bool:
+        try:
+            within(self.root, path)
+        except OSError:
+            return False
+        return True
 
     def _write(self, id: str, files: dict[str, Stamp], record: Record) -> None:
         line = json.dumps({"id": id, "files": files}) + "\t" + json.dumps(record)
         self.lines[id] = line.encode()
         if self.owner is not None:
             with suppress(OSError):
-                append_line(self.folder.index / f"{self.owner}.jsonl", line)
+                append_line(self.folder.at(f".index/{self.owner}.jsonl"), line)
 
 
-def stamp_of(path: str) -> Stamp | None:
-    """Size and modification time of a file; None where there is none."""
+def stamp_of(path: str, *, follow: bool = True) -> Stamp | None:
+    """Size and modification time of a file; None where there is none, and without ``follow`` for a link."""
     try:
-        found = os.stat(path)  # noqa: PTH116 - a million times
+        found = os.stat(path, follow_symlinks=follow)  # noqa: PTH116 - a million times
     except (OSError, ValueError):
+        return None
+    if stat.S_ISLNK(found.st_mode):
         return None
     return [found.st_size, found.st_mtime_ns]
 

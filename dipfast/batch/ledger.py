@@ -2,6 +2,9 @@
 
 A record is written last and is what makes an item done; it names the hashes of the files that it vouches for. The
 ledger tells the story, for people and for the reasons of failures; nothing is read from it that a record decides.
+
+A folder may come from anyone. So the names that its files hold are checked, and every file in it is reached by `at`,
+which follows no link.
 """
 
 from __future__ import annotations
@@ -9,17 +12,21 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dipfast.files import sha256_of, write_atomic
+from dipfast.files import open_regular, sha256_of, stays_inside, within, write_atomic
 
+ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")  # a plain name: files are called by it
 Record = dict[str, Any]
 Shard = tuple[int, int]  # part I of N, I from 1
+FURTHER = ("samples", "checkpoints", "seeds")  # further generators of one item, in its record's `generator`
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,19 @@ class RunFolder:
     """The paths of one run, and its records and events."""
 
     root: Path
+
+    def at(self, path: str) -> Path:
+        """The file at ``path`` in the folder. Raises OSError where '..' or a linked folder would lead out of it."""
+        return Path(within(self.root, path))
+
+    def put(self, path: str, data: bytes) -> None:
+        """Put ``data`` there in one step; a link of that name is replaced, not followed. Raises OSError."""
+        write_atomic(self.at(path), data)
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a regular file of the folder. Raises OSError for another, and for a link."""
+        with open_regular(self.at(path), follow=False) as file:
+            return file.read()
 
     @property
     def images(self) -> Path:
@@ -60,7 +80,7 @@ class RunFolder:
     def log(self, worker: str, event: str, **facts: Any) -> None:
         """Append one event to the worker's ledger, in one write: a crash can tear the last line only."""
         line = json.dumps({"time": now(), "event": event, **facts}, ensure_ascii=False)
-        append_line(self.ledger / f"{worker}.jsonl", line)
+        append_line(self.at(f"ledger/{worker}.jsonl"), line)
 
     def events(self) -> Iterator[Record]:
         """Every event that can be read, oldest first. A torn line is passed over."""
@@ -69,23 +89,24 @@ class RunFolder:
 
     def _lines(self) -> Iterator[bytes]:
         for path in sorted(self.ledger.glob("*.jsonl")):
-            yield from path.read_bytes().splitlines()
+            with suppress(OSError):  # a link or a pipe is no ledger
+                yield from self.read(f"ledger/{path.name}").splitlines()
 
     def commit(self, record: Record) -> None:
         """Write the record of an item whose files are all there. Raises OSError."""
-        write_atomic(self.records / f"{record['id']}.json", dumps(record))
+        self.put(f"records/{record['id']}.json", dumps(record))
 
     def record(self, id: str) -> Record | None:
         """The record of ``id``, or None where there is none that can be read."""
         try:
-            record = json.loads((self.records / f"{id}.json").read_bytes())
+            record = json.loads(self.read(f"records/{id}.json"))
         except (OSError, ValueError):
             return None
         return record if is_record(record) and record["id"] == id else None
 
     def forget(self, id: str) -> None:
         """Take back the record of an item that is to be fitted again. Raises OSError."""
-        (self.records / f"{id}.json").unlink(missing_ok=True)
+        self.at(f"records/{id}.json").unlink(missing_ok=True)
 
     def all_records(self) -> list[Record]:
         """Every readable record, in the order of the ids."""
@@ -94,7 +115,13 @@ class RunFolder:
 
     def holds(self, record: Record) -> bool:
         """Whether every file that ``record`` vouches for is there, with the hash that it names."""
-        return all(_has_hash(self.root / path, digest) for path, digest in files_of(record).items())
+        return all(self._has_hash(path, digest) for path, digest in files_of(record).items())
+
+    def _has_hash(self, path: str, digest: str) -> bool:
+        try:
+            return sha256_of(self.at(path), follow=False) == digest
+        except OSError:
+            return False
 
 
 def suffix(shard: Shard | None) -> str:
@@ -109,9 +136,15 @@ def files_of(record: Record) -> dict[str, str]:
 
 
 def posterior_files(record: Record) -> dict[str, str]:
-    """Of the files that ``record`` vouches for, the map of deviations and the samples' generators, where there are."""
-    parts = [record["output"].get("uncertainty"), *record["generator"].get("samples", ())]
+    """Of the files that ``record`` vouches for, the map of deviations and further generators, where there are."""
+    parts = [record["output"].get("uncertainty")]
+    parts += [part for kind in FURTHER for part in record["generator"].get(kind, ())]
     return {part["path"]: part["sha256"] for part in parts if part}
+
+
+def damaged_of(output: str) -> str:
+    """Where the damaged input of the picture ``output`` lies, from the run's folder: always a PNG."""
+    return Path("damaged", output).with_suffix(".png").as_posix()
 
 
 def uncertainty_of(output: str) -> str:
@@ -142,19 +175,32 @@ def _event(line: bytes) -> Record | None:
         event = json.loads(line)
     except ValueError:
         return None
-    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+    if not (isinstance(event, dict) and isinstance(event.get("event"), str)):
+        return None
+    words = (event.get(name) for name in ("id", "path", "kind", "reason"))
+    return event if all(word is None or isinstance(word, str) for word in words) else None
 
 
 def is_record(tree: object) -> bool:
-    """Whether ``tree`` has what a record's files are checked by."""
-    if not (isinstance(tree, dict) and isinstance(tree.get("id"), str)):
+    """Whether ``tree`` has what a record's files are checked by, and names none outside the run's folder."""
+    if not (isinstance(tree, dict) and isinstance(tree.get("id"), str) and ID.fullmatch(tree["id"])):
         return False
     output, generator = tree.get("output"), tree.get("generator")
     if not (isinstance(output, dict) and isinstance(generator, dict)):
         return False
-    words = (output.get("sha256"), generator.get("sha256"), generator.get("path"))
-    paths = output.get("paths")
-    return all(isinstance(word, str) for word in words) and isinstance(paths, list) and set(map(type, paths)) <= {str}
+    paths, samples = output.get("paths"), generator.get("samples", [])
+    if not (isinstance(paths, list) and isinstance(samples, list) and isinstance(output.get("sha256"), str)):
+        return False
+    parts = [generator, *(part for part in (output.get("uncertainty"), *samples) if part)]
+    return all(map(_is_part, parts)) and all(isinstance(path, str) and stays_inside(path) for path in paths)
+
+
+def _is_part(part: object) -> bool:
+    """Whether ``part`` names a file of the run's folder and its hash."""
+    if not isinstance(part, dict):
+        return False
+    path, digest = part.get("path"), part.get("sha256")
+    return isinstance(path, str) and stays_inside(path) and isinstance(digest, str)
 
 
 def append_line(path: Path, line: str) -> None:
@@ -162,7 +208,8 @@ def append_line(path: Path, line: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     torn = path.exists() and path.stat().st_size > 0 and not _ends_with_newline(path)
     data = (("\n" if torn else "") + line + "\n").encode("utf-8", "backslashreplace")
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    no_link = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # and no pipe
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | no_link, 0o644)
     try:
         if os.write(descriptor, data) < len(data):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -182,13 +229,6 @@ def now() -> str:
 
 
 def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_regular(path, follow=False) as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
-
-
-def _has_hash(path: Path, digest: str) -> bool:
-    try:
-        return sha256_of(path) == digest
-    except OSError:
-        return False

@@ -29,9 +29,9 @@ class Loaded:
 def load(job: Job) -> Loaded:
     """Read the files of ``job``. Raises ItemError and DipfastError for what is wrong with them."""
     start = time.perf_counter()
-    path = str(locate(job.path))
+    path = locate(job.path)
     image = _read(job, path)
-    if hash_of(path) != job.input_sha256:
+    if hash_of(path, job.settings["input"]["max_bytes"]) != job.input_sha256:
         raise ItemError("changed", f"{path}: the file changed after the run had started")
     mask = None if job.mask is None else _read(job, job.mask)
     reference = None if job.reference is None else _read(job, job.reference)

@@ -7,13 +7,13 @@ and that nothing would be overwritten. Of two results of one id, such as two mac
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
 from dipfast.batch.index import Index
-from dipfast.batch.ledger import Record, RunFolder, files_of
+from dipfast.batch.ledger import Record, RunFolder, damaged_of, files_of
 from dipfast.batch.lock import claimed, writing
 from dipfast.batch.rows import Entry, read_entries, write_entries
 from dipfast.errors import UsageError
@@ -46,7 +46,7 @@ def merge(runs: Sequence[RunFolder], out: RunFolder) -> RunFolder:
         for result in taken:
             _copy(result, out)
         for file, target in beside.items():
-            write_atomic(out.root / target, file.read_bytes())
+            out.put(target, file.read_bytes())
         _merge_ledgers(sources, out)
         write_atomic(out.root / "manifest.resolved.yaml", manifest)
         write_entries(out, entries)
@@ -128,14 +128,18 @@ def _beside(sources: Sequence[RunFolder]) -> dict[Path, str]:
     """Exports and environments: each file and where it goes, from the merged run's folder."""
     found: dict[Path, str] = {}
     for run in sources:
-        for file in sorted(run.root.glob("environment*.json")):
+        for file in _own(run.root.glob("environment*.json")):
             known = {target for other, target in found.items() if other.read_bytes() != file.read_bytes()}
             digest = sha256(file.read_bytes()).hexdigest()[:8]
             found[file] = file.name if file.name not in known else f"environment.{digest}.json"
-        for file in sorted((run.root / "export").rglob("*")):
-            if file.is_file():
-                found[file] = file.relative_to(run.root).as_posix()
+        for file in _own(run.at("export/x").parent.rglob("*")):
+            found[file] = file.relative_to(run.root).as_posix()
     return found
+
+
+def _own(paths: Iterable[Path]) -> list[Path]:
+    """The files among ``paths``, in order; what a link leads to is not the run's."""
+    return sorted(path for path in paths if path.is_file() and not path.is_symlink())
 
 
 def _check_free(out: RunFolder, taken: Sequence[Taken], beside: Mapping[Path, str]) -> None:
@@ -169,18 +173,18 @@ def _copy(result: Taken, out: RunFolder) -> None:
         raise UsageError(f"{run.root}: changed while it was merged; merge again")
     picture, *_ = brief["output"]["paths"]
     data = _read(run, f"images/{picture}", brief["output"]["sha256"])
-    damaged = (run.damaged / picture).with_suffix(".png")
+    damaged = run.at(damaged_of(picture)).is_file()
     for path, digest in _others(brief).items():
-        write_atomic(out.root / path, _read(run, path, digest))
+        out.put(path, _read(run, path, digest))
     for output in result.outputs:
-        write_atomic(out.images / output, data)
-        if damaged.is_file():
-            write_atomic((out.damaged / output).with_suffix(".png"), damaged.read_bytes())
+        out.put(f"images/{output}", data)
+        if damaged:
+            out.put(damaged_of(output), run.read(damaged_of(picture)))
     out.commit(record | {"output": {**record["output"], "paths": result.outputs}})
 
 
 def _read(run: RunFolder, path: str, digest: str) -> bytes:
-    data = (run.root / path).read_bytes()
+    data = run.read(path)
     if sha256(data).hexdigest() != digest:
         raise UsageError(f"{run.root / path}: is not what its record says; run it again")
     return data
@@ -191,6 +195,6 @@ def _merge_ledgers(sources: Sequence[RunFolder], out: RunFolder) -> None:
     lines: dict[str, dict[bytes, None]] = defaultdict(dict)
     for run in sources:
         for file in sorted(run.ledger.glob("*.jsonl")):
-            lines[file.name] |= dict.fromkeys(file.read_bytes().splitlines())
+            lines[file.name] |= dict.fromkeys(run.read(f"ledger/{file.name}").splitlines())
     for name, events in lines.items():
-        write_atomic(out.ledger / name, b"".join(event + b"\n" for event in events))
+        out.put(f"ledger/{name}", b"".join(event + b"\n" for event in events))

@@ -20,12 +20,13 @@ from typing import Any
 import torch
 
 from dipfast.batch.cohort import cohort_size
-from dipfast.batch.failure import OUT_OF_MEMORY, is_dead, reason_of
+from dipfast.batch.failure import is_dead, is_out_of_memory, reason_of
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.load import Loaded, load
+from dipfast.batch.memory import Ladder
 from dipfast.batch.messages import GiveBack, Leave, Message
 from dipfast.batch.plan import Job, Place
-from dipfast.batch.restore import Restored, restoring
+from dipfast.batch.restore import Restored, fit_plan, restoring
 from dipfast.batch.save import save
 from dipfast.batch.shelf import Shelf
 from dipfast.fit import Cancelled, Course, Lane
@@ -66,6 +67,7 @@ class Pipeline:
         self.begun: set[str] = set()  # being fitted, or fitted and not saved yet
         self.bucket: tuple = ()  # of what was fitted last
         self.most: dict[tuple, int] = {}  # lanes for which a bucket's memory was found to do
+        self.ladder = Ladder()
         self.leaving: Leave | None = None
 
     def run(self) -> None:
@@ -176,6 +178,7 @@ class Pipeline:
                 partial(self._is_cancelled, job.id),
                 lane.workbench,
                 Shelf(self.folder, job.id),
+                self.ladder,
             )
         )
 
@@ -199,6 +202,7 @@ class Pipeline:
     def _move(self, lane: Lane[Restored]) -> None:
         """Go on with the fit in ``lane``. No exception of an item gets past here; that of a dead device does."""
         loaded = self.fitting[lane]
+        too_large = False
         try:
             restored = lane.move()
         except Cancelled:
@@ -206,7 +210,7 @@ class Pipeline:
         except Exception as error:
             if is_dead(error):
                 raise
-            outcome = {"event": "failed", **reason_of(error)}
+            outcome, too_large = {"event": "failed", **reason_of(error)}, is_out_of_memory(error)
         else:
             if restored is not None:
                 del self.fitting[lane]
@@ -214,14 +218,21 @@ class Pipeline:
                 self.to_save.put((loaded, restored, self.lanes.index(lane)))
             return
         del self.fitting[lane]
-        if outcome.get("kind") == OUT_OF_MEMORY and self.fitting:
+        if too_large and self._has_less(loaded):
             lane.workbench.release()
-            self.most[self.bucket] = len(self.fitting)
             self.begun.discard(loaded.job.id)
-            self.loaded.appendleft(loaded)  # again, with fewer neighbours
+            self.loaded.appendleft(loaded)  # again, with fewer neighbours or in less memory
             self._tell("loaded", loaded.job)
         else:
             self._end(loaded.job, outcome, loaded.since)
+
+    def _has_less(self, loaded: Loaded) -> bool:
+        """Whether a fit that ran out of memory has another chance: with fewer neighbours, then a rung down."""
+        if self.fitting:
+            self.most[self.bucket] = len(self.fitting)
+            return True
+        settings = loaded.job.settings
+        return self.ladder.descend(settings, loaded.problem.shape, fit_plan(settings, self.place.device))
 
     def _save(self) -> None:
         """The life of the saving thread."""

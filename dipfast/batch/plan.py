@@ -17,7 +17,8 @@ from dipfast.shapes import latent_channels, per_scale
 # Operations per second of a whole step: one core of a server CPU as measured, and an H200 as estimated.
 RATES = {("cpu", "fp32"): 8e10, ("cpu", "bf16"): 9e10, ("cuda", "fp32"): 2e13, ("cuda", "bf16"): 2e14}
 SECONDS_AROUND_A_FIT = 0.5  # decode, encode, save
-ACTIVATION_COPIES = 4  # what a step keeps of each activation, in float32 equivalents
+# What a step has of each activation at its worst, kept and recomputed, as measured on a CPU (LOG.md).
+ACTIVATION_COPIES = {("fp32", False): 4.0, ("fp32", True): 2.7, ("bf16", False): 4.5, ("bf16", True): 3.3}
 PARAMETER_COPIES = 7  # values, gradients, two moments, and the rollback's values and moments
 LATENT_COPIES = 3  # latent, jitter, their sum
 IMAGE_COPIES = 8  # target, guide, output, average, best, and the rollback's
@@ -73,6 +74,14 @@ def forward_flops(generator: Mapping[str, Any], image_channels: int, pixels: int
     return sum(2 * pixels * share * weights for share, weights, _ in _convolutions(generator, image_channels))
 
 
+def tensor_elements(generator: Mapping[str, Any], pixels: int) -> tuple[float, float]:
+    """Numbers in the outputs of all convolutions but the head's, and in all joined tensors, over ``pixels`` pixels."""
+    *inner, _ = _convolutions(generator, 3)
+    down, up, skip, *_ = per_scale(generator)
+    joined = sum((wide + beside) / 4**i for i, (wide, beside) in enumerate(zip([*up[1:], down[-1]], skip, strict=True)))
+    return pixels * sum(share * outputs for share, _, outputs in inner), pixels * joined
+
+
 def parameter_count(generator: Mapping[str, Any], image_channels: int) -> int:
     """Numbers that a generator learns: weights, biases, and scale and shift of every normalisation."""
     *inner, head = _convolutions(generator, image_channels)
@@ -115,18 +124,26 @@ def predicted_seconds(job: Job, kind: str, threads: int, precision: str) -> floa
     return SECONDS_AROUND_A_FIT + job.flops / (rate * (threads if kind == "cpu" else 1))
 
 
-def predicted_bytes(job: Job) -> int:
-    """Bytes that the fit's tensors take at the most.
+def predicted_bytes(job: Job, precision: str = "fp32") -> int:
+    """Bytes that the fit of ``job`` takes at the most, in ``precision``."""
+    return fit_bytes(job.settings, job.padded, precision)
+
+
+def fit_bytes(
+    settings: Mapping[str, Any], padded: tuple[int, int, int], precision: str, recompute: bool = False
+) -> int:
+    """Bytes that a fit's tensors take at the most.
 
     Activations of a step; weights, gradients, moments and what a rollback keeps of them; latents and float32 images.
     """
-    channels, height, width = job.padded
-    generator = job.settings["generator"]
+    channels, height, width = padded
+    generator, low = settings["generator"], precision in ("bf16", "fp16")
     down, up, skip, *_ = per_scale(generator)
-    seeds = job.settings["fit"]["seeds"]
+    seeds = settings["fit"]["seeds"]
+    copies = ACTIVATION_COPIES["bf16" if low else "fp32", recompute] * (0.5 if low else 1)  # in float32's
     activations = seeds * sum((3 * up[i] + 2 * skip[i] + down[i] / 2) / 4**i for i in range(len(up)))
     images = LATENT_COPIES * seeds * latent_channels(generator["input"], channels) + IMAGE_COPIES * channels
-    elements = height * width * (ACTIVATION_COPIES * activations + images)
+    elements = height * width * (copies * activations + images)
     return int(4 * (elements + PARAMETER_COPIES * seeds * parameter_count(generator, channels)))
 
 

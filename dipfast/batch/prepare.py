@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
+from dipfast import remote
 from dipfast.batch.index import stamp_of
 from dipfast.batch.plan import Job, fit_flops, program
-from dipfast.batch.restore import padding
+from dipfast.batch.restore import padded_sides
 from dipfast.errors import ItemError
-from dipfast.files import sha256_of
 from dipfast.image import Limits, probe
 from dipfast.manifest import Item, Settings
 from dipfast.manifest.identity import identified, settings_text
@@ -23,6 +23,8 @@ from dipfast.samples import PREFIX as SAMPLE
 from dipfast.samples import locate
 
 Event = dict[str, Any]
+LONGEST = 255  # bytes of a file's name, nearly everywhere
+MOST = Limits().max_bytes
 Seen = Mapping[str, Mapping[str, Any]]  # path → its entry of items.jsonl
 
 
@@ -94,6 +96,7 @@ class _Identifier:
 
         Raises ItemError.
         """
+        _check_name(item)
         settings, limits, rule = self._settings(item.settings)
         facts = self._facts(item, limits, rule)
         padded, bucket, flops = self._cost(settings, tuple(facts["shape"]))
@@ -117,7 +120,7 @@ class _Identifier:
         if not (facts["sha256"] and all(extra.values())):
             return ""
         if apart and item.reference is not None:
-            extra["reference"] = hash_of(item.reference)
+            extra["reference"] = self._checked(item.reference, self._settings(item.settings)[1])
         key = id(item.settings), item.output.rpartition(".")[2]
         if key not in self.texts:
             self.texts[key] = settings_text(item.settings, item.output)
@@ -145,29 +148,52 @@ class _Identifier:
     def _facts(self, item: Item, limits: Limits, rule: str) -> dict[str, Any]:
         """Hash, size, time and shape of the input and the hash of its mask, read only where they are not known."""
         seen = self.seen.get(item.path, {})
-        path = str(locate(item.path)) if item.path.startswith(SAMPLE) else item.path
-        stamp = stamp_of(path)
+        path = locate(item.path) if item.path.startswith(SAMPLE) else item.path
+        stamp = _stamp(path)
         if stamp is not None and seen.get("stamp") == stamp and seen.get("limits") == rule:
             facts = {key: seen[key] for key in ("sha256", "stamp", "limits", "shape")}
         else:
             header = probe(path, limits)
             shape = [header.channels, header.height, header.width]
-            facts = {"sha256": self._hash(path), "stamp": stamp, "limits": rule, "shape": shape}
+            facts = {"sha256": self._hash(path, limits), "stamp": stamp, "limits": rule, "shape": shape}
         if item.mask is not None:
             mask = seen.get("mask") or {}
-            stamp = stamp_of(item.mask)
+            stamp = _stamp(item.mask)
             known = stamp is not None and (mask.get("path"), mask.get("stamp")) == (item.mask, stamp)
-            facts["mask"] = mask if known else {"path": item.mask, "sha256": self._hash(item.mask), "stamp": stamp}
+            if not known:
+                mask = {"path": item.mask, "sha256": self._checked(item.mask, limits), "stamp": stamp}
+            facts["mask"] = mask
         return facts
 
-    def _hash(self, path: str) -> str:
-        return hash_of(path) if self.hashing else ""
+    def _checked(self, path: str, limits: Limits) -> str:
+        """The hash of a mask or reference that is an image within ``limits``: another file may have no end."""
+        if not self.hashing:
+            return ""
+        probe(path, limits)
+        return hash_of(path, limits.max_bytes)
+
+    def _hash(self, path: str, limits: Limits) -> str:
+        return hash_of(path, limits.max_bytes) if self.hashing else ""
 
 
-def hash_of(path: str) -> str:
-    """SHA-256 of an input. Raises ItemError."""
+def _check_name(item: Item) -> None:
+    """Raises ItemError where no file system takes the output's name: known before the fit, and not its twins' fault."""
+    if len(item.output) * 4 > LONGEST:
+        long = max(len(part.encode()) for part in item.output.split("/"))
+        if long > LONGEST:
+            raise ItemError(
+                "unwritable", f"{item.path}: its output's name is {long} bytes long, should be {LONGEST} at most"
+            )
+
+
+def _stamp(path: str) -> list[Any] | None:
+    return remote.stamp(path) if remote.is_remote(path) else stamp_of(path)
+
+
+def hash_of(path: str, most: int = MOST) -> str:
+    """SHA-256 of an input, a file or an object of at most ``most`` bytes. Raises ItemError."""
     try:
-        return sha256_of(path)
+        return remote.sha256_of(path, most)
     except OSError as error:
         raise ItemError("unreadable", f"{path}: {error.strerror or error}") from None
 
@@ -175,9 +201,6 @@ def hash_of(path: str) -> str:
 def fitted_shape(settings: Mapping[str, Any], shape: Sequence[int]) -> tuple[int, int, int]:
     """Channels, height and width that the generator works at, for a picture of ``shape`` as its header has it."""
     damage = settings["degrade"] or {}
-    multiple, smallest = padding(settings)
-    sides = []
-    for side in shape[1:]:
-        given = min(side, damage.get("crop") or side) // damage.get("scale", 1)
-        sides.append(-(-max(given, smallest) // multiple) * multiple * settings["task"].get("scale", 1))
-    return shape[0], sides[0], sides[1]
+    given = [min(side, damage.get("crop") or side) // damage.get("scale", 1) for side in shape[1:]]
+    height, width = (side * settings["task"].get("scale", 1) for side in padded_sides(settings, given))
+    return shape[0], height, width

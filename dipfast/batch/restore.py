@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,13 +14,16 @@ import torch
 
 import dipfast
 from dipfast import generators, tasks
+from dipfast.batch.failure import is_out_of_memory
 from dipfast.batch.ledger import Record, now
+from dipfast.batch.memory import Ladder
 from dipfast.errors import ItemError
-from dipfast.fit import Checkpoint, Course, FitPlan, FitResult, Workbench, finish, fitting, stream
+from dipfast.fit import Checkpoint, Course, FitPlan, FitResult, Workbench, compilations, finish, fitting, stream
 from dipfast.fit.distil import SHARE, Distilled, distilling
 from dipfast.fit.loop import Progress
 from dipfast.image import Image, Source, cut, pad
 from dipfast.metrics import coverage, psnr, ssim, uncertainty_ece
+from dipfast.shapes import on_grid, padded_side
 
 Settings = Mapping[str, Any]  # an item's settings, every default filled in, as plain data
 
@@ -48,8 +51,11 @@ class Restored:
     distilled: Distilled
     generator: bytes  # safetensors, of the distilled weights
     facts: dict[str, Any]
+    memory: dict[str, Any]  # the rung of `batch.memory` that the fit was on
     deviation: np.ndarray | None = None  # [C, H, W] float32, of the full range; where the fit predicts its error
     kept: tuple[bytes, ...] = ()  # generators of the posterior's samples, safetensors
+    trail: tuple[tuple[int, bytes], ...] = ()  # steps, and generators with the averaged weights of then
+    members: tuple[bytes, ...] = ()  # generators of the other seeds, from the second
 
 
 def observe(settings: Settings, image: Image, mask: Image | None, reference: Image | None) -> Observation:
@@ -75,15 +81,27 @@ def restore(
     cancelled: Callable[[], bool] | None = None,
     workbench: Workbench | None = None,
     checkpoint: Checkpoint | None = None,
+    ladder: Ladder | None = None,
 ) -> Restored:
     """Fit a generator to ``observation`` on ``device`` and give the picture, cut back to its size.
 
-    Raises ItemError, MachineError or Cancelled, as `dipfast.fit.fit` does.
+    Raises ItemError, MachineError or Cancelled, as `dipfast.fit.fit` does; ItemError `out-of-memory` where no rung of
+    `batch.memory` fits.
     """
     start = time.perf_counter()
     problem = pose(settings, observation)
     posed = time.perf_counter() - start
-    restored = finish(restoring(settings, observation, problem, device, id, progress, cancelled, workbench, checkpoint))
+    bench, ladder = workbench or Workbench(), ladder or Ladder()
+    while True:
+        try:
+            restored = finish(
+                restoring(settings, observation, problem, device, id, progress, cancelled, bench, checkpoint, ladder)
+            )
+            break
+        except Exception as error:
+            if not is_out_of_memory(error) or not ladder.descend(settings, problem.shape, fit_plan(settings, device)):
+                raise
+            bench.release()
     restored.fit.seconds["pose"] = posed
     return restored
 
@@ -98,14 +116,15 @@ def restoring(
     cancelled: Callable[[], bool] | None = None,
     workbench: Workbench | None = None,
     checkpoint: Checkpoint | None = None,
+    ladder: Ladder | None = None,
 ) -> Course[Restored]:
-    """`restore` of an observation whose ``problem`` is posed, step by step."""
+    """`restore` of an observation whose ``problem`` is posed, step by step, on the rung that ``ladder`` says."""
     task, config = settings["task"], settings["generator"]
-    plan = fit_plan(settings, device)
+    plan, memory = (ladder or Ladder()).plan(settings, problem.shape, fit_plan(settings, device))
     result = yield from fitting(problem, config, plan, progress, cancelled, workbench, checkpoint)
     start = time.perf_counter()
     latent = generators.make_latent(config["input"], *problem.shape[1:], stream(plan.seed, "latent"), problem.guide)
-    steps = round(SHARE * result.steps)
+    steps = round(SHARE * result.steps * plan.seeds)
     distilled = yield from distilling(
         result.generator, result.averaged, latent, result.picture, steps, result.machine.dtype, cancelled
     )
@@ -131,8 +150,14 @@ def restoring(
         distilled=distilled,
         generator=generators.to_bytes(distilled.generator, problem.guide, card),
         facts=problem.facts,
+        memory=memory.record(),
         deviation=None if result.deviation is None else cut(result.deviation[0].numpy(), height, width),
         kept=tuple(generators.to_bytes(sample, problem.guide, card) for sample in result.kept),
+        trail=tuple((step, generators.to_bytes(module, problem.guide, card)) for step, module in result.trail),
+        members=tuple(
+            generators.to_bytes(module, problem.guide, replace(card, latent_seed=stream(plan.seed, f"latent/{number}")))
+            for number, module in enumerate(result.members, 1)
+        ),
     )
 
 
@@ -149,19 +174,18 @@ def pose(settings: Settings, observation: Observation) -> tasks.Problem:
 
 def _padded(settings: Settings, observation: Observation) -> tuple[np.ndarray, np.ndarray | None]:
     """The observation grown by reflection to what the generator needs; the mask likewise."""
-    multiple, smallest = padding(settings)
+    sides = padded_sides(settings, observation.observed.shape[1:])
     known = observation.known
-    return (
-        pad(observation.observed, multiple, smallest),
-        None if known is None else pad(known, multiple, smallest),
-    )
+    return pad(observation.observed, sides), None if known is None else pad(known, sides)
 
 
-def padding(settings: Settings) -> tuple[int, int]:
-    """What the sides of the picture given are padded to: a multiple of the first, and at least the second."""
+def padded_sides(settings: Settings, sides: Sequence[int]) -> tuple[int, int]:
+    """Height and width that the picture given is padded to: what the generator can take, or the next of a grid."""
     task, config = settings["task"], settings["generator"]
     multiple = tasks.padded_multiple(task, generators.multiple(config))
-    return multiple, -(-generators.smallest_side(config) // tasks.scale(task))
+    smallest = -(-generators.smallest_side(config) // tasks.scale(task))
+    height, width = (padded_side(max(side, smallest), multiple, on_grid(settings["fit"])) for side in sides)
+    return height, width
 
 
 def _matching(reference: np.ndarray, observed: np.ndarray, scale: int) -> np.ndarray:
@@ -200,7 +224,8 @@ def describe(
         "seed": settings["fit"]["seed"],
         "ran": ran_on(fitted.machine.device)
         | {"engine": fitted.machine.engine, "precision": fitted.machine.precision}
-        | {"programs": fitted.programs},
+        | {"programs": fitted.programs, "compilations": compilations()}
+        | {"fitted_at": list(fitted.picture.shape[1:]), "memory": restored.memory},
         "steps": fitted.steps,
         "chosen_step": fitted.chosen_step,
         "stop": dict(fitted.stop),

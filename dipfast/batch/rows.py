@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dipfast.batch.index import Index
-from dipfast.batch.ledger import Record, RunFolder, Shard, failures, suffix
+from dipfast.batch.ledger import ID, Record, RunFolder, Shard, failures, suffix
 from dipfast.errors import DipfastError, UsageError
-from dipfast.files import write_atomic
+from dipfast.files import open_regular, stays_inside, write_atomic
 from dipfast.manifest.yaml import collector_paused
 
 Entry = dict[str, Any]  # path, output, id, and what was seen of the input
@@ -86,7 +86,8 @@ def _parts(folder: RunFolder) -> list[Path]:
 
 def _entries(path: Path) -> list[Entry]:
     try:
-        lines = path.read_bytes().splitlines()
+        with open_regular(path, follow=False) as file:
+            lines = file.read().splitlines()
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None
     try:
@@ -112,7 +113,9 @@ def _is_entry(entry: object) -> bool:
     if not isinstance(entry, dict):
         return False
     path, output, id = entry.get("path"), entry.get("output"), entry.get("id", 0)
-    return isinstance(path, str) and isinstance(output, str) and (id is None or isinstance(id, str))
+    if not (isinstance(path, str) and isinstance(output, str) and stays_inside(output)):
+        return False
+    return id is None or (isinstance(id, str) and ID.fullmatch(id) is not None)
 
 
 def seen_inputs(folder: RunFolder) -> dict[str, Entry]:

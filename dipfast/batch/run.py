@@ -13,6 +13,7 @@ from dipfast.batch.index import Index
 from dipfast.batch.ledger import Record, RunFolder, Shard, dumps, now, suffix
 from dipfast.batch.local import Event, Outcome, execute
 from dipfast.batch.lock import claimed, writing
+from dipfast.batch.mirror import mirrored
 from dipfast.batch.plan import Job, Place
 from dipfast.batch.plan import shard as part
 from dipfast.batch.prepare import Prepared, prepare
@@ -23,6 +24,7 @@ from dipfast.files import write_atomic
 from dipfast.fit import choose_machine
 from dipfast.manifest import Manifest
 from dipfast.manifest.yaml import collector_paused
+from dipfast.remote import is_remote, protocol
 from dipfast.samples import PREFIX as SAMPLE
 from dipfast.samples import locate
 
@@ -30,6 +32,7 @@ __all__ = ["Executor", "Resume", "Row", "RunResult", "places_for", "prepare", "r
 
 Resume = Literal["auto", "never", "failed"]
 Executor = Literal["local", "ray"]
+PICTURES = ("images", "damaged", "uncertainty")  # folders that hold the outputs' names
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def run(
         raise UsageError(f"cohort should be at least 1, is {cohort}")
     mine = shard_of(manifest, shard)
     places = ready(mine, devices, workers, executor)
-    with claimed(folder, shard), writing(folder):
+    with claimed(folder, shard), writing(folder), mirrored(folder) as mirror:
         index = Index(folder, owner=f"run{suffix(shard)}")
         with collector_paused():
             prepared = prepare(mine.items, seen_inputs(folder))
@@ -89,12 +92,19 @@ def run(
             folder.log(driver, **event)
             on_event(event)
         with collector_paused():
+            _check_folders(prepared.jobs, folder)
+            there = mirror.held()
+            if resume != "never":
+                mirror.take_back([job.id for job in prepared.jobs], there)
             todo, done = _split(prepared.jobs, folder, index, resume)
+            for id in {job.id for job in prepared.jobs} - {job.id for job in todo} - there:
+                mirror.done(id)
         on_event({"event": "started", "jobs": len(todo), "done": done, "time": now()})
 
         def hear(event: Event) -> None:
             if event["event"] == "done":
                 index.held(event["id"])  # read back what was written
+                mirror.done(event["id"])
             on_event(event)
 
         outcome = Outcome()
@@ -144,6 +154,8 @@ def ready(manifest: Manifest, devices: str, workers: int | None = None, executor
     for item in manifest.items:
         if item.path.startswith(SAMPLE):
             locate(item.path)
+    for name in {n for item in manifest.items for n in (item.path, item.mask, item.reference) if n and is_remote(n)}:
+        protocol(name.partition("://")[0])
     for settings in {id(item.settings.fit): item.settings for item in manifest.items}.values():
         for device in {place.device for place in places}:
             choose_machine(fit_plan(settings.model_dump(mode="json"), device))
@@ -157,6 +169,14 @@ def _write_head(manifest: Manifest, folder: RunFolder, prepared: Prepared, shard
     for name in sorted({"environment.json", f"environment{suffix(shard)}.json"}):
         write_atomic(folder.root / name, here)
     write_entries(folder, prepared.entries, shard)
+
+
+def _check_folders(jobs: Sequence[Job], folder: RunFolder) -> None:
+    """Raises OSError where a file of the run would come to lie behind a link: said before an hour is spent."""
+    pictures = {output.rpartition("/")[0] for job in jobs for output in job.outputs}
+    folders = {f"{kind}/{below}".rstrip("/") for kind in PICTURES for below in pictures}
+    for path in sorted(folders | {"records", "generators", "checkpoints", "ledger", ".index"}):
+        folder.at(f"{path}/x")
 
 
 def _split(jobs: Sequence[Job], folder: RunFolder, index: Index, resume: Resume) -> tuple[list[Job], int]:
@@ -174,9 +194,9 @@ def _is_done(job: Job, folder: RunFolder, index: Index) -> bool:
     intact = index.pictures(job.id)
     missing = set(job.outputs) - intact
     if missing and intact:
-        data = (folder.images / min(intact)).read_bytes()
+        data = folder.read(f"images/{min(intact)}")
         for output in missing:
-            write_atomic(folder.images / output, data)
+            folder.put(f"images/{output}", data)
         _rename(job, folder, sorted(intact))
     return bool(intact)
 

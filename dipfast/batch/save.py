@@ -6,11 +6,10 @@ import hashlib
 import time
 from typing import Any
 
-from dipfast.batch.ledger import Record, RunFolder, uncertainty_of
+from dipfast.batch.ledger import Record, RunFolder, damaged_of, uncertainty_of
 from dipfast.batch.load import Loaded
 from dipfast.batch.plan import Job
 from dipfast.batch.restore import Restored, describe
-from dipfast.files import write_atomic
 from dipfast.image import Source, encode, format_of
 
 
@@ -46,12 +45,12 @@ def _write(loaded: Loaded, restored: Restored, folder: RunFolder) -> dict[str, A
     data = encode(restored.pixels, restored.source, format_of(job.outputs[0]), bit_depth=depth)
     outputs = [*job.outputs, *_outputs_elsewhere(job, folder)]
     for output in outputs:
-        write_atomic(folder.images / output, data)
+        folder.put(f"images/{output}", data)
         if observation.damaged:
             damaged = encode(observation.observed, restored.source, "png", bit_depth=depth)
-            write_atomic((folder.damaged / output).with_suffix(".png"), damaged)
+            folder.put(damaged_of(output), damaged)
     path = f"generators/{job.id}.safetensors"
-    write_atomic(folder.root / path, restored.generator)
+    folder.put(path, restored.generator)
     files: dict[str, Any] = {
         "output": {"sha256": hashlib.sha256(data).hexdigest(), "paths": outputs},
         "generator": {"path": path, "sha256": hashlib.sha256(restored.generator).hexdigest()},
@@ -64,9 +63,22 @@ def _write(loaded: Loaded, restored: Restored, folder: RunFolder) -> dict[str, A
         names = [f"generators/{job.id}.sample-{k + 1}.safetensors" for k in range(len(restored.kept))]
         samples = zip(names, restored.kept, strict=True)
         files["generator"]["samples"] = [_written(folder, name, sample) for name, sample in samples]
+    files["generator"] |= _further(job, folder, restored)
     return files
 
 
+def _further(job: Job, folder: RunFolder, restored: Restored) -> dict[str, Any]:
+    """Write the generators kept along the fit and those of its other seeds: their entries in the record."""
+    found: dict[str, list[dict[str, Any]]] = {"checkpoints": [], "seeds": []}
+    for step, data in restored.trail:
+        one = _written(folder, f"generators/{job.id}.step-{step}.safetensors", data)
+        found["checkpoints"].append(one | {"step": step})
+    for number, data in enumerate(restored.members, 2):
+        one = _written(folder, f"generators/{job.id}.seed-{number}.safetensors", data)
+        found["seeds"].append(one | {"number": number})
+    return {kind: parts for kind, parts in found.items() if parts}
+
+
 def _written(folder: RunFolder, path: str, data: bytes) -> dict[str, str]:
-    write_atomic(folder.root / path, data)
+    folder.put(path, data)
     return {"path": path, "sha256": hashlib.sha256(data).hexdigest()}

@@ -9,23 +9,22 @@ import safetensors.torch
 from torch import Tensor
 
 from dipfast.batch.ledger import RunFolder
-from dipfast.files import write_atomic
 
 
 class Shelf:
     """Where the fit of item ``id`` is kept between processes: a `dipfast.fit.Checkpoint`."""
 
     def __init__(self, folder: RunFolder, id: str) -> None:
-        self.path = folder.checkpoint(id)
+        self.folder, self.path = folder, f"checkpoints/{id}.safetensors"
 
     def load(self) -> dict[str, Tensor] | None:
         """What another process saved; None where that was nothing that can be read."""
         try:
-            return safetensors.torch.load(self.path.read_bytes())
+            return safetensors.torch.load(self.folder.read(self.path))
         except (OSError, safetensors.SafetensorError):
             return None
 
     def save(self, tensors: dict[str, Tensor]) -> None:
         """Write the file whole or not at all. A disk that cannot take it costs no fit."""
         with suppress(OSError):
-            write_atomic(self.path, safetensors.torch.save(tensors))
+            self.folder.put(self.path, safetensors.torch.save(tensors))

@@ -46,7 +46,7 @@ def make_case(picture: str, damage: str, crop: int, seed: int) -> Case:
     Raises UsageError for a damage that is not one, ItemError for a picture that cannot be read.
     """
     config, task = parse_damage(damage)
-    image = read(str(locate(picture)), Limits())
+    image = read(locate(picture), Limits())
     if min(image.pixels.shape[1:]) < crop:
         raise UsageError(f"--crop is {crop}, but {picture} is {image.pixels.shape[2]}×{image.pixels.shape[1]}")
     damaged = degrade({"crop": crop, "seed": seed, **config}, image.pixels)

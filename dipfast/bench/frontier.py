@@ -1,7 +1,7 @@
 """`dipfast bench frontier`: PSNR of the picture returned against operations, steps and seconds, for many settings.
 
 A fit stops by itself, and the truth is looked at from outside: the PSNR of what is returned, and the highest on the
-trajectory, which goes on for half as many steps again. Settings are interleaved, case by case, and judged on the same
+trajectory, which may go on behind the stop. Settings are interleaved, case by case, and judged on the same
 damaged pictures. NLM and BM3D stand beside them for Gaussian noise.
 """
 
@@ -56,9 +56,13 @@ def bench_frontier(
     crop: int,
     noise_seeds: int = 1,
     weight_seeds: int = 1,
+    past_stop: float = 0.5,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Every contender on every damaged picture. Raises UsageError for settings or a damage that are none."""
+    """Every contender on every damaged picture. Raises UsageError for settings or a damage that are none.
+
+    For its peak a trajectory is followed for a share of ``past_stop`` of its steps behind the stop.
+    """
     rows = []
     for damage in damages:
         for picture in pictures:
@@ -66,7 +70,7 @@ def bench_frontier(
                 case = make_case(picture, damage, crop, noise_seed)
                 for contender in contenders:
                     for weight_seed in range(1 if contender.preset in METHODS else weight_seeds):
-                        row = run_one(contender, case, weight_seed)
+                        row = run_one(contender, case, weight_seed, past_stop)
                         if row is None:
                             continue
                         rows.append(row | {"noise_seed": noise_seed, "weight_seed": weight_seed})
@@ -81,7 +85,7 @@ def bench_frontier(
     }
 
 
-def run_one(contender: Contender, case: Case, seed: int) -> dict[str, Any] | None:
+def run_one(contender: Contender, case: Case, seed: int, past_stop: float) -> dict[str, Any] | None:
     """One result with its cost; None for a method that does not apply to the damage."""
     about = {"contender": contender.name, "picture": case.picture, "damage": case.damage}
     before = psnr(case.problem.guide[0].numpy(), case.clean)
@@ -95,7 +99,7 @@ def run_one(contender: Contender, case: Case, seed: int) -> dict[str, Any] | Non
     else:
         config, plan = settings_of(case.task, contender.preset, contender.sets, seed, case.clean.shape[1])
         case = replace(case, problem=case.under(contender.preset, contender.sets))
-        result, peak = watched(case, config, plan)
+        result, peak = watched(case, config, plan, past_stop)
         picture = result.image[0].numpy()
         taken = {"generator": config, "fit": {"steps": result.steps, "seeds": plan.seeds}}
         cost = peak | {
@@ -107,7 +111,7 @@ def run_one(contender: Contender, case: Case, seed: int) -> dict[str, Any] | Non
     return about | {"before": before, "psnr": psnr(picture, case.clean), "ssim": ssim(picture, case.clean)} | cost
 
 
-def watched(case: Case, config: dict[str, Any], plan: FitPlan) -> tuple[FitResult, dict[str, Any]]:
+def watched(case: Case, config: dict[str, Any], plan: FitPlan, past_stop: float) -> tuple[FitResult, dict[str, Any]]:
     """A fit, with the peak of its trajectory and where it was, and the fit's seconds without those of the looks."""
     bench, machine = Workbench(), choose_machine(plan)
     state, step = bench.lay_out(case.problem, config, plan, machine)
@@ -123,7 +127,7 @@ def watched(case: Case, config: dict[str, Any], plan: FitPlan) -> tuple[FitResul
 
     result = fit(case.problem, config, plan, look, workbench=bench)
     seconds = result.seconds["fit"] - looked
-    for number in range(result.steps, min(plan.steps, result.steps + result.steps // 2)):
+    for number in range(result.steps, min(plan.steps, round((1 + past_stop) * result.steps))):
         step()
         look(number + 1)
     return result, {"seconds": seconds, "peak": peak[0], "peak_step": peak[1]}

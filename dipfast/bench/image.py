@@ -31,7 +31,7 @@ def bench_image(
 
     Raises UsageError and ManifestError for what cannot be asked, DipfastError where a fit fails.
     """
-    path = locate(picture).absolute()
+    path = Path(locate(picture)).absolute()
     with tempfile.TemporaryDirectory(prefix="dipfast-bench-") as scratch:
         items = "".join(
             f"  - {{path: {_quoted(path)}, fit: {{seed: {seed}}}, output: {{template: '{seed}.png'}}}}\n"

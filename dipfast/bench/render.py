@@ -2,7 +2,8 @@
 
 Cold is from weights in memory to the first picture: for onnxruntime it includes folding, exporting and loading. Warm
 renders are interleaved, a sample of each variant in each round, on the same number of threads. Every variant's
-picture is held against PyTorch's in float32 before it is timed.
+picture is held against PyTorch's in float32 before it is timed. Beside the clock stands the process's own processor
+time, over all threads, which a busy machine disturbs less.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from dipfast.errors import DipfastError
 from dipfast.export.parity import agreement
 from dipfast.generators import Card
 from dipfast.render import FittedGenerator, renderer
+from dipfast.text import number
 
+Sample = tuple[float, float]  # milliseconds by the clock, and of processor time
 LEAST_AGREEMENT = 35.0  # dB: bf16 on fresh weights; another picture has 10 to 20
 
 
@@ -52,6 +55,7 @@ def bench_render(
     precisions: Sequence[str],
     *,
     channels: Sequence[int] | None = None,
+    upsample: str = "bilinear",
     provider: str = "cpu",
     rounds: int = 10,
 ) -> dict[str, Any]:
@@ -60,7 +64,7 @@ def bench_render(
     ``channels``: of each scale; the standard generator's 128 × 5 unless given. Raises MachineError for a backend or
     precision that is not here, DipfastError for one that renders another picture.
     """
-    config = STANDARD if channels is None else STANDARD | {"channels": list(channels)}
+    config = STANDARD | {"channels": list(channels or STANDARD["channels"]), "upsample": upsample}
     asked = dict.fromkeys([("torch", "fp32"), *((b, p) for b in backends for p in precisions)])
     rows = []
     for size in sizes:
@@ -71,6 +75,7 @@ def bench_render(
     return {
         "benchmark": "render",
         "channels": list(config["channels"]),
+        "upsample": upsample,
         "machine": describe(torch.device("cpu")),
         "variants": rows,
     }
@@ -97,18 +102,23 @@ def _variant(generator: FittedGenerator, reference: np.ndarray, backend: str, pr
 
 
 def _timed(variants: Sequence[Variant], rounds: int) -> list[dict[str, Any]]:
-    samples: dict[str, list[float]] = {variant.name: [] for variant in variants}
+    samples: dict[str, list[Sample]] = {variant.name: [] for variant in variants}
     for _ in range(rounds):
         for variant in variants:
-            start = time.perf_counter()
+            start, used = time.perf_counter(), time.process_time()
             variant.run()
-            samples[variant.name].append(1e3 * (time.perf_counter() - start))
-    first = statistics.median(samples[variants[0].name])
+            samples[variant.name].append((1e3 * (time.perf_counter() - start), 1e3 * (time.process_time() - used)))
+    first = _medians(samples[variants[0].name])
     return [_row(variant, samples[variant.name], first) for variant in variants]
 
 
-def _row(variant: Variant, ms: list[float], torch_ms: float) -> dict[str, Any]:
-    median = statistics.median(ms)
+def _medians(samples: Sequence[Sample]) -> Sample:
+    wall, cpu = zip(*samples, strict=True)
+    return statistics.median(wall), statistics.median(cpu)
+
+
+def _row(variant: Variant, samples: Sequence[Sample], torch_ms: Sample) -> dict[str, Any]:
+    (median, cpu), ms = _medians(samples), [wall for wall, _ in samples]
     percentiles = {f"p{p}_ms": round(float(np.percentile(ms, p)), 3) for p in (5, 50, 95)}
     return {
         "name": variant.name,
@@ -117,17 +127,20 @@ def _row(variant: Variant, ms: list[float], torch_ms: float) -> dict[str, Any]:
         "parity": variant.parity,
         "cold_ms": round(variant.cold_ms, 3),
         "ms": [round(sample, 3) for sample in ms],
+        "cpu_ms": [round(used, 3) for _, used in samples],
         **percentiles,
         "images_per_second": round(1e3 / median, 3),
-        "times_torch_fp32": round(torch_ms / median, 3),
+        "times_torch_fp32": round(torch_ms[0] / median, 3),
+        "times_torch_fp32_cpu": round(torch_ms[1] / cpu, 3) if cpu else None,
     }
 
 
 def print_bench(result: dict[str, Any], console: Console) -> None:
     """The result as a table for a person; the ratio is against PyTorch in fp32 at the same size."""
     machine = result["machine"]
-    title = f"one render, channels {result['channels']}, on {machine['name']}, {machine['threads']} threads"
-    table = Table("size", "p50 ms", "p95 ms", "images/s", "cold ms", "dB", "× torch", title=title)
+    net = f"channels {result['channels']}, {result['upsample']}"
+    title = f"one render, {net}, on {machine['name']}, {machine['threads']} threads"
+    table = Table("size", "p50 ms", "p95 ms", "images/s", "cold ms", "dB", "× torch", "× by CPU time", title=title)
     table.add_column("variant", no_wrap=True)
     for row in result["variants"]:
         parity = row["parity"]["psnr_db"]
@@ -139,6 +152,7 @@ def print_bench(result: dict[str, Any], console: Console) -> None:
             f"{row['cold_ms']:.0f}",
             "equal" if parity is None else f"{parity:.0f}",
             f"{row['times_torch_fp32']:.2f}",
+            number(row["times_torch_fp32_cpu"], 2),
             row["name"],
         )
     console.print(table)

@@ -2,7 +2,8 @@
 
 Every variant runs the same problem on the standard denoising generator (128 channels, 5 scales, 2.2 M parameters).
 The floor is the step's operations at the rate that a large matrix product reaches here in the same precision; bytes
-are not in it, so no step can reach it. Samples are kept, and the median is what is quoted.
+are not in it, so no step can reach it; they are printed beside it by the model of `bench expect`. Samples are kept,
+and the median is what is quoted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dipfast.batch.plan import forward_flops
+from dipfast.bench.expect import expect, print_expectations, step_bytes, step_flops
 from dipfast.bench.machine import describe, synchronize
 from dipfast.bench.peer import peer_loops
 from dipfast.errors import DipfastError
@@ -114,7 +115,7 @@ def bench_step(
     if peer is not None:
         variants += [Variant(name, "fp32", run) for name, run in peer_loops(peer, picture, where)]
     samples = _interleaved(variants, where, rounds, steps)
-    flops = 3 * forward_flops(STANDARD, 3, size * size)
+    flops = step_flops(STANDARD, size)
     roofs = {precision: matrix_rate(precision, where) for precision in {v.precision for v in variants}}
     return {
         "benchmark": "step",
@@ -122,7 +123,9 @@ def bench_step(
         "optimizer": optimizer,
         "flops": flops,
         "machine": describe(where),
+        "bytes": {p: step_bytes(STANDARD, size, itemsize_of(p)) for p in roofs},
         "matrix_product_flops_per_second": roofs,
+        "copy_bytes_per_second": copy_rate(where),
         "variants": [_row(v, samples[v.name], flops, roofs[v.precision]) for v in variants],
     }
 
@@ -182,6 +185,24 @@ def matrix_rate(precision: str, device: torch.device) -> float:
     return 2 * side**3 / statistics.median(seconds[1:])
 
 
+def copy_rate(device: torch.device) -> float:
+    """Bytes per second, read and written, of a large copy: the median of five."""
+    source = torch.ones(2**28 if device.type == "cuda" else 2**25, device=device)
+    target, seconds = torch.empty_like(source), []
+    for _ in range(6):
+        synchronize(device)
+        start = time.perf_counter()
+        target.copy_(source)
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return 2 * source.nbytes / statistics.median(seconds[1:])
+
+
+def itemsize_of(precision: str) -> int:
+    """Bytes of an activation."""
+    return 2 if precision in ("bf16", "fp16") else 4
+
+
 def _row(variant: Variant, samples: list[float], flops: float, roof: float) -> dict[str, Any]:
     median = statistics.median(samples)
     return {
@@ -207,3 +228,9 @@ def print_bench(result: dict[str, Any], console: Console) -> None:
         rate, share = f"{row['flops_per_second'] / 1e9:.0f}", f"{row['share_of_floor']:.1%}"
         table.add_row(row["name"], f"{row['median_ms']:.2f}", spread, rate, share, f"{slowest / row['median_ms']:.2f}")
     console.print(table)
+    for precision, rate in result["matrix_product_flops_per_second"].items():
+        rows = expect(STANDARD, [result["size"]], rate, result["copy_bytes_per_second"], itemsize_of(precision))
+        rates = (
+            f"{rate / 1e9:.0f} GFLOP/s of a matrix product, {result['copy_bytes_per_second'] / 1e9:.0f} GB/s of a copy"
+        )
+        print_expectations(rows, f"by arithmetic, {precision}, at {rates}", console)

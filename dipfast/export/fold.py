@@ -5,7 +5,8 @@ multiplied into the convolutions, those over concatenations into the convolution
 the generator at that latent and size, and nowhere else. Two normalisations cannot be folded exactly and stay as a
 scale and a shift: one over a concatenation that zeros are padded to, and one behind a maximum.
 
-It rebuilds the network from its configuration and weights, and knows nothing of how the fit computes it.
+It rebuilds the network from its configuration and weights, and knows nothing of how the fit computes it. Levels with
+a nearest upsampling are then turned into phases (`dipfast.export.phases`), which is exact and takes fewer products.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dipfast.export.phases import PAD_MODES, PhasedPointwise, PhasedSkip, PhasedUp, interleave, pays, phased_head
 from dipfast.kernels import ops
 from dipfast.shapes import per_scale
 
 EPS = 1e-5  # of the generator's normalisations
-PAD_MODES = {"reflection": "reflect", "replication": "replicate", "zero": "constant"}
 BAND = 1 << 22  # output elements of a float64 convolution at a time: it unfolds its input
 Weights = Mapping[str, Tensor]
 
@@ -105,38 +106,56 @@ class Scale(nn.Module):
         entries = per_scale(config)
         down, up, skip, size_down, size_up, self.mode = (entry[index] for entry in entries)
         deeper = down if index + 1 == len(config["channels"]) else entries[1][index + 1]
-        self.skip = Block(inputs, skip, config["kernel_skip"], config) if skip else None
+        self.skip: Block | PhasedSkip | None = Block(inputs, skip, config["kernel_skip"], config) if skip else None
         self.down1 = Block(inputs, down, size_down, config, halve=True)
         self.down2 = Block(down, down, size_down, config)
         self.norm = Affine(deeper + skip) if config["pad"] == "zero" and size_up > 1 else None
-        self.up = Block(deeper + skip, up, size_up, config)
-        self.pointwise = Block(up, up, 1, config) if config["pointwise_up"] else None
+        self.up: Block | PhasedUp = Block(deeper + skip, up, size_up, config)
+        self.pointwise: Block | PhasedPointwise | None = Block(up, up, 1, config) if config["pointwise_up"] else None
+        self.phased = pays(self.mode, (size_up, config["kernel_skip"]), config["pad"], deeper, skip)
+        self.widths = inputs, deeper, skip, up
+
+    def in_phases(self, config: Mapping[str, Any]) -> None:
+        """Turn the skip branch and the way up into phases, exactly, where that pays."""
+        if not self.phased:
+            return
+        inputs, deeper, skip, up = self.widths
+        self.up = _taken(PhasedUp(deeper, skip, up, config), self.up)
+        if self.skip is not None:
+            self.skip = _taken(PhasedSkip(inputs, skip, config), self.skip)
+        if self.pointwise is not None:
+            self.pointwise = _taken(PhasedPointwise(up, up, config), self.pointwise)
 
     def joined(self, x: Tensor, kept: Tensor | None) -> Tensor:
         x = F.interpolate(x, scale_factor=2, mode=self.mode)
         return x if kept is None else torch.cat((kept, x), dim=1)
 
     def ascend(self, x: Tensor, kept: Tensor | None) -> Tensor:
-        x = self.joined(x, kept)
-        x = self.up(x if self.norm is None else self.norm(x))
+        """The finer tensor, [B, U, 2 H, 2 W], or where it is `phased`, its phases [B, 4 U, H + 1, W + 1]."""
+        if isinstance(self.up, PhasedUp):
+            x = self.up.join(x, kept)
+        else:
+            x = self.joined(x, kept)
+            x = self.up(x if self.norm is None else self.norm(x))
         return x if self.pointwise is None else self.pointwise(x)
 
     def freeze_ascent(self, x: Tensor, kept: Tensor | None, weights: Weights, name: str) -> Tensor:
         x = self.joined(x, kept)
         scale, shift = statistics(x, weights[f"{name}.norm.weight"], weights[f"{name}.norm.bias"])
         if self.norm is None:
-            x = self.up.freeze(x, weights, f"{name}.up", (scale, shift))
+            x = _plain(self.up).freeze(x, weights, f"{name}.up", (scale, shift))
         else:
             _assign(self.norm, scale.view(-1, 1, 1), shift.view(-1, 1, 1))
-            x = self.up.freeze(x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1), weights, f"{name}.up")
-        return x if self.pointwise is None else self.pointwise.freeze(x, weights, f"{name}.pointwise")
+            x = _plain(self.up).freeze(x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1), weights, f"{name}.up")
+        return x if self.pointwise is None else _plain(self.pointwise).freeze(x, weights, f"{name}.pointwise")
 
 
 class FrozenNet(nn.Module):
     """z [B, D, H, W] float32 to pictures [B, C, H, W] float32, each of a batch by itself.
 
-    Parameters have the names of the generator's own: `scales.0.down1.conv.conv.weight` … `head.bias`. Convolutions
-    run in the dtype of the weights (`half` makes them float16); the head and the sigmoid stay in float32.
+    Parameters have the names of the generator's own: `scales.0.down1.conv.conv.weight` … `head.bias`; in phases they
+    have other shapes. Convolutions run in the dtype of the weights (`half` makes them float16); the head and the
+    sigmoid stay in float32.
     """
 
     def __init__(self, config: Mapping[str, Any], latent_channels: int, image_channels: int):
@@ -144,11 +163,20 @@ class FrozenNet(nn.Module):
         inputs = (latent_channels, *config["channels"][:-1])
         self.scales = nn.ModuleList(Scale(i, inputs[i], config) for i in range(len(inputs)))
         self.head = nn.Conv2d(per_scale(config)[1][0], image_channels, 1)
-        self.sigmoid = config["sigmoid"]
+        self.config, self.sigmoid = config, config["sigmoid"]
         self.dtype = torch.float32
 
     def levels(self) -> list[Scale]:
         return list(self.scales)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def in_phases(self) -> FrozenNet:
+        """Itself, with the levels that have a nearest upsampling in phases, and the head where the finest has."""
+        for scale in self.levels():
+            scale.in_phases(self.config)
+        if self.levels()[0].phased:
+            self.head = phased_head(self.head)
+        return self
 
     def half_precision(self) -> FrozenNet:
         """Itself, with convolutions in float16."""
@@ -161,9 +189,12 @@ class FrozenNet(nn.Module):
         for scale in self.levels():
             kept.append(None if scale.skip is None else scale.skip(x))
             x = scale.down2(scale.down1(x))
-        for scale, skip in zip(reversed(self.levels()), reversed(kept), strict=True):
-            x = scale.ascend(x, skip)
-        x = self.head(x.float())
+        finest, *coarser = self.levels()
+        for scale in reversed(coarser):
+            x = scale.ascend(x, kept.pop())
+            x = interleave(x) if scale.phased else x
+        x = self.head(finest.ascend(x, kept.pop()).float())
+        x = interleave(x) if finest.phased else x
         return x.sigmoid() if self.sigmoid else x
 
 
@@ -179,12 +210,12 @@ def freeze(
         x, kept = latent.cpu().double(), []
         for i, scale in enumerate(net.levels()):
             name = f"scales.{i}"
-            kept.append(None if scale.skip is None else scale.skip.freeze(x, exact, f"{name}.skip"))
+            kept.append(None if scale.skip is None else _plain(scale.skip).freeze(x, exact, f"{name}.skip"))
             x = scale.down2.freeze(scale.down1.freeze(x, exact, f"{name}.down1"), exact, f"{name}.down2")
         for i, scale in reversed(list(enumerate(net.levels()))):
             x = scale.freeze_ascent(x, kept[i], exact, f"scales.{i}")
         _assign(net.head, exact["head.weight"], exact["head.bias"])
-    return net.float().eval().requires_grad_(False)
+    return net.in_phases().float().eval().requires_grad_(False)
 
 
 def statistics(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -201,6 +232,18 @@ def _convolution(x: Tensor, kernel: Tensor, stride: int) -> Tensor:
     band = max(1, BAND // (outputs * width))
     bands = (x[:, :, first * stride : (min(first + band, rows) - 1) * stride + size] for first in range(0, rows, band))
     return torch.cat([F.conv2d(part, kernel, stride=stride) for part in bands], dim=2)
+
+
+def _plain(module: nn.Module) -> Block:
+    """A part that is not in phases yet."""
+    assert isinstance(module, Block)
+    return module
+
+
+def _taken(phased: Any, block: Any) -> Any:
+    """``phased`` with the weights of ``block``."""
+    phased.to(block.convolution.weight).take(block.convolution.weight, block.convolution.bias)
+    return phased
 
 
 def _assign(module: nn.Module, weight: Tensor, bias: Tensor) -> None:

@@ -26,7 +26,7 @@ from dipfast.generators import Card
 
 FORMAT = "dipfast-onnx/1"
 ARITHMETIC = ("Add", "Cast", "Concat", "Elu", "LeakyRelu", "Mul", "Relu", "Sigmoid")
-OPERATORS = frozenset((*ARITHMETIC, "AveragePool", "Conv", "MaxPool", "Pad", "Resize"))
+OPERATORS = frozenset((*ARITHMETIC, "AveragePool", "Conv", "DepthToSpace", "MaxPool", "Pad", "Resize", "Slice"))
 VALID = "valid for this latent and this size only: the statistics of the fitted picture are folded into the weights"
 LICENCE = "the weights encode the picture that they were fitted to; the rights in that picture apply to this file"
 
@@ -38,12 +38,13 @@ def to_onnx(
     *,
     precision: str = "fp32",
     bake_latent: bool = False,
+    fit: Mapping[str, Any] | None = None,
 ) -> onnx.ModelProto:
     """The generator as a model `latent [batch, D, H, W] float32` → `image [batch, C, H, W] float32`.
 
     The latent is an input with the fitted one as its default; with ``bake_latent`` it is a constant, and the model
-    has no input. ``precision``: fp32, or fp16 with the head, the sigmoid and both ends in float32. Raises
-    MachineError for bf16.
+    has no input. ``precision``: fp32, or fp16 with the head, the sigmoid and both ends in float32. ``fit``: how it was
+    fitted, for the model's metadata. Raises MachineError for bf16.
     """
     if precision == "bf16":
         raise MachineError(
@@ -60,7 +61,7 @@ def to_onnx(
     model.graph.initializer.append(default)
     if bake_latent:
         model.graph.ClearField("input")
-    for name, value in _metadata(card, precision).items():
+    for name, value in _metadata(card, precision, fit).items():
         model.metadata_props.add(key=name, value=value)
     model.metadata_props.add(key="dipfast.sha256", value=digest(model))
     onnx.checker.check_model(model, full_check=True)
@@ -77,9 +78,10 @@ def _filled(model: onnx.ModelProto, weights: Mapping[str, Tensor]) -> onnx.Model
     return filled
 
 
-def _metadata(card: Card, precision: str) -> dict[str, str]:
-    """What the model says of itself, by its key behind `dipfast.`."""
+def _metadata(card: Card, precision: str, fit: Mapping[str, Any] | None) -> dict[str, str]:
+    """What the model says of itself, by its key behind `dipfast.`. No paths of the machine that it comes from."""
     about = {name: value for name, value in asdict(card).items() if name != "precision"}
+    about |= {"task": {k: v for k, v in card.task.items() if k != "mask"}} | ({} if fit is None else {"fit": dict(fit)})
     about |= {"fit_precision": card.precision, "precision": precision, "opset": OPSET, "format": FORMAT}
     about |= {"versions": {name: version(name) for name in ("dipfast", "torch", "onnx", "onnxscript")}}
     about |= {"valid": VALID, "licence": LICENCE}
@@ -122,7 +124,10 @@ def verified(data: bytes, name: str) -> tuple[onnx.ModelProto, dict[str, Any]]:
 def _altered(model: onnx.ModelProto, about: Mapping[str, Any]) -> str | None:
     """Why the model is not the one that was exported, or None."""
     graph = model.graph
-    tensors = [*graph.initializer, *(a.t for node in graph.node for a in node.attribute if a.HasField("t"))]
+    attributes = [a for node in graph.node for a in node.attribute]
+    if graph.sparse_initializer or any(a.tensors or a.graphs or a.HasField("g") for a in attributes):
+        return "it holds tensors or graphs where no export writes any"
+    tensors = [*graph.initializer, *(a.t for a in attributes if a.HasField("t"))]
     outside = [t.name for t in tensors if t.external_data or t.data_location == onnx.TensorProto.EXTERNAL]
     if outside:
         return f"its tensor {outside[0]} lies in another file, where all weights should be inside"

@@ -14,6 +14,7 @@ import torch
 from dipfast.batch.ledger import dumps, now
 from dipfast.errors import GateError, UsageError
 from dipfast.export import parity
+from dipfast.export.engine_file import StoredEngine, beside, pack
 from dipfast.export.onnx import metadata, to_onnx, verified
 from dipfast.export.providers import Session
 from dipfast.export.tensorrt import TensorRTRenderer
@@ -39,7 +40,8 @@ def export_onnx(
     UsageError for a file that is no generator, MachineError without onnxruntime and for bf16.
     """
     module, latent, card = from_file(generator)
-    model = to_onnx(module.state_dict(), latent, card, precision=precision, bake_latent=bake_latent)
+    fit = None if record is None else record["settings"]["fit"]
+    model = to_onnx(module.state_dict(), latent, card, precision=precision, bake_latent=bake_latent, fit=fit)
     data = model.SerializeToString()
     session = Session(data)
     with torch.no_grad():
@@ -77,7 +79,8 @@ def export_tensorrt(
 ) -> Report:
     """Write `<id>.<precision>.engine`, refitted with the generator's weights, and its parity report.
 
-    Its input `latent` has no default, and it runs on this GPU and TensorRT only. Raises as `export_onnx` does.
+    Its input `latent` has no default: that lies beside it (`dipfast.export.engine_file`). It runs on this GPU and
+    TensorRT only. Raises as `export_onnx` does.
     """
     module, latent, card = from_file(generator)
     one = backend.fold(module.state_dict(), latent, card)
@@ -85,7 +88,8 @@ def export_tensorrt(
     path = folder / f"{card.id or generator.stem}.{backend.precision}.engine"
     least = parity.required(backend.precision, min_psnr)
     _gate(found, least, path)
-    data = bytes(backend.engine(one).engine.serialize())
+    engine = backend.engine(one)
+    data = bytes(engine.engine.serialize())
     report = {
         "id": card.id,
         "model": path.name,
@@ -93,12 +97,14 @@ def export_tensorrt(
         "bytes": len(data),
         "precision": backend.precision,
         "provider": "TensorRT",
+        "latent": beside(path).name,
         "ran": backend.ran,
         "against": "the folded generator in PyTorch, float32",
         **found,
         "min_psnr": least,
         "finished": now(),
     }
+    write_atomic(beside(path), pack(StoredEngine(data, latent, card, engine.key)))
     write_atomic(path, data)
     write_atomic(report_path(path), dumps(report))
     return report | {"path": str(path)}
@@ -109,7 +115,7 @@ def _gate(found: Mapping[str, Any], least: float, path: Path) -> None:
     try:
         parity.check(dict(found), least, path.name)
     except GateError:
-        for stale in (path, report_path(path)):
+        for stale in (path, report_path(path), beside(path)):
             stale.unlink(missing_ok=True)
         raise
 

@@ -22,7 +22,7 @@ class Target:
     @property
     def folder(self) -> Path:
         """Where what is made of it goes unless something else is said: `RUN/export`, or beside it."""
-        return self.generator.parent if self.run is None else self.run.root / "export"
+        return self.generator.parent if self.run is None else inside(self.run, "export/x").parent
 
 
 def targets(path: Path) -> list[Target]:
@@ -36,10 +36,18 @@ def targets(path: Path) -> list[Target]:
         raise UsageError(f"{path}: should be a run's folder or a generator, is not there")
     run = RunFolder(path)
     if run.records.is_dir() or run.generators.is_dir():
-        found = [Target(path / record["generator"]["path"], run, record) for record in run.all_records()]
+        found = [Target(inside(run, record["generator"]["path"]), run, record) for record in run.all_records()]
         return _some(found, f"{path}: no image of this run is done")
     files = sorted(path.glob(f"*{SUFFIX}"))
     return _some([_one(file) for file in files], f"{path}: holds neither a run nor generators (*{SUFFIX})")
+
+
+def inside(run: RunFolder, path: str) -> Path:
+    """A file of the run's folder. Raises UsageError where a linked folder would lead out of it."""
+    try:
+        return run.at(path)
+    except OSError as error:
+        raise UsageError(f"{run.root}: {error.strerror}") from None
 
 
 def _one(path: Path) -> Target:

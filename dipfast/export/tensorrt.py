@@ -157,6 +157,20 @@ def build(trt: Any, model: bytes, key: Key, folder: Path) -> bytes:
     return bytes(plan)
 
 
+def run_stored(plan: bytes, key: Key, latent: Tensor, gpu: Gpu | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+    """Run an engine as it was exported: its picture [C, H, W], and what ran it.
+
+    Raises MachineError where TensorRT is missing, or GPU, driver or version are not those that it was built for.
+    """
+    trt, gpu = bindings(), gpu or Gpu()
+    here = {"tensorrt": trt.__version__, **gpu.facts()}
+    other = [f"{name} {getattr(key, name)}, not {value}" for name, value in here.items() if getattr(key, name) != value]
+    if other:
+        raise MachineError(f"the engine was built for {'; '.join(other)}: export it again on this machine")
+    picture = Engine(trt, gpu, plan, key).run(latent)
+    return picture, {"backend": "tensorrt", "version": trt.__version__, **gpu.facts()}
+
+
 @dataclass(frozen=True)
 class Folded:
     """A generator, and itself folded."""

@@ -1,7 +1,7 @@
 """One optimisation of one generator: a function of tensors that knows no file, no manifest and no ground truth."""
 
 from dipfast.fit.checkpoint import Checkpoint
-from dipfast.fit.engine import Machine, choose_machine, keep_freed_memory
+from dipfast.fit.engine import Machine, choose_machine, compilations, keep_freed_memory
 from dipfast.fit.lane import Course, Lane, abreast, finish
 from dipfast.fit.loop import Cancelled, Fit, FitResult, fit, fitting
 from dipfast.fit.plan import FitPlan, stream
@@ -19,6 +19,7 @@ __all__ = [
     "Workbench",
     "abreast",
     "choose_machine",
+    "compilations",
     "finish",
     "fit",
     "fitting",

@@ -32,7 +32,7 @@ def freeze(state: FitState, watch: Watch, seconds: float) -> dict[str, Tensor]:
     found = _live(state, watch)
     found |= {"losses": state.losses[:steps], "stop_values": state.stop_values[:steps]}
     found |= {f"random.{member.number}": member.random.get_state() for member in state.members}
-    found |= {f"good.{name}": value for name, value in watch.good.items()}
+    found |= {f"good.{name}": value for name, value in watch.good.items()} | watch.trail.tensors()
     numbers = (seconds, watch.good_residual, watch.rollbacks, watch.non_finite)
     found["numbers"] = torch.tensor(numbers, dtype=torch.float64)
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in found.items()}
@@ -47,6 +47,7 @@ def thaw(state: FitState, watch: Watch, saved: dict[str, Tensor]) -> float:
     randoms = {f"random.{member.number}": member.random.get_state() for member in state.members}
     wanted = {name: value.shape for name, value in (live | good | randoms).items()}
     loose = {name: saved.pop(name, torch.empty(0)) for name in ("losses", "stop_values", "numbers")}
+    trail = {name: saved.pop(name) for name in list(saved) if name.startswith("trail.")}
     if {name: value.shape for name, value in saved.items()} != wanted or len(loose["numbers"]) != 4:
         return 0.0
     for name, value in (live | good).items():
@@ -55,6 +56,7 @@ def thaw(state: FitState, watch: Watch, saved: dict[str, Tensor]) -> float:
         member.random.set_state(saved[f"random.{member.number}"])
     for curve, kept in ((state.losses, loose["losses"]), (state.stop_values, loose["stop_values"])):
         curve[: len(kept)].copy_(kept)
+    watch.trail.load({name: value.to(state.step.device) for name, value in trail.items()})
     seconds, watch.good_residual, rollbacks, non_finite = loose["numbers"].tolist()
     watch.rollbacks, watch.non_finite = int(rollbacks), int(non_finite)
     return seconds

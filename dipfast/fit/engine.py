@@ -2,8 +2,15 @@
 
 Nothing falls back in silence: what `auto` chose and what really ran stand in the record. `eager` runs the step as it
 is written; `compile` compiles the generator's forward and backward; `cudagraph` captures the whole step, random
-numbers and optimiser included, and replays it. `auto` is eager: `compile` has been run on a CPU only, where it
-costs a minute a shape and has shown no gain, and `cudagraph` not at all yet.
+numbers and optimiser included, and replays it. `auto` is eager: `compile` has been run on a CPU only, where it takes
+96 s of processor time for a shape of the presets' net and then no less for a step (LOG.md), and `cudagraph` not at
+all yet.
+
+Precision is that of convolutions and of what lies between them. In float32 whatever the precision: weights, gradients
+in the flat buffer, moments and update; statistics of the normalisations (their sums, and the joined one's scale);
+the head, the sigmoid, the loss and its residual; averages, samples and the stop's statistics; the latent and its
+jitter; and, on a CPU, convolutions too small to gain. Muon's products alone are in the convolutions' precision.
+`bench/records/2026-11-24-precision-cpu` is the measurement: bf16 against fp32, and each part of the list in bf16 too.
 """
 
 from __future__ import annotations
@@ -11,6 +18,7 @@ from __future__ import annotations
 import ctypes
 import math
 import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +147,25 @@ def compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     config: Any = torch._dynamo.config
     config.recompile_limit = MOST_PROGRAMS
     config.fail_on_recompile_limit_hit = True
-    return torch.compile(forward, fullgraph=True, dynamic=False)
+    program = torch.compile(forward, fullgraph=True, dynamic=False)
+
+    def run(*inputs: Any) -> Tensor:
+        try:
+            result: Tensor = program(*inputs)
+        except torch._dynamo.exc.FailOnRecompileLimitHit:
+            raise MachineError(
+                f"fit.engine is compile, and this process has compiled for {MOST_PROGRAMS} shapes, which is the most; "
+                "use fit.shapes grid for fewer, more workers, or engine eager"
+            ) from None
+        return result
+
+    return run
+
+
+def compilations() -> int:
+    """Graphs that the compiler has made in this process: one for each shape, and one more for each recompilation."""
+    found = sys.modules.get("torch._dynamo.utils")
+    return 0 if found is None else int(found.counters["stats"]["unique_graphs"])
 
 
 def compiler_cache() -> Path:

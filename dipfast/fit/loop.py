@@ -21,6 +21,7 @@ from dipfast.fit.engine import Machine, choose_machine
 from dipfast.fit.lane import Course, finish
 from dipfast.fit.plan import FitPlan
 from dipfast.fit.step import FitState
+from dipfast.fit.trail import Trail
 from dipfast.fit.workbench import Workbench
 from dipfast.tasks import Problem
 
@@ -58,6 +59,8 @@ class FitResult:
     deviation: Tensor | None = None  # of the answer, [1, C, H, W] on the CPU, where samples were taken
     samples: int = 0  # whose mean the answer is; 0: it is no mean of samples
     kept: tuple[nn.Module, ...] = ()  # generators with the weights of some of the samples
+    trail: tuple[tuple[int, nn.Module], ...] = ()  # steps, and generators with the averaged weights of then
+    members: tuple[nn.Module, ...] = ()  # the generators of the other seeds, from the second, where they are kept
 
 
 def fit(
@@ -181,6 +184,7 @@ class Watch:
         self.good, self.good_residual = state.snapshot(), float("inf")
         self.stopped = False
         self.averaged, self.looks = state.first.parameters.values.clone(), torch.zeros_like(state.step)
+        self.trail = Trail(plan.checkpoints or 0)
 
     def look(self) -> None:
         residual = float(self.state.residual)
@@ -199,6 +203,7 @@ class Watch:
         self.stopped = bool(self.state.stop.done)
         self.averaged.lerp_(self.state.first.parameters.values, self._newest_weight())
         self.looks.add_(1)
+        self.trail.add(int(self.state.step), self.averaged)
 
     def _newest_weight(self) -> Tensor:
         """Of the weights at this look, so that their average is as long as that of the outputs."""
@@ -248,6 +253,8 @@ def _result(
         stop_curve=_thinned(state.stop_values[:steps]),
         seconds=seconds,
         earlier=earlier,
+        trail=watch.trail.generators(state.first.generator, state.first.parameters),
+        members=tuple(member.generator for member in state.members[1:]) if plan.keep_seeds else (),
         **sampled,
     )
 

@@ -25,6 +25,11 @@ class FitPlan:
     device: str
     uncertainty: bool | None = None  # a deviation from the members' spread; None: where there are several
     posterior: Mapping[str, Any] | None = None  # burn_in, every, uncertainty, keep; with sgld
+    shapes: str = "exact"  # what pictures are padded to, before a fit sees them
+    memory: Mapping[str, Any] | None = None  # limit, recompute, lower_precision: what `batch.memory` may do
+    recompute: bool = False  # activations in the backward, instead of keeping them
+    checkpoints: int | None = None  # sets of weights kept along the fit
+    keep_seeds: bool | None = None  # the generators of all seeds, not of the first alone
 
 
 def stream(seed: int, name: str) -> int:

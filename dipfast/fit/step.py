@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dipfast.errors import UsageError
 from dipfast.fit.auto import choose_stop
@@ -19,7 +19,7 @@ from dipfast.fit.plan import FitPlan, stream
 from dipfast.fit.posterior import Posterior, likelihood_scale
 from dipfast.fit.spread import Spread
 from dipfast.fit.stop import Fixed, Sure
-from dipfast.generators import build, latent_channels, make_latent
+from dipfast.generators import SkipNet, build, latent_channels, make_latent
 from dipfast.tasks import Problem
 from dipfast.tasks.problem import mean_square
 
@@ -33,7 +33,7 @@ class Member:
     def __init__(self, problem: Problem, config: dict[str, Any], device: torch.device, number: int) -> None:
         channels, height, width = problem.shape
         self.config, self.number = config, number
-        self.generator: nn.Module = build(config, channels, seed=0).to(device)
+        self.generator: SkipNet = build(config, channels, seed=0).to(device)
         self.parameters = FlatParameters(self.generator, device)
         self.forward: Callable[..., Tensor] = self.generator  # an engine may put a faster one here
         self.optimizer = OptimizerState.zeros_like(self.parameters.values)
@@ -111,12 +111,14 @@ class FitState:
         device = machine.device
         self.problem = problem
         self.members = [Member(problem, config, device, number) for number in range(plan.seeds)]
+        for member in self.members:
+            member.generator.recompute(plan.recompute)
         self.step = torch.zeros((), dtype=torch.int64, device=device)
         self.output = _blank(*problem.shape, device)  # the mean of the members'
         self.average = torch.zeros_like(self.output)
         self.averaged = torch.zeros_like(self.step)  # outputs in the average: fewer than steps behind a rollback
-        self.choice = choose_stop(plan, problem)
         latent = config["input"]
+        self.choice = choose_stop(plan, problem, latent.get("blind"))
         self.stop = make_stop(self.choice.stop, self.output, problem, plan.steps, latent["type"], latent.get("blind"))
         if isinstance(self.stop, Sure) and plan.seeds > 1:
             raise UsageError(f"fit.stop is sure, which fits one seed, and fit.seeds is {plan.seeds}")

@@ -7,13 +7,14 @@ from typing import Any
 
 from dipfast.generators.latent import make_latent
 from dipfast.generators.skip import SkipNet
-from dipfast.generators.store import Card, from_bytes, from_file, to_bytes, twin
+from dipfast.generators.store import Card, card_of, from_bytes, from_file, to_bytes, twin
 from dipfast.shapes import latent_channels
 
 __all__ = [
     "Card",
     "SkipNet",
     "build",
+    "card_of",
     "from_bytes",
     "from_file",
     "latent_channels",

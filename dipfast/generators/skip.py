@@ -1,18 +1,19 @@
 """The hourglass with skip connections of Deep Image Prior (Ulyanov et al., CVPR 2018).
 
 Batch statistics are always those of the image at hand: there are no running averages, in the fit and after it.
-Convolutions run in the dtype that `forward` is asked for; normalisation statistics, the head and the sigmoid stay
-in float32.
+Convolutions run in the dtype that `forward` is asked for, small ones on a CPU in float32, which is faster there;
+normalisation statistics, the head and the sigmoid stay in float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from dipfast.kernels import ops
 from dipfast.shapes import per_scale
@@ -32,9 +33,10 @@ class Conv(nn.Module):
             self.register_buffer("taps", ops.resampling_taps("lanczos2", 2).float(), persistent=False)
 
     def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:  # [1, I, H, W] -> [1, O, H or H / 2, W or W / 2]
-        weight, bias = self.conv.weight.to(dtype), self.conv.bias
+        weight, bias, stride = self.conv.weight, self.conv.bias, self.conv.stride
+        dtype = ops.worth(dtype, x, weight.numel() * x.shape[2] * x.shape[3] // (stride[0] * stride[1]))
         x = ops.pad(x.to(dtype), self.margin, self.pad)
-        x = F.conv2d(x, weight, None if bias is None else bias.to(dtype), stride=self.conv.stride)
+        x = F.conv2d(x, weight.to(dtype), None if bias is None else bias.to(dtype), stride=stride)
         if self.pool == "avg":
             return F.avg_pool2d(x, 2)
         if self.pool == "max":
@@ -81,16 +83,26 @@ class Scale(nn.Module):
         self.mode = mode
         # What lies behind the upsampling is then done on four phases, each of the coarse size.
         self.in_phases = mode == "nearest" and size_up == 3 and config["pad"] != "zero"
+        if self.in_phases:
+            self.register_buffer("taps", ops.phase_taps(), persistent=False)
         self.skip = Block(inputs, skip, config["kernel_skip"], config) if skip else None
         self.down1 = Block(inputs, down, size_down, config, halve=True)
         self.down2 = Block(down, down, size_down, config)
         self.norm = Norm(deeper + skip)
         self.up = Block(deeper + skip, up, size_up, config)
         self.pointwise = Block(up, up, 1, config) if config["pointwise_up"] else None
+        self.recompute = False
+
+    def _run(self, part: Callable[..., Tensor], *inputs: Any) -> Tensor:
+        """``part`` of ``inputs``; with `recompute` only these are kept for the backward, which runs it again."""
+        if self.recompute and torch.is_grad_enabled():
+            result: Tensor = checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False)
+            return result
+        return part(*inputs)
 
     def descend(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor | None, Tensor]:
-        kept = None if self.skip is None else self.skip(x, dtype)  # [1, S, H, W]
-        return kept, self.down2(self.down1(x, dtype), dtype)  # [1, D, H / 2, W / 2]
+        kept = None if self.skip is None else self._run(self.skip, x, dtype)  # [1, S, H, W]
+        return kept, self._run(self.down2, self._run(self.down1, x, dtype), dtype)  # [1, D, H / 2, W / 2]
 
     def ascend(self, x: Tensor, kept: Tensor | None, dtype: torch.dtype) -> Tensor:  # [1, U, H, W]
         x = self.rise(x, kept, dtype)
@@ -98,13 +110,16 @@ class Scale(nn.Module):
 
     def rise(self, x: Tensor, kept: Tensor | None, dtype: torch.dtype) -> Tensor:
         """The finer tensor, [1, U, H, W], or its four phases, [4, U, H / 2, W / 2], where `in_phases` says so."""
+        x = self._run(self._join, x, kept, dtype)
+        return x if self.pointwise is None else self._run(self.pointwise, x, dtype)
+
+    def _join(self, x: Tensor, kept: Tensor | None, dtype: torch.dtype) -> Tensor:
         if self.in_phases:
-            x = ops.nearest_conv(x, kept, self.up.conv.conv.weight, self.norm.weight, self.up.conv.pad)
-            x = self.up.finish(x)
-        else:
-            x = ops.upsample2x(x, self.mode)
-            x = self.up(self.norm(x if kept is None else torch.cat((kept, x), dim=1)), dtype)
-        return x if self.pointwise is None else self.pointwise(x, dtype)
+            conv = self.up.conv
+            x = ops.nearest_conv(x, kept, conv.conv.weight, self.norm.weight, conv.pad, self.taps, dtype)
+            return self.up.finish(x)
+        x = ops.upsample2x(x if kept is None else x.to(kept.dtype), self.mode)
+        return self.up(self.norm(x if kept is None else torch.cat((kept, x), dim=1)), dtype)
 
 
 class SkipNet(nn.Module):
@@ -126,7 +141,19 @@ class SkipNet(nn.Module):
     def _levels(self) -> list[Scale]:
         return list(self.scales)  # type: ignore[arg-type]
 
+    def recompute(self, on: bool) -> None:
+        """Whether a backward works out again what lies between a block's input and its output: the same bits in less
+        memory, for a third more operations.
+        """
+        for scale in self._levels():
+            scale.recompute = on
+
     def forward(self, z: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        x = self._head(self.features(z, dtype))
+        return ops.interleave(x) if self._levels()[0].in_phases else x
+
+    def features(self, z: Tensor, dtype: torch.dtype) -> Tensor:
+        """What the head sees: [1, U, H, W], or its phases, [4, U, H / 2, W / 2], where the finest scale has them."""
         x, kept = z, []
         for scale in self._levels():
             skip, x = scale.descend(x, dtype)
@@ -134,8 +161,7 @@ class SkipNet(nn.Module):
         finest, *coarser = self._levels()
         for scale in reversed(coarser):
             x = scale.ascend(x, kept.pop(), dtype)
-        x = self._head(finest.rise(x, kept.pop(), dtype))
-        return ops.interleave(x) if finest.in_phases else x
+        return finest.rise(x, kept.pop(), dtype)
 
     def _head(self, x: Tensor) -> Tensor:
         weight = self.head.weight

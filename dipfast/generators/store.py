@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from dipfast.generators.skip import SkipNet
 from dipfast.shapes import latent_channels
 
 FORMAT = "dipfast-generator/1"
+MAX_PIXELS = 1 << 30  # of a latent: a few bytes in a file must not become terabytes
+MAX_CHANNELS = 1 << 14
+NAME = re.compile(r"[A-Za-z0-9_-]{0,64}")  # models and pictures are named after the id
 
 
 @dataclass(frozen=True)
@@ -83,15 +87,44 @@ def from_bytes(data: bytes, name: str = "generator") -> tuple[SkipNet, Tensor, C
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
         if metadata.get("format") != FORMAT:
             raise UsageError(f"{name}: should be a generator of format {FORMAT}, is {metadata.get('format')}")
-        card = _card(metadata["card"])
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{name}: is not a generator that can be read ({error})") from None
-    return _assemble(tensors, card, name)
+        card = card_of(metadata["card"])
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"{name}: is not a generator that can be read ({_line(error)})") from None
+    try:
+        return _assemble(tensors, card, name)
+    except UsageError:
+        raise
+    except Exception as error:  # a description of anything, and PyTorch says what it likes to that
+        raise UsageError(f"{name}: its description is of no generator ({_line(error)})") from None
 
 
-def _card(text: str) -> Card:
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def card_of(text: str) -> Card:
+    """The card in ``text``. Raises TypeError, KeyError or ValueError for what no fit writes."""
     fields = json.loads(text)
-    return Card(**{**fields, "padded": tuple(fields["padded"]), "size": tuple(fields["size"])})
+    card = Card(**{**fields, "padded": tuple(fields["padded"]), "size": tuple(fields["size"])})
+    sides = [*card.padded, *card.size]
+    if len(sides) != 4 or not all(type(side) is int and side > 0 for side in sides):
+        raise ValueError(f"padded and size should be two lengths each, are {card.padded} and {card.size}")
+    if sides[0] * sides[1] > MAX_PIXELS or sides[2] > sides[0] or sides[3] > sides[1]:
+        raise ValueError(f"its size is {card.size} of {card.padded}")
+    if not (isinstance(card.id, str) and NAME.fullmatch(card.id)):
+        raise ValueError("its id is no plain name")
+    widths = [number for number in _numbers(card.generator) if isinstance(number, int)]
+    if max([card.channels, *widths]) > MAX_CHANNELS or card.channels not in (1, 3):
+        raise ValueError(f"it has {max([card.channels, *widths])} channels")
+    return card
+
+
+def _numbers(tree: Any) -> list[Any]:
+    """Every number in a tree of JSON."""
+    if isinstance(tree, dict | list):
+        inner = tree.values() if isinstance(tree, dict) else tree
+        return [number for one in inner for number in _numbers(one)]
+    return [tree] if isinstance(tree, int | float) else []
 
 
 def _assemble(tensors: dict[str, Tensor], card: Card, name: str) -> tuple[SkipNet, Tensor, Card]:

@@ -12,6 +12,7 @@ from PIL.AvifImagePlugin import AvifImageFile
 from dipfast.errors import ItemError
 from dipfast.image import exif
 from dipfast.image.guard import without_warnings
+from dipfast.image.samples import spread
 from dipfast.image.source import Header, Source, Stored
 
 
@@ -33,8 +34,7 @@ def decode(data: bytes) -> Stored:
     block = picture.info.get("exif")  # Pillow puts the rotation of the container (irot, imir) into it
     samples = np.asarray(imagecodecs.avif_decode(data))
     if samples.dtype == np.uint16:
-        full = (1 << _bits(data)) - 1
-        samples = ((samples.astype(np.uint32) * 65535 + full // 2) // full).astype(np.uint16)
+        samples = spread(samples, _bits(data))
     return Stored(
         samples=samples.reshape(*samples.shape[:2], -1),
         mode="gray" if samples.ndim == 2 or samples.shape[2] < 3 else "rgb",

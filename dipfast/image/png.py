@@ -1,6 +1,7 @@
 """PNG: libpng through imagecodecs for the samples, the chunks around them by hand.
 
-Pillow opens 16-bit RGB as 8-bit, and cannot write it. Every chunk's checksum is verified.
+Pillow opens 16-bit RGB as 8-bit, and cannot write it. Every chunk's checksum is verified, and libpng sees only those
+that hold pixels: it unpacks texts and profiles without being asked, and prints their names when they are odd.
 """
 
 import struct
@@ -18,6 +19,7 @@ from dipfast.image import exif
 from dipfast.image.source import Header, Source, Stored
 
 _COLOURS = {0: "gray", 2: "rgb", 3: "palette", 4: "gray", 6: "rgb"}
+_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _KEPT = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
 _MAX_ICC = 1 << 26  # bytes unpacked; a profile is a few kilobytes, a bomb is not
 _METRE = 0.0254  # in an inch
@@ -46,17 +48,19 @@ def header(file: BinaryIO) -> Header:
 def decode(data: bytes) -> Stored:
     """8 or 16 bit gray, gray + alpha, RGB or RGBA, whatever it was stored as; colour keys become alpha."""
     found: dict[bytes, bytes] = {}
-    kept = b""
+    kept, pixels = b"", [memoryview(data)[:8]]
     for kind, at, length in _chunks(BytesIO(data)):
         body = memoryview(data)[at : at + length]
         if data[at + length : at + length + 4] != _checksum(kind, body):
             raise ItemError("unreadable", f"corrupt PNG: the checksum of {kind.decode('latin-1')} is wrong")
+        if kind in _PIXELS:
+            pixels.append(memoryview(data)[at - 8 : at + length + 4])
         if kind in _KEPT:
             kept += _chunk(kind, bytes(body))
         elif kind != b"IDAT":
             found[kind] = bytes(body)
     depth, colour = found[b"IHDR"][8:10]
-    samples = np.asarray(imagecodecs.png_decode(data))
+    samples = np.asarray(imagecodecs.png_decode(b"".join(pixels)))
     return Stored(
         samples=samples.reshape(*samples.shape[:2], -1),
         mode="bilevel" if (depth, colour) == (1, 0) else _COLOURS[colour],

@@ -1,8 +1,6 @@
 """A file to an image: first bytes say what it is, its header whether it may be decoded; then its pixels."""
-# ruff: noqa: PTH116, PTH123 - a plan reads the headers of a million files
 
 import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -10,8 +8,10 @@ from typing import BinaryIO
 
 import numpy as np
 
+from dipfast import remote
 from dipfast.errors import ItemError
-from dipfast.image import avif, colour, exif, jpeg, png, samples, tiff, webp
+from dipfast.files import open_regular
+from dipfast.image import avif, colour, exif, heif, jpeg, jxl, png, samples, tiff, webp
 from dipfast.image.guard import failing_as
 from dipfast.image.source import COLOURS, Header, Image, Limits, Source, Stored, bit_depth_of
 
@@ -21,6 +21,8 @@ _HEADERS: dict[str, Callable[[BinaryIO], Header]] = {
     "tiff": tiff.header,
     "webp": webp.header,
     "avif": avif.header,
+    "heif": heif.header,
+    "jxl": jxl.header,
 }
 _DECODERS: dict[str, Callable[[bytes], Stored]] = {
     "png": png.decode,
@@ -28,6 +30,8 @@ _DECODERS: dict[str, Callable[[bytes], Stored]] = {
     "tiff": tiff.decode,
     "webp": webp.decode,
     "avif": avif.decode,
+    "heif": heif.decode,
+    "jxl": jxl.decode,
 }
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "png",
@@ -41,14 +45,16 @@ _MAGIC = {
     b"8BPS": "psd",
     b"%PDF": "pdf",
     b"\0\0\0\x0cjP": "jpeg 2000",
-    b"\0\0\0\x0cJXL ": "jpeg xl",
-    b"\xff\x0a": "jpeg xl",
+    b"\0\0\0\x0cJXL ": "jxl",
+    b"\xff\x0a": "jxl",
 }
 _HEIF = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 
 
 def probe(path: str | os.PathLike[str], limits: Limits | None = None) -> Header:
-    """What the file's header says, without decoding it. `limits` default to `Limits()`.
+    """What the header of a file or of an object (`dipfast.remote`) says, without decoding it.
+
+    `limits` default to `Limits()`.
 
     Raises ItemError: `unreadable` (missing, empty, truncated, no image), `unsupported` (another format,
     several pages, odd samples), `too-large` (bytes, pixels, aspect).
@@ -67,7 +73,7 @@ def read(path: str | os.PathLike[str], limits: Limits | None = None) -> Image:
     """
     limits = limits or Limits()
     with _opened(path, limits) as file:
-        data = file.read()
+        data = file.read(limits.max_bytes)  # it may have grown
         header = _header(BytesIO(data), limits)
         stored = _DECODERS[header.format](data)
         _check_honest(stored, header)
@@ -76,16 +82,24 @@ def read(path: str | os.PathLike[str], limits: Limits | None = None) -> Image:
 
 @contextmanager
 def _opened(path: str | os.PathLike[str], limits: Limits) -> Iterator[BinaryIO]:
-    with failing_as("unreadable", os.fspath(path), "the decoder gives up: "):
-        status = os.stat(path)  # before open, which would wait for ever on a pipe
-        if not stat.S_ISREG(status.st_mode):
-            raise ItemError("unreadable", "not a regular file")
-        if status.st_size == 0:
-            raise ItemError("unreadable", "the file is empty")
-        if status.st_size > limits.max_bytes:
-            raise ItemError("too-large", f"{status.st_size} bytes, max_bytes is {limits.max_bytes}")
-        with open(path, "rb") as file:
+    name = os.fspath(path)
+    with failing_as("unreadable", name, "the decoder gives up: "):
+        if remote.is_remote(name):
+            _check_bytes(remote.size(name), limits)
+            data = remote.read(name, limits.max_bytes)
+            _check_bytes(len(data), limits)
+            yield BytesIO(data)
+            return
+        with open_regular(name) as file:
+            _check_bytes(os.fstat(file.fileno()).st_size, limits)
             yield file
+
+
+def _check_bytes(size: int | None, limits: Limits) -> None:
+    if size == 0:
+        raise ItemError("unreadable", "the file is empty")
+    if size is not None and size > limits.max_bytes:
+        raise ItemError("too-large", f"{size} bytes, max_bytes is {limits.max_bytes}")
 
 
 def _header(file: BinaryIO, limits: Limits) -> Header:

@@ -23,6 +23,15 @@ def to_unit(samples: NDArray[Any], low: float = 0.0, high: float = 1.0) -> NDArr
     return np.ascontiguousarray(planes, dtype=np.float32) / np.float32(_FULL[bit_depth_of(samples.dtype)])
 
 
+def spread(samples: NDArray[Any], bits: int) -> NDArray[Any]:
+    """Integers of 1 to 16 bits over the whole range of 8 or 16, whichever holds them, to nearest."""
+    depth = 8 if bits <= 8 else 16
+    if bits == depth:
+        return samples.astype(_DTYPES[depth], copy=False)
+    most = (1 << bits) - 1
+    return ((samples.astype(np.uint32) * _FULL[depth] + most // 2) // most).astype(_DTYPES[depth])
+
+
 def float_range(samples: NDArray[Any]) -> tuple[float, float]:
     """What 0 and 1 stand for: themselves if all lies between, else the extremes.
 

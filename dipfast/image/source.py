@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from dipfast.errors import UsageError
 
 FORMATS = ("png", "jpeg", "tiff", "webp", "avif")
+READ_ONLY = ("heif", "jxl")
+READABLE = (*FORMATS, *READ_ONLY)
 COLOURS = {"gray": 1, "bilevel": 1, "rgb": 3, "palette": 3, "cmyk": 4}  # mode -> colour samples as decoded
 
 
@@ -17,21 +19,21 @@ class Limits:
     """What may be decoded, checked on the file's size and header alone.
 
     max_pixels: width times height; max_bytes: of the file; max_aspect: longer side over shorter side;
-    formats: those accepted, of png, jpeg, tiff, webp, avif. Raises UsageError for an impossible limit.
+    formats: those accepted, of png, jpeg, tiff, webp, avif, heif, jxl. Raises UsageError for an impossible limit.
     """
 
     max_pixels: int = 64_000_000
     max_bytes: int = 1 << 30
     max_aspect: float = 1000.0
-    formats: tuple[str, ...] = FORMATS
+    formats: tuple[str, ...] = READABLE
 
     def __post_init__(self) -> None:
         for name in ("max_pixels", "max_bytes", "max_aspect"):
             if not getattr(self, name) >= 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
         for name in self.formats:
-            if name not in FORMATS:
-                raise UsageError(f"formats may hold {', '.join(FORMATS)}, not {name!r}")
+            if name not in READABLE:
+                raise UsageError(f"formats may hold {', '.join(READABLE)}, not {name!r}")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from tifffile import TiffFile, TiffPage
 from dipfast.errors import ItemError
 from dipfast.image import exif
 from dipfast.image.guard import without_logs
+from dipfast.image.samples import spread
 from dipfast.image.source import COLOURS, Header, Source, Stored
 
 _ORIENTATION, _X_RESOLUTION, _RESOLUTION_UNIT, _INK_SET = 274, 282, 296, 332
@@ -55,7 +56,7 @@ def decode(data: bytes) -> Stored:
         if page.photometric == _PALETTE:
             samples = _looked_up(samples[..., 0], page.colormap)
         elif layout.bit_depth != 32:
-            samples = _spread(samples, page.bitspersample, layout.bit_depth)
+            samples = spread(samples, page.bitspersample)
         if page.photometric == _WHITE_IS_ZERO:
             samples[..., 0] = np.iinfo(samples.dtype).max - samples[..., 0]
         return Stored(
@@ -171,14 +172,6 @@ def _looked_up(indices: NDArray[Any], colormap: NDArray[Any] | None) -> NDArray[
         raise ItemError("unreadable", f"corrupt TIFF: palette index {indices.max()} of {len(table)}")
     colours: NDArray[np.uint8] = (table >> 8).astype(np.uint8)[indices.astype(np.intp)]
     return colours
-
-
-def _spread(samples: NDArray[Any], bits: int, depth: int) -> NDArray[Any]:
-    full, range_ = (1 << depth) - 1, (1 << bits) - 1
-    dtype = np.uint8 if depth == 8 else np.uint16
-    if bits == depth:
-        return samples.astype(dtype, copy=False)
-    return ((samples.astype(np.uint32) * full + range_ // 2) // range_).astype(dtype)
 
 
 def _orientation(page: TiffPage) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dipfast import remote
 from dipfast.errors import ManifestError, NothingMatchedError, UsageError
 from dipfast.manifest import yaml
 from dipfast.manifest.items import Item, ItemReader
@@ -110,6 +111,11 @@ def _bare(source: str) -> tuple[str, str]:
         full = local(source, os.getcwd())
     except PathError as error:
         raise UsageError(f"SOURCE: {error}") from None
+    if remote.is_remote(full):
+        wild = HAS_WILD(full)
+        is_file = wild is None and full.lower().endswith(SUFFIXES)
+        folder = full[: wild.start()] if wild else full if is_file else full + "/"
+        return folder.rpartition("/")[0], full
     if os.path.isdir(full):
         return full, url(full)
     if os.path.lexists(full) and full.lower().endswith(SUFFIXES):
@@ -189,7 +195,7 @@ def _folder(
         if not isinstance(value, str) or not value:
             raise PathError(f"should be a folder, is {yaml.quoted(value)}")
         folder = local(value, os.getcwd() if isinstance(origin, str) else base)
-        if must_exist and not os.path.isdir(folder):
+        if must_exist and not remote.is_remote(folder) and not os.path.isdir(folder):
             raise PathError(f"should be a folder, {folder!r} is none")
         return folder
     except PathError as error:

@@ -1,7 +1,7 @@
 """Content ids: one picture's bytes and all settings that change the restored pixels → 16 hexadecimal digits.
 
 Not in it: where the file lies, its order, the time, the package's version, and settings that only say how
-fast or where (`engine`, `device`, limits on inputs, names, the reference, the preset's name). Precision is in
+fast or where (`engine`, `device`, `memory`, limits on inputs, names, the reference, the preset's name). Precision is in
 it, for it changes pixels. Settings that are null are left out, so that a later optional one keeps all ids.
 """
 
@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from dipfast.manifest.schema import Settings
-from dipfast.shapes import PER_SCALE, per_scale
+from dipfast.shapes import PER_SCALE, on_grid, per_scale
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 SPELLINGS = {"jpeg": "jpg", "tiff": "tif"}
@@ -51,11 +51,21 @@ def _settings_text(settings: Settings, ending: str) -> str:
     return _compact(pixel_settings(settings, ending))
 
 
+def _fit(settings: Settings) -> dict[str, Any]:
+    """The fit's, with its shapes and its memory only where they change pixels."""
+    tree = settings.fit.model_dump(mode="json", exclude={"engine", "device", "shapes", "memory"}, exclude_none=True)
+    if on_grid({"shapes": settings.fit.shapes, "engine": settings.fit.engine}):
+        tree["shapes"] = "grid"
+    if settings.fit.memory.lower_precision:
+        tree["memory"] = {"lower_precision": True}
+    return tree
+
+
 def pixel_settings(settings: Settings, ending: str) -> dict[str, Any]:
     """The settings that change pixels, each spelled in one way only."""
     tree = {
         "task": settings.task.model_dump(mode="json", exclude={"mask"}, exclude_none=True),
-        "fit": settings.fit.model_dump(mode="json", exclude={"engine", "device"}, exclude_none=True),
+        "fit": _fit(settings),
         "generator": settings.generator.model_dump(mode="json", exclude_none=True),
         "output": {"bit_depth": settings.output.bit_depth, "ending": SPELLINGS.get(ending, ending)},
     }

@@ -17,13 +17,14 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
+from dipfast import remote
 from dipfast.manifest.paths import FILE_URL, SAMPLE, Found, PathError, expand, local
 from dipfast.manifest.problems import Problem, Problems
-from dipfast.manifest.schema import SUFFIXES, Inpaint, Settings
+from dipfast.manifest.schema import SUFFIXES, WRITTEN, Inpaint, Settings
 from dipfast.manifest.settings import Resolver
 from dipfast.manifest.yaml import quoted
 
-IMAGE = re.compile(rf"[^/]+({'|'.join(map(re.escape, SUFFIXES))})", re.IGNORECASE)
+IMAGE = re.compile(rf"[^/]+({'|'.join(map(re.escape, WRITTEN))})", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Item:
     """One image to restore."""
 
     index: int
-    path: str  # absolute, or sample:NAME
+    path: str  # absolute, an address, or sample:NAME
     relpath: str  # folder of the image, seen from root, '/' between its parts; '' at the top
     name: str  # of the file, without its ending
     output: str  # under the run's images folder, '/' between its parts
@@ -201,9 +202,17 @@ def fill(key: str, template: str, words: Mapping[str, object], root: str) -> str
 
 
 def beside(template: str, words: Mapping[str, object], root: str) -> str:
-    """A reference. One that names a folder means the file there with the item's relpath and name."""
+    """A reference. One that names a folder means the file there with the item's relpath and name.
+
+    On object storage that is the one with the item's own ending.
+    """
     path = fill("reference", template, words, root)
-    if path.lower().endswith(SUFFIXES) or not os.path.isdir(path):
+    if path.lower().endswith(SUFFIXES):
+        return path
+    if remote.is_remote(path):
+        stem = "/".join(filter(None, (path.rstrip("/"), str(words["relpath"]), str(words["name"]))))
+        return f"{stem}.{words['ext']}"
+    if not os.path.isdir(path):
         return path
     stem = os.path.join(path, str(words["relpath"]), str(words["name"]))
     candidates = [stem + suffix for suffix in (f".{words['ext']}", *SUFFIXES)]

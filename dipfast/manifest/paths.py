@@ -3,9 +3,9 @@
 Names are plain strings here, not `pathlib` objects: there may be a million of them. Bytes that are not UTF-8
 travel in them as surrogates. Links to files are listed; links to folders are followed only where the pattern
 spells the level, never by `**`, so that no loop of links is endless. Folders of runs are left out, lest a run
-restore its own results. This file opens no image.
+restore its own results. Addresses of object storage are listed by `dipfast.remote`. This file opens no image.
 """
-# ruff: noqa: PTH100, PTH109, PTH110, PTH112, PTH113, PTH118, PTH119, PTH122, PTH206
+# ruff: noqa: PTH100, PTH109, PTH110, PTH112, PTH113, PTH117, PTH118, PTH119, PTH122, PTH206
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from itertools import groupby
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from dipfast import remote
+from dipfast.errors import UsageError
 from dipfast.manifest.schema import EXTENSIONS, SUFFIXES
 
 SAMPLE = "sample:"
@@ -51,15 +53,21 @@ def _chunks(part: str) -> tuple[object, ...]:
 
 
 def local(text: str, base: str) -> str:
-    """The absolute path that ``text`` means, seen from ``base``. ``file:///a%20b`` can spell any bytes."""
+    """The absolute path or the address that ``text`` means, seen from ``base``. ``file:///a%20b`` spells any bytes."""
     if text.startswith(FILE_URL):
         return os.path.normpath(os.fsdecode(_unquoted(text)))
-    if "://" in text and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
-        scheme = text.partition("://")[0]
-        raise PathError(f"should be a local path, is {text!r}; this version does not read {scheme}://")
+    if remote.is_remote(text) or (remote.is_remote(base) and not os.path.isabs(text)):
+        return _address(base, text)
     if "\0" in text:
         raise PathError("should hold no NUL character")
     return os.path.normpath(os.path.join(base, text))
+
+
+def _address(base: str, text: str) -> str:
+    try:
+        return remote.joined(base, text)
+    except UsageError as error:
+        raise PathError(str(error)) from None
 
 
 def _unquoted(url: str) -> bytes:
@@ -102,6 +110,8 @@ def expand(text: str, root: str, formats: Collection[str]) -> Found:
     one, and else by the ``formats``. Raises `PathError` where a folder cannot be read.
     """
     path = local(text, root)
+    if remote.is_remote(path):
+        return _listed(path, _endings(formats))
     is_literal = text.startswith(FILE_URL)
     if HAS_WILD(text) and not is_literal and not os.path.lexists(path):
         base, parts = split(text, root)
@@ -109,6 +119,22 @@ def expand(text: str, root: str, formats: Collection[str]) -> Found:
     if (is_literal or not path.lower().endswith(SUFFIXES)) and os.path.isdir(path):
         return Found(_sorted(_matches(path, ("**", "*"), _endings(formats)), path), path)
     return Found([path], "")
+
+
+def _listed(address: str, endings: tuple[str, ...]) -> Found:
+    """The objects that an address stands for. What it spells with an ending is not looked for."""
+    wild = HAS_WILD(address)
+    if not wild and address.lower().endswith(SUFFIXES):
+        return Found([address], "")
+    try:
+        files = remote.listed(address)
+    except OSError as error:
+        raise PathError(f"{address} cannot be listed: {error.strerror}") from None
+    base = (address[: wild.start()].rpartition("/")[0] if wild else address).rstrip("/")
+    part = address.rpartition("/")[2]
+    spelled = wild is not None and "." in part and not HAS_WILD(part.rpartition(".")[2][:1])
+    kept = [file for file in files if spelled or file.lower().endswith(endings)]
+    return Found(sorted(kept, key=natural_key), base)
 
 
 def _endings(formats: Collection[str]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from dipfast.manifest.items import Item, relative
 from dipfast.manifest.paths import HAS_WILD, SAMPLE, url
 from dipfast.manifest.schema import VERSION, Section, Settings
 from dipfast.manifest.yaml import resolve
+from dipfast.remote import is_remote, literal
 
 PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
@@ -81,11 +82,15 @@ def _item_path(item: Item, root: str) -> str:
     prefix = root if root.endswith(os.sep) else root + os.sep
     if item.path.startswith(SAMPLE):
         return item.path
+    if is_remote(item.path):
+        return literal(item.path)
     return _spelled(item.path, item.path.removeprefix(prefix))
 
 
 def _spelled(path: str, short: str | None = None) -> str:
     """``short`` where it can only mean ``path``, else the path as an address."""
+    if is_remote(path):
+        return path
     text = path if short is None else short
     doubtful = HAS_WILD(text) or re.search(r"^sample:|^\s|\s$|://|[\ud800-\udfff]", text) or not text
     return url(path) if doubtful else text

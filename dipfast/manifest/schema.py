@@ -25,7 +25,8 @@ Kernel = Literal["lanczos2", "lanczos3", "bicubic"]
 Preset = Literal["fast", "balanced", "best", "paper"]
 Engine = Literal["auto", "eager", "compile", "cudagraph"]
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
-Format = Literal["png", "jpeg", "tiff", "webp", "avif"]
+Shapes = Literal["auto", "exact", "grid"]
+Format = Literal["png", "jpeg", "tiff", "webp", "avif", "heif", "jxl"]
 
 VERSION = 1
 LATER_TASKS = ("flash", "invert", "maximize")  # words of the manifest that this version does not do
@@ -35,8 +36,12 @@ EXTENSIONS = {
     "tiff": ("tif", "tiff"),
     "webp": ("webp",),
     "avif": ("avif",),
+    "heif": ("heic", "heif"),
+    "jxl": ("jxl",),
 }
+READ_ONLY = ("heif", "jxl")
 SUFFIXES = tuple(f".{ext}" for several in EXTENSIONS.values() for ext in several)
+WRITTEN = tuple(f".{ext}" for name, several in EXTENSIONS.items() if name not in READ_ONLY for ext in several)
 PLACEHOLDERS = ("relpath", "name", "stem", "ext", "task", "preset", "seed")
 MAX_SIDE_CHANNELS = 4096
 BURN_IN = 0.35  # of the steps of a chain, as in the second paper: 7000 of 20000
@@ -464,6 +469,19 @@ Stop = Annotated[
 ]
 
 
+class Memory(Section):
+    """What a fit may take of its device, and what may be done where that is too little."""
+
+    limit: Count | None = Field(default=None, description="bytes at most, like 8G; null: what the device has free")
+    recompute: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="activations again in the backward: the same bits, less memory, slower; auto: where it is needed",
+    )
+    lower_precision: bool = Field(
+        default=False, description="fit in bf16 instead of fp32 or tf32 where nothing else fits, rather than fail"
+    )
+
+
 class Fit(Section):
     """One optimisation of one generator."""
 
@@ -492,8 +510,21 @@ class Fit(Section):
         default=None,
         description="write the deviation foretold by the seeds' spread as a 16-bit map; null: with 2 seeds or more",
     )
+    checkpoints: Annotated[int, Field(ge=1, le=64)] | None = Field(
+        default=None,
+        description="sets of weights kept along the fit as generators, evenly in the logarithm of the step; null: none",
+    )
+    keep_seeds: bool | None = Field(
+        default=None, description="true: the generators of all seeds are kept, not of the first alone"
+    )
     engine: Engine = Field(default="auto", description="how a step is run")
     precision: Precision = Field(default="auto", description="of convolutions and activations")
+    shapes: Shapes = Field(
+        default="auto",
+        description="what pictures are padded to: exact, the least that the network takes; grid, a coarser grid, for "
+        "fewer programs; auto: grid where the engine is compile or cudagraph",
+    )
+    memory: Memory = Field(default=Memory(), description="what may be done where a fit is too large for its device")
     device: Annotated[str, AfterValidator(_device)] = Field(default="auto", description="auto, cpu, cuda or cuda:N")
 
     @model_validator(mode="before")
@@ -609,7 +640,7 @@ class Input(Section):
     max_bytes: Count = Field(default=1_000_000_000, description="of the file")
     max_aspect: Annotated[float, Field(ge=1)] = Field(default=1000.0, description="longer side over shorter side")
     formats: Annotated[tuple[Format, ...], Field(strict=False, min_length=1)] = Field(
-        default=("png", "jpeg", "tiff", "webp", "avif"),
+        default=("png", "jpeg", "tiff", "webp", "avif", "heif", "jxl"),
         description="formats that are opened and that a folder lists",
     )
 
@@ -626,7 +657,7 @@ class Output(Section):
     @field_validator("template")
     @classmethod
     def _writable(cls, value: str) -> str:
-        if not value.lower().endswith((*SUFFIXES, ".{ext}")):
+        if not value.lower().endswith((*WRITTEN, ".{ext}")):
             raise ValueError("should end in .png, .jpg, .tif, .webp, .avif or .{ext}")
         if value.startswith(("/", "~")) or "\\" in value or re.match(r"[A-Za-z]:", value):
             raise ValueError("should be a path inside the run's images folder, with / between its parts")
@@ -661,7 +692,7 @@ class Entry(Settings):
     """One entry of ``items``: an image, a folder or a glob, and what differs from ``defaults``."""
 
     path: Text = Field(
-        description="image, folder or glob (the folders of runs are left out), from root; sample:NAME; file:///…"
+        description="image, folder or glob (the folders of runs are left out), from root; sample:NAME; file:///…; s3://…"
     )
     relpath: str | None = Field(
         default=None, description="what {relpath} stands for; null: the image's folder from root"
@@ -695,8 +726,10 @@ class Document(Section):
     """A dipfast manifest: the images to restore, with their tasks and settings."""
 
     version: Literal[1] = Field(description="of the manifest's vocabulary")
-    root: Text | None = Field(default=None, description="folder where relative paths start; null: the manifest's own")
-    output: Text | None = Field(default=None, description="the run's folder, from the manifest's own; -o wins")
+    root: Text | None = Field(
+        default=None, description="folder or address where relative paths start; null: the manifest's own"
+    )
+    output: Text | None = Field(default=None, description="the run's folder, or an address like s3://…; -o wins")
     defaults: Settings = Field(default=Settings(), description="settings of every item that says nothing else")
     items: Annotated[tuple[Entry | Text, ...], Field(strict=False, min_length=1)] = Field(description="what to restore")
     export: Export = Field(default=Export(), description="models written after the run")

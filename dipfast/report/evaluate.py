@@ -17,6 +17,7 @@ from dipfast.batch.run import rows_of
 from dipfast.errors import GateError, ItemError, NothingMatchedError, UsageError
 from dipfast.image import read
 from dipfast.metrics import calibration_scale, coverage, psnr, ssim, uncertainty_ece
+from dipfast.text import printable
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".avif")
 PLAIN = ("psnr", "ssim")
@@ -114,12 +115,12 @@ def print_scores(scores: Scores, console: Console) -> None:
     table = Table("image", "PSNR dB", "SSIM", *["not measured"] * amiss)
     for item in rows:
         numbers = (_text(item["psnr"], 2), _text(item["ssim"], 4))
-        table.add_row(_cell(item), *numbers, *[item.get("reason", "")] * amiss)
+        table.add_row(_cell(item), *numbers, *[printable(item.get("reason", "")).replace("[", r"\[")] * amiss)
     console.print(table)
     if "coverage_90" in scores:
         console.print(_calibration(rows))
     for output in scores["missing"]:
-        console.print(f"no reference: {output}", markup=False)
+        console.print(printable(f"no reference: {output}"), markup=False)
 
 
 def _calibration(rows: list[dict[str, Any]]) -> Table:
@@ -133,7 +134,7 @@ def _calibration(rows: list[dict[str, Any]]) -> Table:
 
 
 def _cell(item: dict[str, Any]) -> str:
-    return item["output"].replace("[", r"\[")
+    return printable(item["output"]).replace("[", r"\[")
 
 
 def _percent(share: float | None) -> str:

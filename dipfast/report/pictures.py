@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image as Pillow
 
-from dipfast.batch.ledger import RunFolder
+from dipfast.batch.ledger import RunFolder, damaged_of
 from dipfast.errors import DipfastError, ItemError
-from dipfast.files import sha256_of
 from dipfast.image import Image, Limits, read
+from dipfast.remote import sha256_of
 from dipfast.report.facts import section
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Pictures:
 def pictures(folder: RunFolder, row: Row) -> Pictures:
     """What went into the fit of ``row`` and what came out. Reads files; raises nothing that a file can cause."""
     try:
-        after = _load(folder.images / row.output)
+        after = _load(folder.at(f"images/{row.output}"))
     except (DipfastError, OSError) as error:
         return Pictures(None, None, 4, 3, notes=(f"Its image cannot be shown: {error}",))
     size = _shown(after.size)
@@ -57,21 +57,23 @@ def pictures(folder: RunFolder, row: Row) -> Pictures:
     return Pictures(_data_uri(_resized(before, size)), result, *size, enlarged=before.width < after.width)
 
 
-def before_path(folder: RunFolder, row: Row) -> Path:
-    """The file that the fit saw. Raises ItemError where it is not there as it was then, OSError."""
+def before_path(folder: RunFolder, row: Row) -> str:
+    """The file or address of what the fit saw. Raises ItemError where it is not there as it was then, OSError."""
     record = row.record or {}
     if section(section(record, "settings"), "degrade"):
-        return (folder.damaged / row.output).with_suffix(".png")
+        return str(folder.at(damaged_of(row.output)))
     given = section(record, "input")
-    path = Path(str(given.get("path") or row.path))
-    if not path.is_file():
-        raise ItemError("unreadable", f"{path}: is not there any more")
-    if given.get("sha256") not in (None, sha256_of(path)):
+    path = str(given.get("path") or row.path)
+    try:
+        digest = sha256_of(path, LIMITS.max_bytes)
+    except (OSError, ValueError):
+        raise ItemError("unreadable", f"{path}: is not there any more") from None
+    if given.get("sha256") != digest:
         raise ItemError("changed", f"{path}: the file changed after the run")
     return path
 
 
-def _load(path: Path) -> Pillow.Image:
+def _load(path: Path | str) -> Pillow.Image:
     image = read(path, LIMITS)
     picture = _eight_bit(image)
     picture.info["icc_profile"] = image.source.icc

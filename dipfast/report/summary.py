@@ -63,6 +63,7 @@ def summarize(rows: Sequence[Row], seconds: float | None = None, *, already_done
         "seconds_per_megapixel": _median(map(_per_megapixel, fits)),
         "metrics": _metrics([facts(row) for row in rows if row.status == "done"]),
         "slowest": _slowest(fits),
+        "programs": _programs(fits),
         "ran_on": _ran_on(fits),
     }
 
@@ -168,6 +169,19 @@ def _ran_on(fits: Sequence[Row]) -> list[Facts]:
     ]
 
 
+def _programs(fits: Sequence[Row]) -> dict[str, int]:
+    """Fitted sizes; programs built for them, captures included; and graphs that the compiler made, over all workers."""
+    ran = [section(row.record or {}, "ran") for row in fits]
+    ran = [one for one in ran if finite(one.get("programs")) is not None]
+    compiled: dict[str, int] = {}
+    for one in ran:
+        process = repr((one.get("host"), one.get("pid")))
+        compiled[process] = max(compiled.get(process, 0), int(finite(one.get("compilations")) or 0))
+    lanes = {repr([one.get(name) for name in ("host", "pid", "lane", "programs")]) for one in ran}
+    sizes = {repr(one.get("fitted_at")) for one in ran}
+    return {"sizes": len(sizes), "built": len(lanes), "compiled": sum(compiled.values())}
+
+
 def _work(fits: Sequence[Row]) -> tuple[int, float]:
     """Fits whose times are known, and the seconds in which at least one of them was in flight."""
     spans = sorted(span for span in map(_span, fits) if span is not None)
@@ -262,6 +276,11 @@ def headlines(summary: Summary) -> list[tuple[str, str]]:
         lines += [("time left, about", duration(summary["seconds_left"]))]
     if summary["images_per_hour"]:
         lines += [("images per hour", rate(summary["images_per_hour"]))]
+    programs = summary["programs"]
+    if programs["built"]:
+        graphs = f", {count(programs['compiled'], 'graph')} compiled" if programs["compiled"] else ""
+        words = f"{count(programs['built'], 'program')} for {count(programs['sizes'], 'fitted size')}{graphs}"
+        lines += [("programs", words)]
     return lines + [("ran on", place(ran)) for ran in summary["ran_on"]]
 
 

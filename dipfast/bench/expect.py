@@ -1,0 +1,68 @@
+"""`dipfast bench expect`: what a step costs by arithmetic alone: operations, bytes, and the time that they allow.
+
+Operations are those of the convolutions, forward and backward. Bytes are a model: so many passes over what every
+convolution gives, and over every upsampled and joined tensor, for the step as it is written, as a compiler fuses it
+(one kernel for statistics, one for what follows; no convolution fused), and as it would be with everything fused into
+the convolutions' prologues and epilogues. Caches are left out, so that small sizes do better. Convolutions and the
+rest run one after the other, hence the sum; the larger of the two is what no step can beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dipfast.batch.plan import forward_flops, tensor_elements
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Passes over the convolutions' outputs and over the joined tensors, reads and writes, forward and backward.
+# As written, forward: convolve 1, statistics 1, normalise 2, activate 2, pad 2, read by the next 1; backward: gradient
+# of the input 2, of the weights 2, pad 2, activation 3, normalisation's sums 2 and itself 3, gradients added 2.
+PASSES = {"eager": (25, 22), "compiled": (14, 13), "fused": (9, 1)}
+
+
+def step_flops(generator: Mapping[str, Any], side: int) -> float:
+    """Operations of one step at ``side``×``side``; the backward counts twice the forward."""
+    return 3 * forward_flops(generator, 3, side * side)
+
+
+def step_bytes(generator: Mapping[str, Any], side: int, itemsize: int) -> dict[str, float]:
+    """Bytes that one step at ``side``×``side`` moves, by how much is fused."""
+    outputs, joined = tensor_elements(generator, side * side)
+    return {kind: itemsize * (a * outputs + b * joined) for kind, (a, b) in PASSES.items()}
+
+
+def expect(
+    generator: Mapping[str, Any], sides: Sequence[int], flops_rate: float, byte_rate: float, itemsize: int
+) -> list[dict[str, Any]]:
+    """A row for each side. Rates in operations and bytes a second; milliseconds out."""
+    return [_row(generator, side, flops_rate, byte_rate, itemsize) for side in sides]
+
+
+def _row(generator: Mapping[str, Any], side: int, flops_rate: float, byte_rate: float, itemsize: int) -> dict[str, Any]:
+    flops, moved = step_flops(generator, side), step_bytes(generator, side, itemsize)
+    compute = 1e3 * flops / flops_rate
+    transfer = {kind: 1e3 * count / byte_rate for kind, count in moved.items()}
+    return {
+        "size": side,
+        "flops": flops,
+        "bytes": moved,
+        "compute_ms": compute,
+        "transfer_ms": transfer,
+        "sum_ms": {kind: compute + ms for kind, ms in transfer.items()},
+        "floor_ms": max(compute, transfer["fused"]),
+    }
+
+
+def print_expectations(rows: Sequence[dict[str, Any]], title: str, console: Console) -> None:
+    """A line for each size: operations and their time; for each way to run them bytes, and the sum of both times."""
+    from rich.table import Table
+
+    table = Table("size", "GFLOP", "ms", *(f"{kind}: GB, ms" for kind in PASSES), "floor ms", title=title)
+    for row in rows:
+        ways = (f"{row['bytes'][kind] / 1e9:.2f}, {row['sum_ms'][kind]:.2f}" for kind in PASSES)
+        compute = f"{row['flops'] / 1e9:.0f}", f"{row['compute_ms']:.2f}"
+        table.add_row(str(row["size"]), *compute, *ways, f"{row['floor_ms']:.2f}")
+    console.print(table)

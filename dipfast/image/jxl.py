@@ -1,0 +1,193 @@
+"""JPEG XL: its header by hand, for the decoder decodes before it tells a size; samples by imagecodecs (libjxl).
+
+Read only. Strict where colours would change without a word: libjxl hands over no ICC profile here, so what is not sRGB
+(or gray with its curve) is refused, and so are animations, previews and channels beside colours and one alpha. Bits
+are read as ISO/IEC 18181-1 has them. Does not know EXIF that is compressed (`brob`), which is left out.
+"""
+
+from collections.abc import Iterator
+from io import BytesIO
+from typing import BinaryIO, NamedTuple
+
+import imagecodecs
+import numpy as np
+
+from dipfast.errors import ItemError
+from dipfast.image import exif
+from dipfast.image.samples import spread
+from dipfast.image.source import Header, Stored
+
+_CODESTREAM = b"\xff\x0a"
+_HEAD = 4096  # bytes that hold the header of any picture that is not refused
+_RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
+_SIDE = ((1, 9), (1, 13), (1, 18), (1, 30))
+_ENUM = ((0, 0), (1, 0), (2, 4), (18, 6))
+_GRAY, _D65, _SRGB_PRIMARIES, _SRGB_CURVE = 1, 1, 1, 13
+_ALPHA = 0
+
+
+class _Metadata(NamedTuple):
+    width: int
+    height: int
+    channels: int = 3
+    alpha: str | None = None
+    bits: int = 8
+    is_float: bool = False
+
+
+class _Bits:
+    """A reader of bits, the lowest of a byte first."""
+
+    def __init__(self, data: bytes) -> None:
+        self.number, self.left = int.from_bytes(data, "little"), 8 * len(data)
+
+    def take(self, count: int) -> int:
+        if count > self.left:
+            raise ItemError("unreadable", "truncated JPEG XL: it ends in its header")
+        value = self.number & ((1 << count) - 1)
+        self.number >>= count
+        self.left -= count
+        return value
+
+    def flag(self) -> bool:
+        return bool(self.take(1))
+
+    def choice(self, ways: tuple[tuple[int, int], ...]) -> int:
+        """One of four (least, bits behind it), as two bits say."""
+        least, bits = ways[self.take(2)]
+        return least + self.take(bits)
+
+
+def header(file: BinaryIO) -> Header:
+    """Raises ItemError for what is not restored: an animation, another colour space, more channels."""
+    found = _metadata(_Bits(_codestream(file)))
+    depth = 32 if found.is_float else 8 if found.bits <= 8 else 16
+    return Header("jxl", found.width, found.height, found.channels, found.alpha is not None, depth)
+
+
+def decode(data: bytes) -> Stored:
+    """Upright, as libjxl turns it; integers over 8 or 16 bits, floats as float32."""
+    found = _metadata(_Bits(_codestream(BytesIO(data))))
+    samples = np.asarray(imagecodecs.jpegxl_decode(data, numthreads=1))
+    samples = samples.reshape(*samples.shape[:2], -1)
+    samples = samples.astype(np.float32) if found.is_float else spread(samples, found.bits)
+    return Stored(
+        samples=samples,
+        mode="gray" if found.channels == 1 else "rgb",
+        alpha_kind=found.alpha or "straight",
+        exif=_exif(data),
+        lossless=False,
+    )
+
+
+def _codestream(file: BinaryIO) -> bytes:
+    """The first bytes of the codestream, bare or in its boxes, behind its signature."""
+    file.seek(0)
+    if file.read(2) == _CODESTREAM:
+        return file.read(_HEAD)
+    for kind, at, _ in _boxes(file):
+        if kind in (b"jxlc", b"jxlp"):
+            file.seek(at + (4 if kind == b"jxlp" else 0))
+            if file.read(2) == _CODESTREAM:
+                return file.read(_HEAD)
+    raise ItemError("unreadable", "corrupt JPEG XL: it holds no codestream")
+
+
+def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
+    """Each box's name, where its body begins, and how long that is; only those that lie in the file."""
+    end, at = file.seek(0, 2), 0
+    while at + 8 <= end:
+        file.seek(at)
+        head = file.read(16)
+        length, start = int.from_bytes(head[:4], "big"), 8
+        if length == 1 and len(head) == 16:
+            length, start = int.from_bytes(head[8:], "big"), 16
+        stop = end if length == 0 else at + length
+        if stop > end or stop < at + start:
+            return
+        yield head[4:8], at + start, stop - at - start
+        at = stop
+
+
+def _exif(data: bytes) -> bytes | None:
+    for kind, at, length in _boxes(BytesIO(data)) if data[:2] != _CODESTREAM else ():
+        if kind == b"Exif" and length > 4:
+            begin = at + 4 + int.from_bytes(data[at : at + 4], "big")
+            return exif.upright(data[begin : at + length])
+    return None
+
+
+def _metadata(bits: _Bits) -> _Metadata:
+    width, height = _size(bits)
+    if bits.flag():  # all is as usual: 8 bits, sRGB
+        return _Metadata(width, height)
+    if bits.flag():
+        orientation = 1 + bits.take(3)
+        if bits.flag():
+            _size(bits)  # in which it would like to be shown
+        for what in ("a preview", "an animation"):
+            if bits.flag():
+                raise ItemError("unsupported", f"a JPEG XL with {what}: only a single frame is restored")
+        if orientation >= 5:
+            width, height = height, width
+    depth, is_float = _depth(bits)
+    bits.flag()  # whether 16 bits are enough to decode it
+    kinds = [_extra(bits) for _ in range(bits.choice(((0, 0), (1, 0), (2, 4), (1, 12))))]
+    if len(kinds) > 1 or None in kinds:
+        raise ItemError("unsupported", "a JPEG XL with more channels than colours and alpha")
+    bits.flag()  # whether it is coded in XYB
+    return _Metadata(width, height, _colours(bits), kinds[0] if kinds else None, depth, is_float)
+
+
+def _size(bits: _Bits) -> tuple[int, int]:
+    """Width and height."""
+    small = bits.flag()
+
+    def side() -> int:
+        return 8 * (1 + bits.take(5)) if small else bits.choice(_SIDE)
+
+    height = side()
+    ratio = bits.take(3)
+    if ratio == 0:
+        return side(), height
+    over, under = _RATIOS[ratio]
+    return height * over // under, height
+
+
+def _depth(bits: _Bits) -> tuple[int, bool]:
+    is_float = bits.flag()
+    depth = bits.choice(((32, 0), (16, 0), (24, 0), (1, 6)) if is_float else ((8, 0), (10, 0), (12, 0), (1, 6)))
+    if is_float:
+        bits.take(4)
+    elif depth > 16:
+        raise ItemError("unsupported", f"a JPEG XL of {depth} bits a sample")
+    return depth, is_float
+
+
+def _extra(bits: _Bits) -> str | None:
+    """How alpha is meant; None for a channel that is no alpha."""
+    if bits.flag():
+        return "straight"
+    kind = bits.choice(_ENUM)
+    if kind != _ALPHA:
+        return None
+    _depth(bits)
+    if bits.choice(((0, 0), (3, 0), (4, 0), (1, 3))):
+        raise ItemError("unsupported", "a JPEG XL whose alpha is smaller than its colours")
+    for _ in range(bits.choice(((0, 0), (0, 4), (16, 5), (48, 10)))):
+        bits.take(8)  # its name
+    return "premultiplied" if bits.flag() else "straight"
+
+
+def _colours(bits: _Bits) -> int:
+    """1 or 3, of a colour space that needs no profile to be understood."""
+    if bits.flag():
+        return 3
+    if bits.flag():
+        raise ItemError("unsupported", "a JPEG XL with an ICC profile, which would be lost: convert it to PNG or TIFF")
+    space, white = bits.choice(_ENUM), bits.choice(_ENUM)
+    primaries = _SRGB_PRIMARIES if space == _GRAY else bits.choice(_ENUM)
+    curve = -1 if bits.flag() else bits.choice(_ENUM)
+    if space > _GRAY or (white, primaries, curve) != (_D65, _SRGB_PRIMARIES, _SRGB_CURVE):
+        raise ItemError("unsupported", "a JPEG XL in another colour space than sRGB: convert it to PNG or TIFF")
+    return 1 if space == _GRAY else 3
