@@ -12,9 +12,8 @@ import torch
 from conftest import TINY, fit_plan, generator_config
 
 from dipfast import tasks
-from dipfast.batch.cohort import cohort_size
 from dipfast.batch.memory import GIB, SHARE, Free, Ladder, Rung, available_bytes, rungs_of
-from dipfast.batch.plan import Job, fit_bytes
+from dipfast.batch.plan import fit_bytes
 from dipfast.batch.restore import Restored, observe, restore
 from dipfast.batch.restore import fit_plan as plan_of
 from dipfast.errors import ItemError
@@ -198,13 +197,6 @@ def test_the_prediction_knows_precision_and_recomputing() -> None:
     kept, again, low = (fit_bytes(given, large, *way) for way in (("fp32", False), ("fp32", True), ("bf16", False)))
     assert 0.5 < again / kept < 0.85
     assert 0.5 < low / kept < 0.75
-
-
-def test_a_cohort_is_smaller_where_memory_is() -> None:
-    job = Job("a", "a", "", ("a",), settings(), padded=SHAPE)
-    need = fit_bytes(job.settings, SHAPE, "fp32")
-    assert cohort_size(job, "cuda", 5 * need) == 4
-    assert cohort_size(job, "cuda", need) == 1
 
 
 def test_a_run_fails_what_is_too_large_and_does_the_rest(tmp_path: Path, inputs: Path, in_this_process: None) -> None:

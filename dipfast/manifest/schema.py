@@ -506,16 +506,16 @@ class Fit(Section):
     seeds: Annotated[int, Field(ge=1, le=64)] = Field(
         default=1, description="generators fitted side by side, from seed on; the answer is the mean of their pictures"
     )
-    uncertainty: bool | None = Field(
-        default=None,
-        description="write the deviation foretold by the seeds' spread as a 16-bit map; null: with 2 seeds or more",
-    )
     checkpoints: Annotated[int, Field(ge=1, le=64)] | None = Field(
         default=None,
         description="sets of weights kept along the fit as generators, evenly in the logarithm of the step; null: none",
     )
     keep_seeds: bool | None = Field(
         default=None, description="true: the generators of all seeds are kept, not of the first alone"
+    )
+    uncertainty: bool | None = Field(
+        default=None,
+        description="write the deviation foretold by the seeds' spread as a 16-bit map; null: with 2 seeds or more",
     )
     engine: Engine = Field(default="auto", description="how a step is run")
     precision: Precision = Field(default="auto", description="of convolutions and activations")
