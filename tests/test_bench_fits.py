@@ -81,7 +81,7 @@ def test_every_criterion_is_held_against_the_peak_of_one_trajectory(file: str) -
     assert set(first["chosen"]) == every | {"discrepancy", "held-out", "sure"}
     assert set(second["chosen"]) == every | {"held-out"}  # nothing is known of the noise
     assert set(third["chosen"]) == every | {"blocks"}
-    for trajectory, taken in ((first, "discrepancy"), (second, "all steps"), (third, "blocks")):
+    for trajectory, taken in ((first, "ema-variance"), (second, "all steps"), (third, "blocks")):
         assert trajectory["chosen"]["auto"] == trajectory["chosen"][taken]
     for trajectory in result["trajectories"]:
         for name, chosen in trajectory["chosen"].items():

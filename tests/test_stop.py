@@ -15,12 +15,12 @@ from torch import Tensor
 from dipfast import tasks
 from dipfast.errors import UsageError
 from dipfast.fit import fit
-from dipfast.fit.auto import BLOCKS, DISCREPANCY, FIXED, choose_stop
+from dipfast.fit.auto import BLOCKS, DISCREPANCY, FIXED, STILLEST, choose_stop
 from dipfast.fit.blocks import REACH, first_border, steps_of
 from dipfast.fit.criteria import make_stop
 from dipfast.fit.stop import TAKEN_UP
 from dipfast.manifest import settings_from
-from dipfast.manifest.schema import BlocksStop, DiscrepancyStop, Fit, FixedStop, Stop
+from dipfast.manifest.schema import BlocksStop, DiscrepancyStop, EmaVarianceStop, Fit, FixedStop, Stop
 
 TASKS: dict[str, dict[str, Any]] = {
     "gaussian": {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}},
@@ -116,6 +116,13 @@ def test_auto_takes_all_steps_where_no_noise_is_found_and_where_samples_are_draw
     assert choose_stop(chain, problem_of("gaussian")).stop == FIXED
 
 
+def test_auto_takes_the_stillest_picture_of_a_network_with_blind_spots() -> None:
+    choice = choose_stop(fit_plan(stop="auto"), problem_of("gaussian"), 0.1)
+    assert choice.stop == STILLEST == EmaVarianceStop(type="ema-variance").model_dump()
+    config = generator_config(input={"type": "image", "blind": 0.1})
+    assert fit(problem_of("gaussian"), config, fit_plan(steps=2, stop="auto")).stop == STILLEST
+
+
 def test_what_auto_stands_for_is_what_the_schema_fills_in() -> None:
     assert DiscrepancyStop(type="discrepancy").model_dump() == DISCREPANCY
     assert BlocksStop(type="blocks").model_dump() == BLOCKS and FixedStop(type="fixed").model_dump() == FIXED
@@ -126,7 +133,7 @@ def test_auto_can_be_said_in_one_word_and_is_the_default() -> None:
     assert settings_from(TASKS["jpeg"], "balanced", {}).fit.stop.type == "auto"
     with pytest.raises(UsageError, match=r"sure needs generator\.input\.type image, is noise"):
         settings_from(TASKS["estimated"], "fast", {"stop": "sure"})
-    with pytest.raises(UsageError, match=r"sure needs fit\.seeds 1, is 2"):
+    with pytest.raises(UsageError, match=r"sure needs fit\.seeds 1, is 4"):
         settings_from(TASKS["gaussian"], "balanced", {"stop": "sure", "generator": SEEING})
 
 

@@ -147,7 +147,8 @@ def follow(case: Case, config: dict[str, Any], plan: FitPlan, alone: Sequence[st
     for own in ALONE:
         if own.type in alone:
             _add_alone(found, own, case, config, plan, quality)
-    automatic = choose_stop(replace(plan, stop={"type": "auto"}), case.problem).stop["type"]
+    choice = choose_stop(replace(plan, stop={"type": "auto"}), case.problem, config["input"].get("blind"))
+    automatic = choice.stop["type"]
     found.chosen["all steps"] = Chosen(plan.steps, found.last, done=True, overhead=0.0)
     found.chosen["auto"] = found.chosen["all steps" if automatic == "fixed" else automatic]
     return found

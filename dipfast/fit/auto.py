@@ -11,6 +11,7 @@ from dipfast.tasks import Problem
 
 FIXED = {"type": "fixed"}
 DISCREPANCY = {"type": "discrepancy", "factor": "auto"}
+STILLEST = {"type": "ema-variance", "patience": 0.5, "min_steps": 10, "alpha": "auto"}
 BLOCKS = {"type": "blocks", "ratio": 1.05}
 SMALLEST_SIDE = 16  # pixels, that a grid of blocks can be seen in
 
@@ -23,8 +24,8 @@ class Choice:
     because: str | None = None  # None: it was asked for by name
 
 
-def choose_stop(plan: FitPlan, problem: Problem) -> Choice:
-    """What `auto` stands for; what was asked for by name stays as it is."""
+def choose_stop(plan: FitPlan, problem: Problem, blind: float | None = None) -> Choice:
+    """What `auto` stands for; what was asked for by name stays as it is. ``blind``: of the generator's input."""
     if plan.stop["type"] != "auto":
         return Choice(plan.stop)
     if plan.posterior is not None:
@@ -33,6 +34,8 @@ def choose_stop(plan: FitPlan, problem: Problem) -> Choice:
         return Choice(FIXED, "the picture is too small to show a grid of blocks")
     if problem.block is not None:
         return Choice(BLOCKS, f"a codec worked in blocks of {problem.block}")
+    if blind is not None:
+        return Choice(STILLEST, "a network with blind spots leaves the residual as it is")
     if problem.expected_residual is None:
         return Choice(FIXED, "the task knows no noise level")
     if problem.facts.get("sigma") == 0:
@@ -46,7 +49,7 @@ def _noise(facts: Mapping[str, float | str]) -> str:
     return f"sigma is {facts['sigma_source']}: {facts['sigma']:g}" if "sigma" in facts else "the noise is known"
 
 
-def settle(plan: FitPlan, problem: Problem) -> tuple[FitPlan, Choice]:
+def settle(plan: FitPlan, problem: Problem, blind: float | None = None) -> tuple[FitPlan, Choice]:
     """``plan`` with the criterion that `auto` stands for."""
-    choice = choose_stop(plan, problem)
+    choice = choose_stop(plan, problem, blind)
     return replace(plan, stop=choice.stop), choice

@@ -117,8 +117,8 @@ class FitState:
         self.output = _blank(*problem.shape, device)  # the mean of the members'
         self.average = torch.zeros_like(self.output)
         self.averaged = torch.zeros_like(self.step)  # outputs in the average: fewer than steps behind a rollback
-        self.choice = choose_stop(plan, problem)
         latent = config["input"]
+        self.choice = choose_stop(plan, problem, latent.get("blind"))
         self.stop = make_stop(self.choice.stop, self.output, problem, plan.steps, latent["type"], latent.get("blind"))
         if isinstance(self.stop, Sure) and plan.seeds > 1:
             raise UsageError(f"fit.stop is sure, which fits one seed, and fit.seeds is {plan.seeds}")

@@ -284,8 +284,8 @@ def headlines(summary: Summary) -> list[tuple[str, str]]:
     programs = summary["programs"]
     if programs["built"]:
         graphs = f", {count(programs['compiled'], 'graph')} compiled" if programs["compiled"] else ""
-        words = f"{count(programs['built'], 'program')} for {count(programs['sizes'], 'fitted size')}{graphs}"
-        lines += [("programs", words)]
+        built = f"{count(programs['built'], 'program')} for {count(programs['sizes'], 'fitted size')}{graphs}"
+        lines += [("programs", built)]
     return lines + [("ran on", place(ran)) for ran in summary["ran_on"]]
 
 
