@@ -143,6 +143,12 @@ def stop(
     steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="steps of each trajectory")] = None,
     sets: Sets = None,
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="seeds of damage and weights")] = 1,
+    alone: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--alone", metavar="held-out|sure|none", help="criteria with a fit of their own; both unless given"
+        ),
+    ] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -159,6 +165,7 @@ def stop(
         steps=steps,
         sets=sets or [],
         seeds=range(seeds),
+        alone=alone or ("held-out", "sure"),
         say=lambda line: typer.echo(line, err=True),
     )
     if as_json:

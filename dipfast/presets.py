@@ -1,9 +1,9 @@
 """Named settings: what `preset: fast | balanced | best | paper` stands for, by task.
 
-Each entry is a partial manifest (`generator` and `fit`); what it leaves out is the schema's default. `paper` is
-the notebooks of Ulyanov et al. (CVPR 2018) to the letter; where they used different settings for different
-pictures of one task, the picture is named here and the others are in `manifests/paper/`. The reasons for the other
-three, with their numbers, are in LOG.md.
+Each entry is a partial manifest (`generator` and `fit`; for the paper's denoising the task too); what it leaves out
+is the schema's default. `paper` is the notebooks of Ulyanov et al. (CVPR 2018) to the letter; where they used different
+settings for different pictures of one task, the picture is named here and the others are in `manifests/paper/`. The
+reasons for the other three, with their numbers, are in LOG.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ def _paper_denoise(task: Tree) -> Tree:
     sigma = task.get("noise", {}).get("sigma", 25)
     jitter = 1 / 20 if isinstance(sigma, (int, float)) and sigma >= 50 else 1 / 30
     fit = {**PAPER_FIT, "steps": 3000, "reg_noise_std": jitter, "average": 0.99, "rollback_db": 5.0}
-    return {"generator": PAPER_NET, "fit": fit}
+    found = {"generator": PAPER_NET, "fit": fit}
+    if task.get("noise", {}).get("type") == "gaussian":
+        found["task"] = {"type": "denoise", "noise": {"type": "gaussian", "clipped": False}}
+    return found
 
 
 def _paper_jpeg(task: Tree) -> Tree:
@@ -67,17 +70,10 @@ NET: Tree = {"channels": [32] * 5, "skip_channels": 4, "upsample": "nearest"}
 MUON: Tree = {"optimizer": {"type": "muon", "lr": 0.01}, "average": "auto"}
 SEEDS = {"fast": 1, "balanced": 2, "best": 8}
 BLIND_SEEDS = {"fast": 1, "balanced": 4, "best": 8}
-STEPS = {"denoise": 600, "jpeg": 130, "inpaint": 300, "superres": 220}  # the most; with known noise a fit ends before
-# Where the noise's level is known, the fit stops when its picture's residual is down to what the noise leaves.
-NOISE_REACHED: Tree = {"type": "discrepancy"}
-# Where it is also independent from pixel to pixel, the net sees the picture, and is judged where it is blind.
+STEPS = {"denoise": 600, "jpeg": 300, "inpaint": 300, "superres": 220}  # the most: `auto` ends the first two before
+# Where noise is known and independent from pixel to pixel, the net sees the picture, and is judged where it is blind.
 BLIND_INPUT: Tree = {"input": {"type": "image", "blind": 0.1}}
-BLIND_FIT: Tree = {
-    "steps": 400,
-    "reg_noise_std": 0.0,
-    "optimizer": {"type": "muon", "lr": 0.04},
-    "stop": {"type": "discrepancy", "factor": 0.9},
-}
+BLIND_FIT: Tree = {"steps": 400, "reg_noise_std": 0.0, "optimizer": {"type": "muon", "lr": 0.04}}
 
 
 def preset(name: str, task: Tree) -> Tree:
@@ -85,13 +81,11 @@ def preset(name: str, task: Tree) -> Tree:
     kind = task.get("type", "denoise")
     if name == "paper":
         return copy.deepcopy(PAPER[kind](task))
-    generator, fit = NET, {"steps": STEPS[kind], "stop": {"type": "fixed"}, "seeds": SEEDS[name], **MUON}
+    generator, fit = NET, {"steps": STEPS[kind], "stop": {"type": "auto"}, "seeds": SEEDS[name], **MUON}
     if kind == "denoise":
         noise = task.get("noise", {})
         if noise.get("type") == "salt-pepper":
             fit["steps"] = 200
-        elif noise.get("sigma") == "auto":  # of unknown make: neighbours may share it, and blind spots would keep it
-            fit["stop"] = NOISE_REACHED
-        else:
+        elif noise.get("sigma") != "auto":  # of unknown make: neighbours may share it, and blind spots would keep it
             generator, fit = NET | BLIND_INPUT, fit | BLIND_FIT | {"seeds": BLIND_SEEDS[name]}
     return copy.deepcopy({"generator": generator, "fit": fit})

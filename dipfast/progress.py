@@ -226,7 +226,7 @@ class Bars(Display):
 
     def show(self, event: Event) -> None:
         self.tally.take(event)
-        if event.get("event") in ("failed", "quarantined", "lost"):
+        if event.get("event") in ("failed", "quarantined", "lost", "warning"):
             self.console.print(Text(sentence(event) or "", style="red"), soft_wrap=True)
 
     def render(self) -> RenderableType:
@@ -299,6 +299,8 @@ def sentence(event: Event) -> str | None:
             return f"failed {name} {kind}: {reason_of(event.get('reason'), event.get('path'))}"
         case "lost":
             return f"lost {name}: {reason_of(event.get('reason'), event.get('path'))}"
+        case "warning":
+            return f"warning: {printable(event.get('reason') or '')}"
         case "cancelled":
             return f"cancelled {name}"
     return None

@@ -71,6 +71,29 @@ def test_nothing_holds_without_its_generator_or_its_record(folder: RunFolder) ->
     assert Index(folder).held("abc") is None
 
 
+def test_an_item_without_its_generator_is_not_done_however_often_it_is_looked_at(folder: RunFolder) -> None:
+    committed(folder)
+    assert Index(folder, owner="run").pictures("abc") == {"a.png"}
+    os.truncate(folder.generators / "abc.safetensors", 3)
+    for _ in range(2):
+        assert Index(folder, owner="run").pictures("abc") == set()
+    committed(folder)
+    assert Index(folder, owner="run").pictures("abc") == {"a.png"}
+
+
+def test_what_records_have_in_common_stands_once(folder: RunFolder) -> None:
+    settings = {"task": {"type": "jpeg"}}
+    for id in ("abc", "abd"):
+        folder.commit(committed(folder, id) | {"settings": settings, "steps": len(id)})
+    writer = Index(folder, owner="run")
+    held = {id: writer.held(id) for id in ("abc", "abd")}
+    lines = (folder.index / "run.jsonl").read_bytes().splitlines()
+    assert (len(lines), sum(b"jpeg" in line for line in lines)) == (3, 1)
+    assert {id: Index(folder).held(id) for id in held} == held
+    (folder.index / "run.jsonl").write_bytes(b"\n".join(lines[1:]))
+    assert {id: Index(folder).held(id) for id in held} == held
+
+
 def test_a_record_that_was_written_again_is_read_again(folder: RunFolder) -> None:
     record = committed(folder)
     Index(folder, owner="run").held("abc")

@@ -161,6 +161,16 @@ def test_a_job_that_is_put_back_is_the_next_of_its_bucket() -> None:
     assert sorted(each.id for each in queue) == ["b", "c"]
 
 
+def test_help_goes_where_most_is_left_by_operations_not_by_number() -> None:
+    many = [job(f"s{i}", 64, 64) for i in range(3)]
+    long = [job(f"l{i}", 256, 256) for i in range(2)]
+    queue = Queue([*many, *long])
+    taken = [bucket.bucket for bucket in (many[0], long[0])]
+    assert queue.take(None, taken).id == "l0"
+    queue.put_back(long[0])
+    assert [queue.take(None, taken).id for _ in range(3)] == ["l0", "l1", "s0"]
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_all_shards_together_are_all_items_once(count: int) -> None:
     parts = [shard(range(10), index, count) for index in range(1, count + 1)]

@@ -54,6 +54,7 @@ def go(inputs: Path, steps: int, hear: Callable[[Any], None], executor: Any = "r
 
 def bits(result: RunResult) -> dict[str, Any]:
     """Every picture, and every weight of every generator."""
+    assert ([(row.status, row.reason) for row in result.rows], result.signal) == ([("done", None)] * 3, None)
     weights = {path.name: load_file(path) for path in result.folder.generators.iterdir()}
     flat = {(name, key): value.numpy().tobytes() for name, found in weights.items() for key, value in found.items()}
     return flat | {path.name: path.read_bytes() for path in result.folder.images.iterdir()}

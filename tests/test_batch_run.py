@@ -26,6 +26,7 @@ from dipfast.batch.run import RunResult, run
 from dipfast.errors import DipfastError, MachineError
 from dipfast.image import Source, read, write
 from dipfast.manifest import Manifest, parse
+from dipfast.progress import sentence
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 
@@ -100,6 +101,37 @@ def test_a_renamed_input_is_not_fitted_again(inputs: Path) -> None:
     assert fitted(events) == []
     assert [row.status for row in result.rows] == ["done"] * 3
     assert pixels(inputs)["z.png"] == before["a.png"]
+
+
+def test_moved_and_reordered_inputs_are_not_fitted_again(inputs: Path) -> None:
+    go(inputs)
+    before = pixels(inputs)
+    (inputs / "deep").mkdir()
+    (inputs / "a.png").rename(inputs / "deep" / "a.png")
+    moved = MANIFEST.format(steps=8).replace('["*.png"]', "[c.png, deep/a.png, b.png]")
+    events: list[Any] = []
+    folder = RunFolder(inputs.parent / "run")
+    result = run(parse(moved, "m.yaml", str(inputs)), folder, workers=1, on_event=events.append)
+    assert fitted(events) == []
+    assert [row.output for row in result.rows] == ["c.png", "deep/a.png", "b.png"]
+    assert [row.status for row in result.rows] == ["done"] * 3
+    assert (folder.images / "deep" / "a.png").read_bytes() == before["a.png"]
+
+
+def test_what_other_software_did_stays_done_with_a_warning(inputs: Path) -> None:
+    folder = go(inputs).folder
+    path = folder.root / "environment.json"
+    told = json.loads(path.read_text())
+    new = told["versions"]["torch"]
+    path.write_text(json.dumps(told | {"versions": told["versions"] | {"torch": "1.0"}}))
+    events: list[Any] = []
+    assert go(inputs, events=events).already_done == 3
+    [warning] = [event["reason"] for event in events if event["event"] == "warning"]
+    assert warning == f"torch 1.0 is now {new}; what is done stays (--resume never does it again)"
+    assert sentence({"event": "warning", "reason": warning}) == f"warning: {warning}"
+    again: list[Any] = []
+    go(inputs, events=again)
+    assert "warning" not in {event["event"] for event in again}
 
 
 def test_two_inputs_of_the_same_bytes_are_fitted_once_and_both_written(inputs: Path) -> None:

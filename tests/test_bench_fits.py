@@ -21,6 +21,7 @@ from dipfast.cli import app
 from dipfast.errors import UsageError
 from dipfast.fit import fit
 from dipfast.metrics import psnr
+from dipfast.tasks.operators import Clipping, Identity
 
 TINY = ("generator.channels=[8,8]", "fit.precision=fp32")
 
@@ -64,16 +65,28 @@ def test_settings_are_the_presets_with_changes() -> None:
         settings_of(task, "paper", [], seed=0, crop=32)
 
 
+def test_the_papers_problem_knows_nothing_of_clipping(file: str) -> None:
+    case = make_case(file, "gaussian:25", 32, 0)
+    assert isinstance(case.under("paper", ()).operator, Identity)
+    assert isinstance(case.under("fast", ()).operator, Clipping)
+    assert isinstance(case.under("fast", ("task.noise.clipped=false",)).operator, Identity)
+
+
 def test_every_criterion_is_held_against_the_peak_of_one_trajectory(file: str) -> None:
     sets = (*TINY, "fit.average=auto")
-    result = bench_stop([file], ["gaussian:25", "missing:0.5"], crop=32, preset="fast", steps=40, sets=sets)
-    first, second = result["trajectories"]
-    assert set(first["chosen"]) == {"discrepancy", "ema-variance", "windowed-variance", "held-out", "all steps"}
-    assert "discrepancy" not in second["chosen"]  # nothing is known of the noise
+    damages = ["gaussian:25", "missing:0.5", "jpeg:10"]
+    result = bench_stop([file], damages, crop=32, preset="fast", steps=40, sets=sets)
+    first, second, third = result["trajectories"]
+    every = {"ema-variance", "windowed-variance", "all steps", "auto"}
+    assert set(first["chosen"]) == every | {"discrepancy", "held-out", "sure"}
+    assert set(second["chosen"]) == every | {"held-out"}  # nothing is known of the noise
+    assert set(third["chosen"]) == every | {"blocks"}
+    for trajectory, taken in ((first, "ema-variance"), (second, "all steps"), (third, "blocks")):
+        assert trajectory["chosen"]["auto"] == trajectory["chosen"][taken]
     for trajectory in result["trajectories"]:
         for name, chosen in trajectory["chosen"].items():
             assert 1 <= chosen["step"] <= 40
-            if name != "held-out":
+            if name not in ("held-out", "sure"):
                 assert chosen["psnr"] <= trajectory["peak"][0] + 1e-6
         assert trajectory["chosen"]["all steps"]["psnr"] == trajectory["last"]
         assert trajectory["peaks"]["auto"][0] == pytest.approx(trajectory["peak"][0], abs=1e-4)
@@ -102,7 +115,9 @@ def test_the_frontier_has_a_row_for_every_fit_and_counts_its_operations(file: st
 
 def test_the_peak_is_looked_for_behind_the_stop_too(file: str) -> None:
     case = make_case(file, "gaussian:25", 32, 0)
-    config, plan = settings_of(case.task, "fast", [*TINY, "fit.steps=60", "fit.stop.factor=3"], 0, 32)
+    config, plan = settings_of(
+        case.task, "fast", [*TINY, "fit.steps=60", "fit.stop={type: discrepancy, factor: 3}"], 0, 32
+    )
     result, peak = watched(case, config, plan, 0.5)
     assert result.steps < 60 and peak["peak_step"] == result.steps + result.steps // 2
     assert peak["peak"] > psnr(result.image[0].numpy(), case.clean)

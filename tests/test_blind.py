@@ -29,7 +29,7 @@ def noisy(picture: np.ndarray) -> tasks.Problem:
 
 
 def fitted(problem: tasks.Problem, blind: float | None = 0.2, **changes: Any) -> FitResult:
-    settings = {"reg_noise_std": 0.0, "optimizer": MUON, "average": "auto"} | changes
+    settings = {"reg_noise_std": 0.0, "optimizer": MUON, "average": "auto", "stop": {"type": "fixed"}} | changes
     return fit(problem, generator_config(input={"type": "image", "blind": blind}), fit_plan(**settings))
 
 

@@ -28,7 +28,7 @@ FLAGS = {
     "demo": "folder",
     "bench": "",
     "doctor": "as_json",
-    "schema": "",
+    "schema": "variants",
 }
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,14 @@ from dipfast import tasks
 from dipfast.errors import ItemError, MachineError, UsageError
 from dipfast.fit import Cancelled, FitResult, Workbench, fit
 from dipfast.fit.average import newest_weight
+from dipfast.fit.criteria import make_stop
 from dipfast.fit.engine import WARM_UP, Machine, choose_machine, compilations
 from dipfast.fit.loop import LOOK_EVERY, Watch
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
 from dipfast.fit.step import FitState, Member, fit_step
-from dipfast.fit.stop import Sure, make_stop
+from dipfast.fit.stop import Sure
 from dipfast.metrics import psnr
+from dipfast.tasks.operators import Identity
 from dipfast.tasks.problem import mean_square
 
 GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
@@ -290,6 +293,7 @@ def test_a_windowed_variance_by_running_sums_is_the_variance_of_the_window() -> 
 
 
 def test_pixels_held_out_are_kept_from_the_loss_and_judge_the_picture(noisy: tasks.Problem) -> None:
+    noisy = replace(noisy, operator=Identity())
     plan = fit_plan(stop={"type": "held-out", "share": 0.2})
     state = FitState(noisy, generator_config(), plan, choose_machine(plan))
     held = state.stop.held.expand_as(noisy.target)
@@ -488,7 +492,7 @@ def noise_of(sigma: float) -> dict[str, Any]:
 def test_every_fit_turns_to_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
     devices: list[int] = []
     monkeypatch.setattr(torch.cuda, "set_device", devices.append)
-    monkeypatch.setattr(Workbench, "_build", lambda self, *_: vars(self).update(_state=None, _step=None))
+    monkeypatch.setattr(Workbench, "_build", lambda self, *_: vars(self).update(_state=SimpleNamespace(), _step=None))
     monkeypatch.setattr(tasks.Problem, "to", lambda self, device: self)
     workbench = Workbench()
     for name in ("cuda:1", "cuda", "cpu"):

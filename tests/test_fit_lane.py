@@ -68,10 +68,12 @@ def test_all_lanes_have_enqueued_steps_before_any_is_waited_for(
 
 def test_a_fit_that_fails_frees_its_lane_and_leaves_its_neighbour_alone(picture: np.ndarray) -> None:
     [item] = items(picture, 1)
-    broken = fit_plan(optimizer={"type": "adam", "lr": 3e38}, rollback_db=None, steps=90)
+    fixed: dict[str, Any] = {"stop": {"type": "fixed"}, "steps": 90}
+    whole = fit_plan(**fixed)
+    broken = fit_plan(**fixed, optimizer={"type": "adam", "lr": 3e38}, rollback_db=None)
     bad, good = Lane[FitResult](CPU), Lane[FitResult](CPU)
     bad.begin(course(item, broken, bad.workbench))
-    good.begin(course(item, fit_plan(steps=90), good.workbench))
+    good.begin(course(item, whole, good.workbench))
     found, failure = None, None
     while found is None:
         found = good.move()
@@ -81,7 +83,7 @@ def test_a_fit_that_fails_frees_its_lane_and_leaves_its_neighbour_alone(picture:
             except ItemError as error:
                 failure = error
     assert failure is not None and failure.kind == "non-finite"
-    assert torch.equal(found.image, fit(item, generator_config(), fit_plan(steps=90)).image)
+    assert torch.equal(found.image, fit(item, generator_config(), whole).image)
     bad.begin(course(item, fit_plan(), bad.workbench))
     assert bad.move() is None
 
@@ -92,7 +94,7 @@ def test_a_distillation_can_be_moved_step_by_step(picture: np.ndarray) -> None:
     latent = tasks.pose(GAUSSIAN, picture).guide.new_ones(1, 8, 32, 32)
     arguments: Any = (result.generator, result.averaged, latent, result.picture, 3, torch.float32)
     moves, whole = distilling(*arguments), distil(*arguments)
-    for _ in range(4):
+    for _ in range(3):
         next(moves)
     stepwise = finish(moves)
     assert stepwise.parity_db == whole.parity_db

@@ -13,7 +13,15 @@ CONTRACTS = {f"kernels.fused_{name}" for name in FUSED}
 KERNELS = {f"kernels.{name}" for name in (*FUSED, "statistics")}
 DATA = {"batch.ledger", "batch.plan"}
 STAGES = {"batch.load", "batch.pipeline", "batch.save", "batch.shelf"}  # of a worker's items
-AROUND = {"batch.environment", "batch.index", "batch.lock", "batch.prepare", "batch.restore", "batch.rows"}
+AROUND = {
+    "batch.environment",
+    "batch.index",
+    "batch.inputs",
+    "batch.lock",
+    "batch.prepare",
+    "batch.restore",
+    "batch.rows",
+}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "metrics": set(),
@@ -57,13 +65,14 @@ ALLOWED: dict[str, set[str]] = {
     "batch.mirror": {"remote", "errors", "batch.ledger"},
     "batch.lock": {"errors", "files", "batch.ledger"},
     "batch.environment": {"errors", *DATA},
-    "batch.prepare": {"manifest", "image", "samples", "errors", "remote", "batch.index", "batch.restore", *DATA},
+    "batch.inputs": {"image", "samples", "errors", "remote", "batch.environment", "batch.index"},
+    "batch.prepare": {"manifest", "image", "errors", "batch.index", "batch.inputs", "batch.restore", *DATA},
     "batch.rows": {"manifest", "errors", "files", "batch.index", *DATA},
     "batch.cohort": {"batch.plan"},
     "batch.messages": {"batch.plan"},
     "batch.failure": {"errors"},
     "batch.shelf": {"batch.ledger"},
-    "batch.load": {"image", "tasks", "errors", "samples", "batch.plan", "batch.prepare", "batch.restore"},
+    "batch.load": {"image", "tasks", "errors", "samples", "batch.plan", "batch.inputs", "batch.restore"},
     "batch.save": {"image", "batch.load", "batch.restore", *DATA},
     "batch.pipeline": {
         "fit",

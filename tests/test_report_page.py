@@ -21,7 +21,7 @@ from dipfast.batch.ledger import RunFolder
 from dipfast.batch.run import Row
 from dipfast.files import sha256_of
 from dipfast.image import from_array, write
-from dipfast.report import page, summarize, write_report
+from dipfast.report import markdown, page, summarize, write_report
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\udce9\u202e|`[x](javascript:y)"
 
@@ -288,3 +288,20 @@ def test_the_same_run_gives_the_same_page(folder) -> None:
     summary = summarize(rows, 1.0)
     first, second = (page.as_html(folder, "a run", rows, summary, None) for _ in range(2))
     assert first == second
+
+
+def test_a_report_lists_so_many_items_and_counts_the_others(folder, monkeypatch) -> None:
+    monkeypatch.setattr(page, "MAX_LISTED", 2)
+    monkeypatch.setattr(markdown, "MAX_LISTED", 2)
+    monkeypatch.setattr(page, "MAX_CARDS", 0)
+    rows = [
+        Row(f"{state}{i}", f"{state}{i}.png", None, state, {})
+        for state in ("done", "failed", "pending")
+        for i in range(5)
+    ]
+    write_report(folder, rows, summarize(rows))
+    for name in ("report.html", "report.md"):
+        text = (folder.root / name).read_text()
+        assert text.count("… and 3 more, in results.csv") == 3
+        assert text.count("pending1") == 1
+        assert "pending2" not in text

@@ -10,11 +10,11 @@ import torch
 
 from dipfast import tasks
 from dipfast.errors import ItemError
-from dipfast.tasks.operators import Downsampling, Identity, Masking, Operator
+from dipfast.tasks.operators import Clipping, Downsampling, Identity, Linear, Masking, Saturation
 from dipfast.tasks.problem import ClippedGaussian, PoissonDeviance, PoissonVariance, mean_absolute, mean_square
 
 MASK = (torch.rand(1, 1, 24, 36, generator=torch.Generator().manual_seed(0)) > 0.4).double()
-OPERATORS: list[tuple[str, Operator]] = [
+OPERATORS: list[tuple[str, Linear]] = [
     ("identity", Identity()),
     ("mask", Masking(MASK)),
     *(
@@ -30,7 +30,7 @@ def images(*shape: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("name", "operator"), OPERATORS, ids=[name for name, _ in OPERATORS])
-def test_the_adjoint_is_the_adjoint(name: str, operator: Operator) -> None:
+def test_the_adjoint_is_the_adjoint(name: str, operator: Linear) -> None:
     x = images(1, 3, 24, 36)
     y = images(*operator(x).shape)
     torch.testing.assert_close((operator(x) * y).sum(), (x * operator.adjoint(y)).sum())
@@ -107,7 +107,45 @@ def test_the_data_term_is_the_noises(noise: dict[str, Any], term: Any, picture: 
 def test_what_clipped_noise_leaves_is_what_it_leaves(level: float, std: float) -> None:
     noise = np.random.default_rng(0).normal(scale=std, size=400_000)
     left = np.mean(((level + noise).clip(0, 1) - level) ** 2)
-    assert float(ClippedGaussian(torch.tensor(std))(torch.full((1, 1, 2, 2), level))) == pytest.approx(left, rel=0.01)
+    about_it = ClippedGaussian(torch.tensor(std), about_mean=False)
+    assert float(about_it(torch.full((1, 1, 2, 2), level))) == pytest.approx(left, rel=0.01)
+    spread = np.var((level + noise).clip(0, 1))
+    assert float(ClippedGaussian(torch.tensor(std))(torch.full((1, 1, 2, 2), level))) == pytest.approx(spread, rel=0.01)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.1, 0.5, 0.97, 1.0])
+@pytest.mark.parametrize("std", [0.02, 0.1, 0.4])
+def test_clipping_is_what_is_seen_on_the_mean(level: float, std: float) -> None:
+    noise = np.random.default_rng(0).normal(scale=std, size=400_000)
+    seen = Clipping(torch.tensor(std))(torch.full((1, 1, 1, 1), level))
+    assert float(seen) == pytest.approx(np.mean((level + noise).clip(0, 1)), abs=3e-3 * std)
+
+
+def test_clipping_of_no_noise_changes_nothing() -> None:
+    x = images(1, 3, 8, 8).float()
+    torch.testing.assert_close(Clipping(torch.tensor(0.0))(x), x, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.5, 0.95, 1.0])
+def test_saturation_is_what_is_seen_of_photons_on_the_mean(level: float) -> None:
+    seen = np.minimum(np.random.default_rng(0).poisson(level * 40, 400_000) / 40, 1)
+    found = Saturation(torch.tensor(40.0))(torch.full((1, 1, 1, 1), level))
+    assert float(found) == pytest.approx(seen.mean(), abs=2e-3)
+    assert float(PoissonVariance(torch.tensor(40.0))(torch.full((1, 1, 1, 1), level))) == pytest.approx(
+        seen.var(), rel=0.08
+    )
+
+
+def test_a_fit_that_reckons_with_clipping_finds_what_a_plain_one_cannot() -> None:
+    dark = np.full((1, 64, 64), 0.02, np.float32)
+    seen = tasks.degrade({"type": "gaussian", "sigma": 50.0, "seed": 0, "crop": None}, dark).observed
+    noise = {"type": "gaussian", "sigma": 50.0}
+    reckoning = tasks.pose({"type": "denoise", "noise": noise | {"clipped": True}}, seen)
+    plain = tasks.pose({"type": "denoise", "noise": noise | {"clipped": False}}, seen)
+    truth, seen_mean = torch.from_numpy(dark)[None], torch.full((1, 1, 64, 64), float(seen.mean()))
+    for problem, best, other in ((reckoning, truth, seen_mean), (plain, seen_mean, truth)):
+        losses = [problem.data_term(problem.operator(x), problem.target) for x in (best, other)]
+        assert float(losses[0]) < 0.95 * float(losses[1])
 
 
 def test_what_photon_noise_leaves_is_the_picture_over_the_peak() -> None:

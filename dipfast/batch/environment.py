@@ -20,6 +20,8 @@ PACKAGES = (
     *("onnx", "onnxruntime", "onnxruntime-gpu", "tensorrt"),
 )
 
+CHANGING_PIXELS = ("dipfast", "torch", "numpy", "imagecodecs", "scikit-image")
+
 
 def environment() -> dict[str, Any]:
     """Versions, machine, devices and command line."""
@@ -40,6 +42,16 @@ def environment() -> dict[str, Any]:
         "cudnn": torch.backends.cudnn.version(),
         "versions": {name: found for name in PACKAGES if (found := _version(name)) is not None},
     }
+
+
+def changed_software(before: object) -> str | None:
+    """In words, what of the software that changes pixels is another than in ``before``, an earlier `environment`."""
+    old = before.get("versions") if isinstance(before, dict) else None
+    if not isinstance(old, dict):
+        return None
+    new = {name: _version(name) for name in CHANGING_PIXELS}
+    changes = [f"{name} {old[name]} is now {new[name]}" for name in new if old.get(name) not in (None, new[name])]
+    return ", ".join(changes) or None
 
 
 def _version(package: str) -> str | None:

@@ -89,22 +89,16 @@ def _buckets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found: dict[tuple, dict[str, Any]] = {}
     for row in rows:
         key = row["task"], row["preset"], row["fitted_at"]
-        empty = {
-            "task": key[0],
-            "preset": key[1],
-            "fitted_at": key[2],
-            "items": 0,
-            "done": 0,
-            "seconds": 0.0,
-            "bytes": 0,
-            "cohort": row["cohort"],
-        }
-        bucket = found.setdefault(key, empty)
+        bucket = found.get(key)
+        if bucket is None:
+            named = dict(zip(("task", "preset", "fitted_at"), key, strict=True))
+            sums = {"items": 0, "done": 0, "seconds": 0.0, "bytes": 0}
+            bucket = found[key] = named | sums | {"cohort": row["cohort"]}
         bucket["items"] += len(row["outputs"])
         bucket["done"] += len(row["outputs"]) * row["done"]
-        bucket["seconds"] = round(bucket["seconds"] + row["seconds"], 1)
+        bucket["seconds"] += row["seconds"]
         bucket["bytes"] = max(bucket["bytes"], row["bytes"])
-    return list(found.values())
+    return [bucket | {"seconds": round(bucket["seconds"], 1)} for bucket in found.values()]
 
 
 def print_forecast(prediction: dict[str, Any], console: Console) -> None:

@@ -1,8 +1,9 @@
 """What is known of a run's files without reading them: which records were found to hold, and when that was seen.
 
-A line names an item's files, with the size and the modification time at which their hashes were last found right;
-behind a tab stands the record without its bulk. A file with another size or time is hashed again; losing the index
-costs time only. It does not know of a file changed behind an unchanged size and modification time.
+A line names all files of an item, with the size and the modification time at which their hashes were found right;
+behind tabs stand a key and the record without its bulk. What many records have in common (settings, and what ran)
+stands once, in a line of its own under that key. A file with another size or time is hashed again; losing lines of the
+index costs time only. It does not know of a file changed behind an unchanged size and modification time.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import json
 import os
 import stat
 from contextlib import suppress
+from hashlib import sha256
 
 from dipfast.batch.ledger import Record, RunFolder, append_line, files_of, is_record, posterior_files
 from dipfast.files import sha256_of, stays_inside, within
 
 Stamp = list[int]  # size in bytes, modification time in nanoseconds
 BULK = ("losses", "stop_curve")
+IN_COMMON = ("version", "settings", "ran")  # mostly the same in all records of a worker
 SETTINGS = ("task", "preset", "degrade")  # that a brief record keeps
 
 
@@ -26,7 +29,9 @@ class Index:
     def __init__(self, folder: RunFolder, owner: str | None = None) -> None:
         self.folder, self.owner = folder, owner
         self.root = str(folder.root)
-        self.lines: dict[str, bytes] = {}
+        self.lines: dict[str, bytes] = {}  # of an id or a key
+        self.common: dict[str, Record] = {}  # parts of records that have been parsed, by key
+        self.written: set[str] = set()  # keys of this owner's file
         self.sound: dict[str, bool] = {}  # folder → whether no link leads to it
         for path in sorted(folder.index.glob("*.jsonl")):
             with suppress(OSError):
@@ -38,46 +43,61 @@ class Index:
 
     def held(self, id: str) -> tuple[Record, set[str]] | None:
         """The brief record of ``id`` and those of its pictures whose hashes hold; None without record or generator."""
+        files = self._files(id)
+        record = self._record(id) if files else None
+        if record is not None and self._unchanged(files):
+            return record, _pictures(files)
+        return self._looked_at(id, files, record)
+
+    def pictures(self, id: str) -> set[str]:
+        """The pictures of ``id`` whose hashes hold: what `held` finds, without the record where nothing changed."""
+        files = self._files(id)
+        if files and self._unchanged(files):
+            return _pictures(files)
+        held = self._looked_at(id, files, self._record(id))
+        return set() if held is None else held[1]
+
+    def _unchanged(self, files: dict[str, Stamp]) -> bool:
+        return all(self._stamp(path) == stamp for path, stamp in files.items())
+
+    def _looked_at(self, id: str, files: dict[str, Stamp], record: Record | None) -> tuple[Record, set[str]] | None:
+        """What `held` finds where a file is new, changed or gone."""
         own = f"records/{id}.json"
         stamp = self._stamp(own)
         if stamp is None:
             return None
-        files, record = self._entry(id)
         if record is None or files.get(own) != stamp:
-            record = self.folder.record(id)
-            if record is None:
+            whole = self.folder.record(id)
+            if whole is None:
                 return None
-            files, record = {own: stamp}, brief(record)
+            files, record = {own: stamp}, brief(whole)
         known = dict(files)
         intact = {path for path, digest in files_of(record).items() if self._is_intact(path, digest, known)}
-        if known != files:
-            self._write(id, known, record)
         if not {record["generator"]["path"], *posterior_files(record)} <= intact:
             return None
+        if known != files and len(known) == 1 + len(intact) == 1 + len(files_of(record)):
+            self._write(id, known, record)
         return record, {path for path in record["output"]["paths"] if f"images/{path}" in intact}
 
-    def pictures(self, id: str) -> set[str]:
-        """The pictures of ``id`` whose hashes hold: what `held` finds, without the record where nothing changed."""
-        files = self._files(self.lines.get(id, b"").partition(b"\t")[0])
-        if files and all(self._stamp(path) == stamp for path, stamp in files.items()):
-            return {path.removeprefix("images/") for path in files if path.startswith("images/")}
-        held = self.held(id)
-        return set() if held is None else held[1]
-
-    def _entry(self, id: str) -> tuple[dict[str, Stamp], Record | None]:
-        files, _, text = self.lines.get(id, b"").partition(b"\t")
+    def _files(self, id: str) -> dict[str, Stamp]:
+        """The files of ``id`` as they were last found right; nothing where its line is not there, or torn."""
+        text, _, rest = self.lines.get(id, b"").partition(b"\t")
         try:
-            record = json.loads(text)
-        except ValueError:  # torn, or not there
-            return {}, None
-        return self._files(files), record if is_record(record) else None
-
-    def _files(self, text: bytes) -> dict[str, Stamp]:
-        try:
-            files = json.loads(text)["files"]
+            files = json.loads(text.decode())["files"] if b"\t" in rest else {}
         except (ValueError, KeyError, TypeError):
             return {}
         return files if isinstance(files, dict) and all(map(stays_inside, files)) else {}
+
+    def _record(self, id: str) -> Record | None:
+        """The brief record of ``id``; None where a part of it is missing or torn."""
+        try:
+            _, key, own = self.lines.get(id, b"").decode().split("\t")
+            if key not in self.common:
+                self.common[key] = json.loads(self.lines[key].partition(b"\t")[2])
+            record = {**self.common[key], **json.loads(own)}
+        except (ValueError, KeyError, TypeError):
+            return None
+        return record if is_record(record) else None
 
     def _is_intact(self, path: str, digest: str, known: dict[str, Stamp]) -> bool:
         stamp = self._stamp(path)
@@ -110,11 +130,21 @@ class Index:
         return True
 
     def _write(self, id: str, files: dict[str, Stamp], record: Record) -> None:
-        line = json.dumps({"id": id, "files": files}) + "\t" + json.dumps(record)
-        self.lines[id] = line.encode()
+        common = json.dumps({name: record[name] for name in IN_COMMON if name in record})
+        own = json.dumps({name: value for name, value in record.items() if name not in IN_COMMON})
+        key = sha256(common.encode()).hexdigest()[:16]
+        lines = {key: f"{json.dumps({'id': key})}\t{common}"} if key not in self.written else {}
+        lines[id] = f"{json.dumps({'id': id, 'files': files})}\t{key}\t{own}"
+        self.lines |= {name: line.encode() for name, line in lines.items()}
         if self.owner is not None:
             with suppress(OSError):
-                append_line(self.folder.at(f".index/{self.owner}.jsonl"), line)
+                for line in lines.values():
+                    append_line(self.folder.at(f".index/{self.owner}.jsonl"), line)
+                self.written.add(key)
+
+
+def _pictures(files: dict[str, Stamp]) -> set[str]:
+    return {path.removeprefix("images/") for path in files if path.startswith("images/")}
 
 
 def stamp_of(path: str, *, follow: bool = True) -> Stamp | None:

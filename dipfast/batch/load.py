@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from dipfast.batch.inputs import hash_of
 from dipfast.batch.plan import Job
-from dipfast.batch.prepare import hash_of
 from dipfast.batch.restore import Observation, observe, pose
 from dipfast.errors import ItemError
 from dipfast.image import Image, Limits, check_output, read

@@ -25,6 +25,7 @@ from dipfast.batch.process import Process, Worker, listen
 
 ATTEMPTS = 3
 FINISH_SECONDS = {signal.SIGINT: 30.0, signal.SIGTERM: 10.0}  # a fit that needs more is cancelled by the signal
+CHECK_SECONDS = 2.0  # between two looks at the clocks of all workers, of which there may be a thousand
 LEAVE_SECONDS = 30.0  # for a worker that was asked to leave and has nothing to finish
 Event = dict[str, Any]
 W = TypeVar("W", bound=Worker)
@@ -59,8 +60,9 @@ class Driver(Generic[W]):
         name: str,
         hire: Callable[[Place], W],
         listen: Callable[[Sequence[W], float], list[W]],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.hire, self.listen = hire, listen
+        self.hire, self.listen, self.clock = hire, listen, clock
         self.queue, self.folder, self.on_event = Queue(jobs), folder, on_event
         self.max_failures, self.name, self.places = max_failures, name, places
         self.attempts: dict[str, int] = {}
@@ -69,7 +71,7 @@ class Driver(Generic[W]):
         self.stillborn: Counter[str] = Counter()  # workers of a place in a row that died before they were ready
         self.outcome = Outcome()
         self.workers: list[W] = []
-        self.looked = time.monotonic()
+        self.looked = self.checked = clock()
 
     def run(self) -> Outcome:
         with _signals() as caught:
@@ -95,13 +97,16 @@ class Driver(Generic[W]):
         """Hear every worker that has something to say, and replace those that died or hang."""
         for worker in self.listen(self.workers, seconds):
             self._hear(worker)
-        now = time.monotonic()
-        for worker in list(self.workers):
-            if now - self.looked > 5 * max(seconds, 1):
-                worker.excuse(now - self.looked)  # this process slept: they may have, too
-            elif (hung := worker.hung(now)) is not None:
-                self._bury(worker, "timeout", *hung)
-        self.looked = now
+        now = self.clock()
+        slept, self.looked = now - self.looked, now
+        if slept > 5 * max(seconds, 1):
+            for worker in self.workers:
+                worker.excuse(slept)  # they may have slept, too
+        elif now - self.checked > CHECK_SECONDS:
+            self.checked = now
+            for worker in list(self.workers):
+                if (hung := worker.hung(now)) is not None:
+                    self._bury(worker, "timeout", *hung)
 
     def _hear(self, worker: W) -> None:
         while True:
@@ -158,14 +163,18 @@ class Driver(Generic[W]):
             return self.alone.popleft()
         if not self.queue or not self.suspected.isdisjoint(worker.jobs):
             return None
-        if worker.jobs and len(worker.jobs) >= min(worker.room, self._share()):
+        if worker.jobs and len(worker.jobs) >= self._share(worker.room):
             return None
-        return self.queue.take(worker.bucket, {other.bucket for other in self.workers if other is not worker})
+        stays = worker.bucket in self.queue.buckets
+        others = () if stays else {other.bucket for other in self.workers if other is not worker}
+        return self.queue.take(worker.bucket, others)
 
-    def _share(self) -> int:
-        """Of all items that are not done, how many each worker would have."""
+    def _share(self, room: int) -> int:
+        """Of all items that are not done, how many each worker would have, ``room`` at the most."""
+        if len(self.queue) >= room * len(self.workers):
+            return room
         left = len(self.queue) + sum(len(worker.jobs) for worker in self.workers)
-        return -(-left // len(self.workers))
+        return min(room, -(-left // len(self.workers)))
 
     def _ask_back(self) -> None:
         """For every worker that has nothing to do, one item of those that wait where there are others."""
@@ -233,12 +242,12 @@ class Driver(Generic[W]):
     def _leave(self, caught: list[int]) -> None:
         """Let the workers end what is nearly done; kill those that do not leave, all of them at a second signal."""
         patience = FINISH_SECONDS[signal.Signals(caught[0])] if caught else 0.0
-        now = time.monotonic()
+        now = self.clock()
         for worker in self.workers:
             worker.leaving = True
             worker.dismiss(frozenset(id for id, held in worker.jobs.items() if held.ends_within(patience, now)))
         until = now + patience + LEAVE_SECONDS
-        while self.workers and len(caught) < 2 and time.monotonic() < until:
+        while self.workers and len(caught) < 2 and self.clock() < until:
             self._look(0.1)
 
 

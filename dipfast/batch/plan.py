@@ -159,6 +159,7 @@ class Queue:
         first = sorted(buckets.items(), key=lambda bucket: (-bucket[1][0].flops, bucket[1][0].id))
         self.buckets = {bucket: deque(members) for bucket, members in first}
         self.count = sum(map(len, buckets.values()))
+        self.left = {bucket: sum(job.flops for job in members) for bucket, members in buckets.items()}
 
     def __len__(self) -> int:
         return self.count
@@ -173,20 +174,19 @@ class Queue:
         """
         if bucket not in self.buckets:
             free = (known for known in self.buckets if known not in others)
-            bucket = next(free, None) or max(self.buckets, key=self._left)
+            bucket = next(free, None) or max(self.buckets, key=self.left.__getitem__)
         members = self.buckets[bucket]
         job = members.popleft()
         self.count -= 1
+        self.left[bucket] -= job.flops
         if not members:
             del self.buckets[bucket]
         return job
 
-    def _left(self, bucket: tuple) -> float:
-        return sum(job.flops for job in self.buckets[bucket])
-
     def put_back(self, job: Job) -> None:
         """Have ``job`` done again, as the next of its bucket."""
         self.count += 1
+        self.left[job.bucket] += job.flops
         self.buckets.setdefault(job.bucket, deque()).appendleft(job)
 
 

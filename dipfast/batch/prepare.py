@@ -6,25 +6,22 @@ A worker hashes the input once more before it fits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any
 
-from dipfast import remote
-from dipfast.batch.index import stamp_of
+from dipfast.batch.inputs import Facts, hash_of, look_at, path_of, stamp_at
 from dipfast.batch.plan import Job, fit_flops, program
 from dipfast.batch.restore import padded_sides
 from dipfast.errors import ItemError
 from dipfast.image import Limits, probe
 from dipfast.manifest import Item, Settings
 from dipfast.manifest.identity import identified, settings_text
-from dipfast.samples import PREFIX as SAMPLE
-from dipfast.samples import locate
 
 Event = dict[str, Any]
 LONGEST = 255  # bytes of a file's name, nearly everywhere
-MOST = Limits().max_bytes
+SEEN = ("sha256", "stamp", "shape")  # of an input that is as it was
 Seen = Mapping[str, Mapping[str, Any]]  # path → its entry of items.jsonl
 
 
@@ -42,12 +39,12 @@ def prepare(items: Sequence[Item], seen: Seen | None = None) -> Prepared:
     prepared = Prepared()
     by_id: dict[str, Job] = {}
     identify = _Identifier(seen or {})
-    for item in items:
+    for item, found in identify.inputs(items):
         entry = {"path": item.path, "output": item.output, "id": None}
         try:
-            job, facts = identify(item)
+            job, facts = identify(item, found)
             if _measured_apart(by_id.get(job.id), job):
-                job, facts = identify(item, apart=True)
+                job, facts = identify(item, found, apart=True)
         except ItemError as error:
             about = {"id": None, "path": item.path, "kind": error.kind, "reason": str(error)}
             prepared.failed.append({"event": "failed", **about})
@@ -74,9 +71,9 @@ def preview(items: Sequence[Item], seen: Seen | None = None) -> Prepared:
     """The jobs, from headers alone: one for each item, and only what ``seen`` knows has an id."""
     prepared = Prepared()
     identify = _Identifier(seen or {}, hashing=False)
-    for item in items:
+    for item, found in identify.inputs(items):
         try:
-            prepared.jobs.append(identify(item)[0])
+            prepared.jobs.append(identify(item, found)[0])
         except ItemError as error:
             prepared.failed.append({"path": item.path, "reason": str(error)})
     return prepared
@@ -91,14 +88,33 @@ class _Identifier:
         self.texts: dict[tuple[int, str], str] = {}
         self.plain: dict[int, tuple[Settings, dict[str, Any], Limits, str]] = {}
 
-    def __call__(self, item: Item, apart: bool = False) -> tuple[Job, dict[str, Any]]:
+    def inputs(self, items: Sequence[Item]) -> Iterator[tuple[Item, Facts | ItemError]]:
+        """Every item with what is known of its input, which is read where that is nothing."""
+        known = [self._known(item) for item in items]
+        new = [
+            (item.path, self._settings(item.settings)[1]) for item, facts in zip(items, known, strict=True) if not facts
+        ]
+        found = look_at(new, self.hashing)
+        return ((item, facts or next(found)) for item, facts in zip(items, known, strict=True))
+
+    def _known(self, item: Item) -> Facts | None:
+        """What was seen of an input that is as it was."""
+        seen = self.seen.get(item.path)
+        if seen is None or seen.get("limits") != self._settings(item.settings)[2]:
+            return None
+        stamp = stamp_at(path_of(item.path))
+        return {key: seen[key] for key in SEEN} if stamp is not None and seen.get("stamp") == stamp else None
+
+    def __call__(self, item: Item, found: Facts | ItemError, apart: bool = False) -> tuple[Job, dict[str, Any]]:
         """The job, and what `items.jsonl` keeps of its input. ``apart``: from a twin with another reference.
 
         Raises ItemError.
         """
         _check_name(item)
+        if isinstance(found, ItemError):
+            raise found
         settings, limits, rule = self._settings(item.settings)
-        facts = self._facts(item, limits, rule)
+        facts = {**found, "limits": rule, **self._mask(item, limits)}
         padded, bucket, flops = self._cost(settings, tuple(facts["shape"]))
         job = Job(
             id=self._id(item, facts, apart),
@@ -145,25 +161,15 @@ class _Identifier:
             found = self.plain[id(settings)] = (settings, tree, limits, rule)  # holding it keeps its id() its own
         return found[1:]
 
-    def _facts(self, item: Item, limits: Limits, rule: str) -> dict[str, Any]:
-        """Hash, size, time and shape of the input and the hash of its mask, read only where they are not known."""
-        seen = self.seen.get(item.path, {})
-        path = locate(item.path) if item.path.startswith(SAMPLE) else item.path
-        stamp = _stamp(path)
-        if stamp is not None and seen.get("stamp") == stamp and seen.get("limits") == rule:
-            facts = {key: seen[key] for key in ("sha256", "stamp", "limits", "shape")}
-        else:
-            header = probe(path, limits)
-            shape = [header.channels, header.height, header.width]
-            facts = {"sha256": self._hash(path, limits), "stamp": stamp, "limits": rule, "shape": shape}
-        if item.mask is not None:
-            mask = seen.get("mask") or {}
-            stamp = _stamp(item.mask)
-            known = stamp is not None and (mask.get("path"), mask.get("stamp")) == (item.mask, stamp)
-            if not known:
-                mask = {"path": item.mask, "sha256": self._checked(item.mask, limits), "stamp": stamp}
-            facts["mask"] = mask
-        return facts
+    def _mask(self, item: Item, limits: Limits) -> Facts:
+        """The hash of the item's mask, where it has one; read only where it is not known. Raises ItemError."""
+        if item.mask is None:
+            return {}
+        mask = self.seen.get(item.path, {}).get("mask") or {}
+        stamp = stamp_at(item.mask)
+        if stamp is None or (mask.get("path"), mask.get("stamp")) != (item.mask, stamp):
+            mask = {"path": item.mask, "sha256": self._checked(item.mask, limits), "stamp": stamp}
+        return {"mask": mask}
 
     def _checked(self, path: str, limits: Limits) -> str:
         """The hash of a mask or reference that is an image within ``limits``: another file may have no end."""
@@ -171,9 +177,6 @@ class _Identifier:
             return ""
         probe(path, limits)
         return hash_of(path, limits.max_bytes)
-
-    def _hash(self, path: str, limits: Limits) -> str:
-        return hash_of(path, limits.max_bytes) if self.hashing else ""
 
 
 def _check_name(item: Item) -> None:
@@ -184,18 +187,6 @@ def _check_name(item: Item) -> None:
             raise ItemError(
                 "unwritable", f"{item.path}: its output's name is {long} bytes long, should be {LONGEST} at most"
             )
-
-
-def _stamp(path: str) -> list[Any] | None:
-    return remote.stamp(path) if remote.is_remote(path) else stamp_of(path)
-
-
-def hash_of(path: str, most: int = MOST) -> str:
-    """SHA-256 of an input, a file or an object of at most ``most`` bytes. Raises ItemError."""
-    try:
-        return remote.sha256_of(path, most)
-    except OSError as error:
-        raise ItemError("unreadable", f"{path}: {error.strerror or error}") from None
 
 
 def fitted_shape(settings: Mapping[str, Any], shape: Sequence[int]) -> tuple[int, int, int]:

@@ -14,7 +14,7 @@ import os
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -60,12 +60,14 @@ class Held:
 class Worker(ABC):
     """One worker, wherever it lives, and what the driver knows of it."""
 
+    clock: Callable[[], float] = time.monotonic
+
     def __init__(self, place: Place) -> None:
         self.place, self.ready, self.leaving = place, False, False
         self.jobs: dict[str, Held] = {}
         self.memory: int | None = None  # bytes that its device has free
         self.bucket: tuple | None = None
-        self.heard = time.monotonic()
+        self.heard = self.clock()
         self.last_words: str | None = None  # why it ends, where it could say so
 
     @abstractmethod
@@ -87,7 +89,7 @@ class Worker(ABC):
     def give(self, job: Job) -> None:
         """Send it a job. Raises OSError where it is dead."""
         self.send(job)
-        self.jobs[job.id], self.bucket = Held(job), job.bucket
+        self.jobs[job.id], self.bucket = Held(job, moved=self.clock()), job.bucket
 
     def ask_back(self, held: Held) -> None:
         """Ask for an item whose fit has not begun."""
@@ -97,7 +99,7 @@ class Worker(ABC):
 
     def note(self, event: Event) -> None:
         """It has said something."""
-        self.heard = time.monotonic()
+        self.heard = self.clock()
         if event["event"] == "ready":
             self.ready, self.memory = True, event["memory"]
         elif event["event"] == "dying":

@@ -228,6 +228,7 @@ def describe(
         | {"fitted_at": list(fitted.picture.shape[1:]), "memory": restored.memory},
         "steps": fitted.steps,
         "chosen_step": fitted.chosen_step,
+        "stop": dict(fitted.stop),
         "why": fitted.why,
         **({"samples": fitted.samples} if fitted.samples else {}),
         "rollbacks": fitted.rollbacks,

@@ -7,8 +7,8 @@ manifest's own file. A run of a shard writes its own part, `items.1-of-2.jsonl`;
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,10 +34,10 @@ class Row:
     reason: str | None = None
 
 
-def rows_of(folder: RunFolder, shard: Shard | None = None, index: Index | None = None) -> list[Row]:
-    """Every item of the folder's last run, or of one shard of it. Raises UsageError where the folder holds no run."""
+def rows_of(folder: RunFolder, entries: Iterable[Entry] | None = None, index: Index | None = None) -> list[Row]:
+    """Every item of the folder's last run, or those of ``entries``. Raises UsageError where the folder holds no run."""
     with collector_paused():
-        entries = list(read_entries(folder, shard))
+        entries = read_entries(folder) if entries is None else entries
         failed, known = failures(folder), index or Index(folder)
         return [_row(entry, known, failed) for entry in entries]
 
@@ -57,7 +57,7 @@ def _row(entry: Entry, index: Index, failed: Mapping[str, Record]) -> Row:
 
 def row_as_json(row: Row) -> dict[str, Any]:
     """A row without its record's bulk, for `status --json`."""
-    return {key: value for key, value in asdict(row).items() if key != "record"}
+    return {name: getattr(row, name) for name in ("path", "output", "id", "status", "kind", "reason")}
 
 
 def write_entries(folder: RunFolder, entries: Sequence[Entry], shard: Shard | None = None) -> None:

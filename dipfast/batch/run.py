@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from dipfast.batch.environment import environment, places_for
+from dipfast.batch.environment import changed_software, environment, places_for
 from dipfast.batch.index import Index
 from dipfast.batch.ledger import Record, RunFolder, Shard, dumps, now, suffix
 from dipfast.batch.local import Event, Outcome, execute
@@ -84,6 +85,7 @@ def run(
     places = ready(mine, devices, workers, executor)
     with claimed(folder, shard), writing(folder), mirrored(folder) as mirror:
         index = Index(folder, owner=f"run{suffix(shard)}")
+        changes = _changed_software(folder)
         with collector_paused():
             prepared = prepare(mine.items, seen_inputs(folder))
             _write_head(manifest, folder, prepared, shard)
@@ -99,6 +101,8 @@ def run(
             todo, done = _split(prepared.jobs, folder, index, resume)
             for id in {job.id for job in prepared.jobs} - {job.id for job in todo} - there:
                 mirror.done(id)
+        if changes and done:
+            on_event({"event": "warning", "reason": f"{changes}; what is done stays (--resume never does it again)"})
         on_event({"event": "started", "jobs": len(todo), "done": done, "time": now()})
 
         def hear(event: Event) -> None:
@@ -119,7 +123,7 @@ def run(
         elif todo:
             named = [replace(place, name=_named(place.name, shard), cohort=cohort) for place in places]
             outcome = execute(todo, named[: len(todo)], folder, hear, allowed, driver)
-        rows = rows_of(folder, shard, index)
+        rows = rows_of(folder, prepared.entries, index)
     if outcome.broken is not None:
         raise MachineError(f"{folder.root}: {outcome.broken}")
     seconds = time.perf_counter() - start
@@ -134,6 +138,14 @@ def shard_of(manifest: Manifest, shard: Shard | None) -> Manifest:
     if not items:
         raise NothingMatchedError(f"{manifest.source}: no item is left by --shard {shard[0]}/{shard[1]}")
     return replace(manifest, items=items)
+
+
+def _changed_software(folder: RunFolder) -> str | None:
+    """What is another than when the folder's last run was made."""
+    try:
+        return changed_software(json.loads((folder.root / "environment.json").read_bytes()))
+    except (OSError, ValueError):
+        return None
 
 
 def _named(worker: str, shard: Shard | None) -> str:

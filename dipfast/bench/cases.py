@@ -18,7 +18,7 @@ from dipfast.image import Limits, read
 from dipfast.manifest.options import read_options
 from dipfast.manifest.settings import Layer, resolve
 from dipfast.samples import locate
-from dipfast.tasks import Problem, degrade, pose
+from dipfast.tasks import Damaged, Problem, degrade, pose
 
 SAMPLES = ("sample:astronaut", "sample:chelsea", "sample:coffee", "sample:rocket")
 
@@ -32,6 +32,12 @@ class Case:
     task: dict[str, Any]
     problem: Problem
     clean: np.ndarray
+    damaged: Damaged
+
+    def under(self, preset: str, sets: Sequence[str]) -> Problem:
+        """The problem as ``preset`` and ``sets`` pose it: the paper's knows nothing of clipping."""
+        task = _settings(self.task, preset, sets, 0)["task"]
+        return pose(task, self.damaged.observed, self.damaged.known)
 
 
 def make_case(picture: str, damage: str, crop: int, seed: int) -> Case:
@@ -44,7 +50,7 @@ def make_case(picture: str, damage: str, crop: int, seed: int) -> Case:
     if min(image.pixels.shape[1:]) < crop:
         raise UsageError(f"--crop is {crop}, but {picture} is {image.pixels.shape[2]}×{image.pixels.shape[1]}")
     damaged = degrade({"crop": crop, "seed": seed, **config}, image.pixels)
-    return Case(picture, damage, task, pose(task, damaged.observed, damaged.known), damaged.clean)
+    return Case(picture, damage, task, pose(task, damaged.observed, damaged.known), damaged.clean, damaged)
 
 
 def settings_of(
@@ -54,16 +60,21 @@ def settings_of(
 
     Raises UsageError for what is wrong with them, and for a ``crop`` that the net cannot take.
     """
+    settings = _settings(task, preset, sets, seed)
+    multiple, least = generators.multiple(settings["generator"]), generators.smallest_side(settings["generator"])
+    if crop % multiple or crop < least:  # nothing is padded here: what is measured is what was cut
+        raise UsageError(f"--crop should be a multiple of {multiple} and at least {least} for this net, is {crop}")
+    return settings["generator"], FitPlan(**settings["fit"])
+
+
+def _settings(task: dict[str, Any], preset: str, sets: Sequence[str], seed: int) -> dict[str, Any]:
+    """All settings of an item of ``task``, as plain data."""
     options = read_options(sets, {"preset": preset, "seed": seed})
     found = resolve([Layer({"task": task}, "task"), *options.settings], with_mask=False)
     problems = [*options.problems, *(found if isinstance(found, list) else [])]
     if problems or isinstance(found, list):
         raise UsageError("; ".join(f"{problem.origin}: {problem.text}" for problem in problems))
-    settings = found.model_dump(mode="json")
-    multiple, least = generators.multiple(settings["generator"]), generators.smallest_side(settings["generator"])
-    if crop % multiple or crop < least:  # nothing is padded here: what is measured is what was cut
-        raise UsageError(f"--crop should be a multiple of {multiple} and at least {least} for this net, is {crop}")
-    return settings["generator"], FitPlan(**settings["fit"])
+    return found.model_dump(mode="json")
 
 
 def parse_damage(word: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -11,7 +11,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,7 @@ def run_one(contender: Contender, case: Case, seed: int, past_stop: float) -> di
         cost: dict[str, Any] = {"seconds": time.perf_counter() - start}
     else:
         config, plan = settings_of(case.task, contender.preset, contender.sets, seed, case.clean.shape[1])
+        case = replace(case, problem=case.under(contender.preset, contender.sets))
         result, peak = watched(case, config, plan, past_stop)
         picture = result.image[0].numpy()
         taken = {"generator": config, "fit": {"steps": result.steps, "seeds": plan.seeds}}

@@ -1,7 +1,7 @@
 """`dipfast bench stop`: every stop criterion and every average on one and the same trajectory of a fit.
 
 The truth is looked at from outside, after each step, and no criterion sees it. A criterion that changes the fit
-(pixels held out) runs on a trajectory of its own, and is held against the peak of the first.
+(pixels held out, a risk for its loss) runs on a trajectory of its own, and is held against the peak of the first.
 """
 
 from __future__ import annotations
@@ -21,17 +21,29 @@ from dipfast.bench.cases import Case, make_case, settings_of
 from dipfast.bench.machine import describe
 from dipfast.errors import UsageError
 from dipfast.fit import FitPlan, Workbench, choose_machine
+from dipfast.fit.auto import choose_stop
 from dipfast.fit.average import newest_weight
-from dipfast.fit.stop import Fixed, make_stop
-from dipfast.manifest.schema import DiscrepancyStop, EmaVarianceStop, HeldOutStop, Section, WindowedVarianceStop
+from dipfast.fit.criteria import make_stop
+from dipfast.fit.stop import Fixed
+from dipfast.manifest.schema import (
+    BlocksStop,
+    DiscrepancyStop,
+    EmaVarianceStop,
+    HeldOutStop,
+    ImageInput,
+    Section,
+    SureStop,
+    WindowedVarianceStop,
+)
 from dipfast.metrics import psnr
 
 CRITERIA: tuple[Section, ...] = (
     DiscrepancyStop(type="discrepancy"),
+    BlocksStop(type="blocks"),
     EmaVarianceStop(type="ema-variance"),
     WindowedVarianceStop(type="windowed-variance"),
 )
-HELD_OUT = HeldOutStop(type="held-out")
+ALONE = (HeldOutStop(type="held-out"), SureStop(type="sure"))  # each on a trajectory of its own
 AVERAGES: tuple[float | str, ...] = (0.9, 0.97, 0.99, "auto")
 
 
@@ -68,11 +80,13 @@ def bench_stop(
     steps: int | None,
     sets: Sequence[str] = (),
     seeds: Sequence[int] = (0,),
+    alone: Sequence[str] = ("held-out", "sure"),
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Follow a fit of each picture under each damage, with ``preset``'s settings changed by ``sets`` (`KEY=VALUE`).
 
-    Raises UsageError for a damage or a setting that is not one.
+    ``alone``: of the criteria that need a trajectory of their own, those to run. Raises UsageError for a damage or a
+    setting that is not one.
     """
     trajectories = []
     for damage in damages:
@@ -81,7 +95,7 @@ def bench_stop(
                 case = make_case(picture, damage, crop, seed)
                 config, plan = settings_of(case.task, preset, sets, seed, crop)
                 plan = replace(plan, steps=steps or plan.steps, stop={"type": "fixed"}, rollback_db=None)
-                trajectory = follow(case, config, plan)
+                trajectory = follow(replace(case, problem=case.under(preset, sets)), config, plan, alone)
                 trajectories.append(trajectory)
                 say(f"{picture} {damage} seed {seed}: peak {trajectory.peak[0]:.2f} dB at step {trajectory.peak[1]}")
     return {
@@ -96,7 +110,7 @@ def bench_stop(
     }
 
 
-def follow(case: Case, config: dict[str, Any], plan: FitPlan) -> Trajectory:
+def follow(case: Case, config: dict[str, Any], plan: FitPlan, alone: Sequence[str] = ()) -> Trajectory:
     """Take all steps of ``plan``, and look at the truth behind each of them."""
     if plan.average is None:
         raise UsageError("bench stop needs fit.average: the criteria return the average")
@@ -104,7 +118,7 @@ def follow(case: Case, config: dict[str, Any], plan: FitPlan) -> Trajectory:
     state, step = Workbench().lay_out(case.problem, config, plan, machine)
     problem, clean = state.problem, torch.from_numpy(case.clean)[None].to(machine.device)
     found = Trajectory(case.picture, case.damage, psnr(case.problem.guide[0].numpy(), case.clean), plan.steps)
-    watched = {c.type: _criterion(c, state.output, problem, plan) for c in CRITERIA}  # type: ignore[attr-defined]
+    watched = {c.type: _criterion(c, state.output, problem, plan, config["input"].get("blind")) for c in CRITERIA}  # type: ignore[attr-defined]
     criteria = {name: criterion for name, criterion in watched.items() if criterion is not None}
     spent = dict.fromkeys(criteria, 0.0)
     averages = {str(kind): torch.zeros_like(state.output) for kind in AVERAGES}
@@ -130,29 +144,47 @@ def follow(case: Case, config: dict[str, Any], plan: FitPlan) -> Trajectory:
             found.peaks[name] = max(found.peaks.get(name, (0.0, 0)), (quality(picture), number + 1))
     for name, criterion in criteria.items():
         found.chosen[name] = _chosen(criterion, quality, spent[name] / in_steps)
-    found.chosen["held-out"] = _held_out(case, config, plan, quality)
+    for own in ALONE:
+        if own.type in alone:
+            _add_alone(found, own, case, config, plan, quality)
+    choice = choose_stop(replace(plan, stop={"type": "auto"}), case.problem, config["input"].get("blind"))
+    automatic = choice.stop["type"]
     found.chosen["all steps"] = Chosen(plan.steps, found.last, done=True, overhead=0.0)
+    found.chosen["auto"] = found.chosen["all steps" if automatic == "fixed" else automatic]
     return found
 
 
-def _criterion(config: Section, picture: Tensor, problem: Any, plan: FitPlan) -> Fixed | None:
+def _criterion(config: Section, picture: Tensor, problem: Any, plan: FitPlan, blind: float | None) -> Fixed | None:
     """None where the task cannot have it."""
     try:
-        criterion = make_stop(config.model_dump(), picture, problem, plan.steps, "noise")
+        criterion = make_stop(config.model_dump(), picture, problem, plan.steps, "noise", blind)
     except UsageError:
         return None
     criterion.reset(0)
     return criterion
 
 
-def _held_out(case: Case, config: dict[str, Any], plan: FitPlan, quality: Callable[[Tensor], float]) -> Chosen:
-    plan = replace(plan, stop=HELD_OUT.model_dump())
-    state, step = Workbench().lay_out(case.problem, config, plan, choose_machine(plan))
+def _add_alone(
+    found: Trajectory,
+    criterion: HeldOutStop | SureStop,
+    case: Case,
+    config: dict[str, Any],
+    plan: FitPlan,
+    quality: Callable[[Tensor], float],
+) -> None:
+    """What ``criterion`` makes of a fit of its own, where the task can have it; sure takes the image for latent."""
+    plan = replace(plan, stop=criterion.model_dump())
+    if criterion.type == "sure":
+        config = config | {"input": ImageInput(type="image").model_dump()}
+    try:
+        state, step = Workbench().lay_out(case.problem, config, plan, choose_machine(plan))
+    except UsageError:
+        return
     for _ in range(plan.steps):
         step()
         if bool(state.stop.done):
             break
-    return _chosen(state.stop, quality, None)
+    found.chosen[criterion.type] = _chosen(state.stop, quality, None)
 
 
 def _chosen(criterion: Fixed, quality: Callable[[Tensor], float], overhead: float | None) -> Chosen:

@@ -133,8 +133,8 @@ def _gauss_newton(features: Tensor, head: nn.Conv2d, target: Tensor, sigmoid: bo
         normal += slopes @ slopes.mT
         right += (slopes @ (wanted - y)[..., None])[..., 0]
     diagonal = normal.diagonal(dim1=1, dim2=2)
-    diagonal.add_(RIDGE * diagonal.mean())
-    return torch.linalg.solve(normal, right).float()
+    diagonal.add_((RIDGE * diagonal.mean()).clamp_min(1e-30))  # where every pixel is saturated, nothing moves
+    return torch.linalg.solve_ex(normal, right).result.float()
 
 
 def _headed(features: Tensor, head: nn.Conv2d, sigmoid: bool) -> Tensor:  # [U, N] -> [C, N]

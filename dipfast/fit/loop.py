@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,6 @@ from dipfast.fit.checkpoint import EVERY_SECONDS, LEAST_SECONDS, Checkpoint, fre
 from dipfast.fit.engine import Machine, choose_machine
 from dipfast.fit.lane import Course, finish
 from dipfast.fit.plan import FitPlan
-from dipfast.fit.posterior import Posterior
 from dipfast.fit.step import FitState
 from dipfast.fit.trail import Trail
 from dipfast.fit.workbench import Workbench
@@ -49,6 +48,7 @@ class FitResult:
     machine: Machine
     steps: int
     chosen_step: int  # steps behind the answer, from 1
+    stop: Mapping[str, Any]  # the criterion that ran, `auto` filled in
     why: str
     rollbacks: int
     programs: int  # built so far on the workbench: one for each bucket
@@ -233,7 +233,7 @@ def _result(
             state.output.copy_(torch.stack(pictures).mean(0))
             state.stop.best.copy_(state.output)
         image, last = (state.problem.finish(x).cpu() for x in (state.stop.best, state.output))
-        sampled = {} if state.posterior is None else _sampled(state, state.posterior)
+        sampled = _sampled(state)
     if not bool(torch.isfinite(image).all()):
         raise ItemError("non-finite", "the fit's picture has non-finite values")
     return FitResult(
@@ -245,6 +245,7 @@ def _result(
         machine=machine,
         steps=steps,
         chosen_step=int(state.stop.best_step) + 1 if steps else 0,
+        stop=state.choice.stop,
         why=_why(state, watch, steps),
         rollbacks=watch.rollbacks,
         programs=programs,
@@ -258,16 +259,18 @@ def _result(
     )
 
 
-def _sampled(state: FitState, posterior: Posterior) -> dict[str, Any]:
-    """What samples add to the result. Pixels that are returned as they were known have no deviation."""
-    deviation, keep = posterior.deviation(), state.problem.keep
-    if deviation is not None and keep is not None:
-        deviation = torch.where(keep > 0.5, 0.0, deviation)
-    return {
-        "deviation": None if deviation is None else deviation.cpu(),
-        "samples": int(posterior.count),
-        "kept": posterior.kept(state.first.generator, state.first.parameters),
-    }
+def _sampled(state: FitState) -> dict[str, Any]:
+    """What samples or several members add to the result. Pixels returned as they were known have no deviation."""
+    found: dict[str, Any] = {}
+    deviation = None if state.spread is None or not int(state.step) else state.spread.deviation()
+    if state.posterior is not None:
+        deviation = state.posterior.deviation()
+        kept = state.posterior.kept(state.first.generator, state.first.parameters)
+        found |= {"samples": int(state.posterior.count), "kept": kept}
+    if deviation is not None:
+        keep = state.problem.keep
+        found["deviation"] = (deviation if keep is None else torch.where(keep > 0.5, 0.0, deviation)).cpu()
+    return found
 
 
 def _thinned(curve: Tensor) -> list[tuple[int, float]]:  # [steps]
@@ -283,4 +286,5 @@ def _why(state: FitState, watch: Watch, steps: int) -> str:
         return "no steps asked for"
     times = f"; rolled back {watch.rollbacks} times" if watch.rollbacks else ""
     samples = "" if state.posterior is None else f"; mean of {int(state.posterior.count)} samples"
-    return state.stop.why() + samples + times
+    chosen = "" if state.choice.because is None else f"{state.choice.stop['type']}, for {state.choice.because}; "
+    return chosen + state.stop.why() + samples + times

@@ -16,13 +16,14 @@ class FitPlan:
     optimizer: Mapping[str, Any]  # adam, muon or sgld by its `type`, and its settings
     reg_noise_std: float  # of the jitter added to the latent at each step
     average: float | str | None  # constant of the EMA of the outputs, or auto
-    stop: Mapping[str, Any]  # a criterion by its `type`, and its settings
+    stop: Mapping[str, Any]  # a criterion by its `type`, and its settings; or auto
     rollback_db: float | None
     seed: int
     seeds: int  # members fitted side by side, whose mean is the answer
     engine: str
     precision: str
     device: str
+    uncertainty: bool | None = None  # a deviation from the members' spread; None: where there are several
     posterior: Mapping[str, Any] | None = None  # burn_in, every, uncertainty, keep; with sgld
     shapes: str = "exact"  # what pictures are padded to, before a fit sees them
     memory: Mapping[str, Any] | None = None  # limit, recompute, lower_precision: what `batch.memory` may do

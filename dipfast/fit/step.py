@@ -9,13 +9,16 @@ import torch
 from torch import Tensor
 
 from dipfast.errors import UsageError
+from dipfast.fit.auto import choose_stop
 from dipfast.fit.average import newest_weight
 from dipfast.fit.blind import hide
+from dipfast.fit.criteria import make_stop
 from dipfast.fit.engine import WARM_UP, Machine, loss_scale
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step, sgld_step
 from dipfast.fit.plan import FitPlan, stream
 from dipfast.fit.posterior import Posterior, likelihood_scale
-from dipfast.fit.stop import Fixed, Sure, make_stop
+from dipfast.fit.spread import Spread
+from dipfast.fit.stop import Fixed, Sure
 from dipfast.generators import SkipNet, build, latent_channels, make_latent
 from dipfast.tasks import Problem
 from dipfast.tasks.problem import mean_square
@@ -114,9 +117,13 @@ class FitState:
         self.output = _blank(*problem.shape, device)  # the mean of the members'
         self.average = torch.zeros_like(self.output)
         self.averaged = torch.zeros_like(self.step)  # outputs in the average: fewer than steps behind a rollback
-        self.stop = make_stop(plan.stop, self.output, problem, plan.steps, config["input"]["type"])
+        latent = config["input"]
+        self.choice = choose_stop(plan, problem, latent.get("blind"))
+        self.stop = make_stop(self.choice.stop, self.output, problem, plan.steps, latent["type"], latent.get("blind"))
         if isinstance(self.stop, Sure) and plan.seeds > 1:
             raise UsageError(f"fit.stop is sure, which fits one seed, and fit.seeds is {plan.seeds}")
+        several = plan.seeds > 1 and plan.uncertainty is not False
+        self.spread = Spread(plan.seeds, self.output) if several else None
         self.posterior: Posterior | None = None
         if plan.posterior is not None:
             self.posterior = Posterior(plan.posterior, plan.steps, self.output, self.first.parameters.values)
@@ -137,8 +144,9 @@ class FitState:
             member.reset(seed, self.problem.guide)
         for tensor in (self.step, self.output, self.average, self.averaged, self.residual):
             tensor.zero_()
-        if self.posterior is not None:
-            self.posterior.reset()
+        for part in (self.posterior, self.spread):
+            if part is not None:
+                part.reset()
         self.losses.fill_(torch.nan)
         self.stop_values.fill_(torch.nan)
         self.stop.reset(stream(seed, "stop"))
@@ -150,6 +158,8 @@ class FitState:
             own |= {f"{member.number}.{k}": v for k, v in member.tensors().items()}
         if self.posterior is not None:
             own |= {f"posterior.{k}": v for k, v in self.posterior.tensors().items()}
+        if self.spread is not None:
+            own |= {f"spread.{k}": v for k, v in self.spread.tensors().items()}
         return own | {f"stop.{k}": v for k, v in self.stop.tensors().items()}
 
     def snapshot(self) -> dict[str, Tensor]:
@@ -194,8 +204,10 @@ def _observe(state: FitState, problem: Problem, plan: FitPlan) -> None:
     output = sum((member.output for member in others), first.output) / len(state.members)
     loss = sum((member.loss for member in others), first.loss) / len(state.members)
     state.output.copy_(output)
+    weight = torch.ones_like(loss)
     if plan.average is not None:
-        state.average.lerp_(output, newest_weight(plan.average, state.averaged))
+        weight = newest_weight(plan.average, state.averaged)
+        state.average.lerp_(output, weight)
         state.averaged.add_(1)
     state.residual.copy_(mean_square(problem.operator(output), problem.target))
     picture = state.output if plan.average is None else state.average
@@ -203,6 +215,9 @@ def _observe(state: FitState, problem: Problem, plan: FitPlan) -> None:
         state.posterior.update(state.step, output, state.first.parameters.values)
         picture = state.posterior.mean
     state.stop.update(state.step, output, picture, loss)
+    if state.spread is not None:
+        outputs = [member.output for member in state.members]
+        state.spread.update(outputs, weight, state.stop.best_step == state.step)
     for curve, value in ((state.losses, loss), (state.stop_values, state.stop.value)):
         curve.index_copy_(0, state.step.view(1), value.view(1))
     state.step.add_(1)

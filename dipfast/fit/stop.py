@@ -17,12 +17,13 @@ from torch import Tensor
 from dipfast.errors import UsageError
 from dipfast.fit.average import newest_weight
 from dipfast.tasks import Problem
-from dipfast.tasks.operators import Identity
 from dipfast.tasks.problem import ClippedGaussian, PoissonVariance, mean_square
 
 WATCHED_PIXELS = 4096  # values of the subsample that a windowed variance is taken over
 LONGEST_WINDOW = 1024  # outputs
 SHORTEST_WINDOW = 2
+TAKEN_UP = 0.075  # of the noise's energy, by the best average of one channel (LOG.md)
+BLIND_FACTOR, BLIND_NOISE = 0.92, 1.03  # likewise, of a network with blind spots
 FEWEST_RISKS = 4  # steps before an averaged risk is believed
 
 
@@ -175,6 +176,8 @@ class HeldOut(Valley):
 
     def __init__(self, picture: Tensor, config: Mapping[str, Any], problem: Problem) -> None:
         super().__init__(picture, config)
+        if problem.block is not None:
+            raise UsageError("fit.stop is held-out, which task jpeg cannot have: its errors hang together over a block")
         self.share, self.problem = config["share"], problem
         self.held = torch.zeros_like(problem.target[:, :1], dtype=torch.bool)  # [1, 1, h, w]
 
@@ -185,7 +188,7 @@ class HeldOut(Valley):
         prediction, expected = self.problem.operator(picture), self.problem.expected_residual
         errors = (prediction - self.problem.target).square()
         self.value.copy_((errors * self.held).sum() / (self.held.sum() * errors.shape[1]).clamp_min(1))
-        reached = None if expected is None else torch.isfinite(self.lowest) | (errors.mean() <= expected(prediction))
+        reached = None if expected is None else torch.isfinite(self.lowest) | (errors.mean() <= expected(picture))
         self._descend(step, picture, None if reached is None else ~reached)
 
     def reset(self, seed: int) -> None:
@@ -198,25 +201,46 @@ class Discrepancy(Fixed):
     """Morozov's principle, asked of the picture that would be returned: its residual is down to what the noise leaves.
 
     An average of outputs takes up the noise later than each output does, so it is its own residual that is held
-    against the noise, with the noise's clipping to [0, 1] counted in. A noise level given too low is never reached.
+    against the noise, with the noise's clipping to [0, 1] counted in. At its best a fit has taken up some of the noise;
+    the channels share the net's freedom, so of three each takes up a third of what one alone does: hence `factor`
+    auto, 1 - `TAKEN_UP` / C. A noise level given too low is never reached.
+
+    A network that is blind to a share of the values takes up little noise, and its residual says less. There auto is
+    `BLIND_FACTOR`, or a mean square of single outputs where they were blind, over the steps of an average, down to
+    `BLIND_NOISE` of the noise: structure that is left to learn shows there in full.
     """
 
-    def __init__(self, picture: Tensor, config: Mapping[str, Any], problem: Problem) -> None:
+    def __init__(
+        self, picture: Tensor, config: Mapping[str, Any], problem: Problem, blind: float | None = None
+    ) -> None:
         super().__init__(picture)
         if problem.expected_residual is None:
             raise UsageError("fit.stop is discrepancy, but the task knows no noise level: give task.noise.sigma")
-        self.factor, self.problem, self.expected = config["factor"], problem, problem.expected_residual
+        self.problem, self.expected = problem, problem.expected_residual
+        automatic = 1 - TAKEN_UP / problem.target.shape[1] if blind is None else BLIND_FACTOR
+        self.factor = automatic if config["factor"] == "auto" else config["factor"]
+        asked = config["factor"] != "auto" or problem.data_term is not mean_square
+        self.blind = None if asked else blind
+        self.heard, self.seen = torch.zeros_like(self.value), torch.zeros_like(self.best_step)
 
     def update(self, step: Tensor, output: Tensor, picture: Tensor, loss: Tensor) -> None:
         prediction = self.problem.operator(picture)
-        ratio = mean_square(prediction, self.problem.target) / self.expected(prediction)
+        noise = self.expected(picture)
+        ratio = mean_square(prediction, self.problem.target) / noise
         self._keep(~self.done, step, picture)
         torch.where(self.done, self.value, ratio, out=self.value)
-        self.done |= ratio <= self.factor
+        reached = ratio <= self.factor
+        if self.blind is not None:
+            self.heard.lerp_(loss / self.blind, newest_weight("auto", self.seen))
+            self.seen.add_(1)
+            reached = reached | (self.heard <= BLIND_NOISE * noise)
+        self.done |= reached
 
     def why(self) -> str:
         reached = f"mean (A x - y)^2 is {float(self.value):.3f} of what the noise leaves"
-        return reached if bool(self.done) else f"all steps taken; {reached}, above {self.factor:g}"
+        if self.blind is not None:
+            reached += f", {float(self.heard / self.expected(self.best)):.3f} where the network was blind"
+        return reached if bool(self.done) else f"all steps taken; {reached}, above {self.factor:.3g}"
 
 
 class Sure(Fixed):
@@ -232,7 +256,7 @@ class Sure(Fixed):
     def __init__(self, picture: Tensor, problem: Problem, latent: str) -> None:
         super().__init__(picture)
         noise = problem.expected_residual
-        if not isinstance(noise, ClippedGaussian | PoissonVariance) or not isinstance(problem.operator, Identity):
+        if not isinstance(noise, ClippedGaussian | PoissonVariance) or problem.block is not None:
             raise UsageError("fit.stop is sure, which needs a denoise task with gaussian or poisson noise")
         if latent != "image":
             raise UsageError(f"fit.stop is sure, which needs generator.input.type image, is {latent}")
@@ -249,7 +273,8 @@ class Sure(Fixed):
     def penalty(self, output: Tensor, shifted: Tensor) -> Tensor:
         """What the risk has beyond the mean square, given f(z) and f(z + probe_step * probe)."""
         variance = self._variance()
-        divergence = (self.probe * (shifted - output) * variance).mean() / self.probe_step
+        moved = self.problem.operator(shifted) - self.problem.operator(output)
+        divergence = (self.probe * moved * variance).mean() / self.probe_step
         return 2 * divergence - variance.mean()
 
     def update(self, step: Tensor, output: Tensor, picture: Tensor, loss: Tensor) -> None:
@@ -261,22 +286,3 @@ class Sure(Fixed):
     def why(self) -> str:
         reached = f"the estimated risk is {float(self.value):.2e}"
         return f"{reached}, below zero" if bool(self.done) else f"all steps taken; {reached}"
-
-
-def make_stop(config: Mapping[str, Any], picture: Tensor, problem: Problem, steps: int, latent: str) -> Fixed:
-    """The criterion that ``config`` (the manifest's `fit.stop`) names, for pictures like ``picture`` [1, C, H, W].
-
-    ``latent`` is the type of the generator's input. Raises UsageError for a criterion that the task cannot have.
-    """
-    match config["type"]:
-        case "fixed":
-            return Fixed(picture)
-        case "ema-variance":
-            return EmaVariance(picture, config)
-        case "windowed-variance":
-            return WindowedVariance(picture, config, steps)
-        case "held-out":
-            return HeldOut(picture, config, problem)
-        case "sure":
-            return Sure(picture, problem, latent)
-    return Discrepancy(picture, config, problem)

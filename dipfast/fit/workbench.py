@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from dipfast.fit.auto import settle
 from dipfast.fit.engine import Machine, Step, accelerate, turn_to
 from dipfast.fit.plan import FitPlan
 from dipfast.fit.step import FitState, fit_step
@@ -30,6 +31,7 @@ class Workbench:
     ) -> tuple[FitState, Step]:
         """A state at its beginning and the step that moves it. What the last call gave out is overwritten."""
         turn_to(machine)
+        plan, choice = settle(plan, problem, config["input"].get("blind"))
         key = (problem.signature, repr(config), repr(replace(plan, seed=0)), machine)
         if key == self._key:
             self._state.problem.adopt(problem)
@@ -38,6 +40,7 @@ class Workbench:
             self.release()  # the old buffers go before the new ones come
             self._build(problem.to(machine.device), config, plan, machine)
             self._key = key
+        self._state.choice = choice
         return self._state, self._step
 
     def release(self) -> None:

@@ -119,6 +119,11 @@ class GaussianNoise(Section):
     sigma: Sigma | Literal["auto"] = Field(
         default="auto", description="standard deviation in 8-bit units; auto: estimated"
     )
+    clipped: bool = Field(
+        default=True,
+        description="the noise was cut off at black and white, as any file of 8 bits has it, and the fit reckons with "
+        "it; false: fitted as it is, as the papers do",
+    )
 
 
 class PoissonNoise(Section):
@@ -358,10 +363,16 @@ class Posterior(Section):
     )
 
 
-class FixedStop(Section):
-    """All the steps, and no choice among the iterates."""
+class AutoStop(Section):
+    """What suits the task: `discrepancy` where its noise is known, `blocks` for jpeg, else `fixed`. The record says."""
 
-    type: Literal["fixed"] = "fixed"
+    type: Literal["auto"] = "auto"
+
+
+class FixedStop(Section):
+    """All the steps, and no choice among the iterates. For every task."""
+
+    type: Literal["fixed"]
 
 
 Patience = Annotated[float, Field(gt=0)]
@@ -378,7 +389,10 @@ class ValleyStop(Section):
 
 
 class EmaVarianceStop(ValleyStop):
-    """ES-EMV (Wang et al., TMLR 2023): stop when the outputs' moving variance has not fallen for a while."""
+    """ES-EMV (Wang et al., TMLR 2023): stop when the outputs' moving variance has not fallen for a while.
+
+    For every task.
+    """
 
     type: Literal["ema-variance"]
     alpha: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = Field(
@@ -387,7 +401,10 @@ class EmaVarianceStop(ValleyStop):
 
 
 class WindowedVarianceStop(ValleyStop):
-    """ES-WMV (Wang et al., TMLR 2023): likewise, with the variance over a window of the last outputs."""
+    """ES-WMV (Wang et al., TMLR 2023): likewise, with the variance over a window of the last outputs.
+
+    For every task.
+    """
 
     type: Literal["windowed-variance"]
     share: Annotated[float, Field(gt=0, le=1)] = Field(
@@ -396,7 +413,7 @@ class WindowedVarianceStop(ValleyStop):
 
 
 class HeldOutStop(ValleyStop):
-    """Keep some observed pixels from the fit and stop when the error there rises."""
+    """Keep some observed pixels from the fit and stop when the error there rises. For every task but jpeg."""
 
     type: Literal["held-out"]
     patience: Patience = Field(
@@ -406,22 +423,48 @@ class HeldOutStop(ValleyStop):
 
 
 class SureStop(Section):
-    """Fit Stein's unbiased risk estimate (Jo et al., ICCV 2021), and stop when it falls below zero."""
+    """Fit Stein's unbiased risk estimate (Jo et al., ICCV 2021), and stop when it falls below zero.
+
+    For task denoise with gaussian or poisson noise, generator.input image and one seed.
+    """
 
     type: Literal["sure"]
 
 
 class DiscrepancyStop(Section):
-    """Morozov: stop when the residual has fallen to the noise, mean (A x - y)^2 <= factor * what the noise leaves."""
+    """Morozov: stop when the residual has fallen to the noise, mean (A x - y)^2 <= factor * what the noise leaves.
+
+    For task denoise with gaussian or poisson noise.
+    """
 
     type: Literal["discrepancy"]
-    factor: Annotated[float, Field(gt=0)] = Field(
-        default=0.94, description="the residual over the noise at the stop; LOG.md says why not 1"
+    factor: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
+        default="auto", description="the residual over the noise at the stop; auto: 1 - 0.075 / channels (LOG.md)"
     )
 
 
+class BlocksStop(Section):
+    """Stop when the picture begins to show the codec's blocks. For task jpeg."""
+
+    type: Literal["blocks"]
+    ratio: Annotated[float, Field(gt=0)] = Field(
+        default=1.05, description="jump between neighbours at the blocks' borders over that beside them, at the stop"
+    )
+
+
+def _named(value: object) -> object:
+    return {"type": "auto"} if value == "auto" else value
+
+
 Stop = Annotated[
-    FixedStop | EmaVarianceStop | WindowedVarianceStop | HeldOutStop | SureStop | DiscrepancyStop,
+    AutoStop
+    | FixedStop
+    | EmaVarianceStop
+    | WindowedVarianceStop
+    | HeldOutStop
+    | SureStop
+    | DiscrepancyStop
+    | BlocksStop,
     Field(discriminator="type"),
 ]
 
@@ -452,7 +495,9 @@ class Fit(Section):
         default=0.99,
         description="EMA of the outputs: its constant; auto: over a quarter of the steps so far; null: none",
     )
-    stop: Stop = Field(default=FixedStop(), description="when to stop before the last step")
+    stop: Annotated[Stop, BeforeValidator(_named, json_schema_input_type=Stop | Literal["auto"])] = Field(
+        default=AutoStop(), description="when to stop before the last step"
+    )
     rollback_db: Annotated[float, Field(gt=0)] | None = Field(
         default=5.0,
         description="a drop of the fit's own PSNR by this restores the last good state; null: never",
@@ -467,6 +512,10 @@ class Fit(Section):
     )
     keep_seeds: bool | None = Field(
         default=None, description="true: the generators of all seeds are kept, not of the first alone"
+    )
+    uncertainty: bool | None = Field(
+        default=None,
+        description="write the deviation foretold by the seeds' spread as a 16-bit map; null: with 2 seeds or more",
     )
     engine: Engine = Field(default="auto", description="how a step is run")
     precision: Precision = Field(default="auto", description="of convolutions and activations")
@@ -490,6 +539,12 @@ class Fit(Section):
         return {**tree, "posterior": posterior}
 
     @model_validator(mode="after")
+    def _spread(self) -> Fit:
+        if self.uncertainty and self.seeds < 2:
+            raise ValueError(f"uncertainty should be given with 2 seeds or more, seeds is {self.seeds}")
+        return self
+
+    @model_validator(mode="after")
     def _sampled(self) -> Fit:
         posterior, kind = self.posterior, self.optimizer.type
         if (posterior is None) == (kind == "sgld"):
@@ -498,7 +553,7 @@ class Fit(Section):
             return self
         if self.seeds != 1:
             raise ValueError(f"seeds should be 1 with optimizer sgld, which samples one chain, is {self.seeds}")
-        if self.stop.type != "fixed":
+        if self.stop.type not in ("auto", "fixed"):
             raise ValueError(
                 f"stop should be fixed with optimizer sgld, which takes all its steps, is {self.stop.type}"
             )

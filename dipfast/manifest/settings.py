@@ -19,12 +19,15 @@ from dipfast import presets
 from dipfast.manifest.problems import Origin, Problem
 from dipfast.manifest.scan import Path
 from dipfast.manifest.schema import (
+    BlocksStop,
     Denoise,
     DiscrepancyStop,
     Entry,
     GaussianNoise,
+    HeldOutStop,
     ImageInput,
     Inpaint,
+    Jpeg,
     PoissonNoise,
     Preset,
     Section,
@@ -32,6 +35,7 @@ from dipfast.manifest.schema import (
     Sgld,
     Shrink,
     SuperRes,
+    SureStop,
     check_template,
     sections,
 )
@@ -68,9 +72,12 @@ class Resolver:
         self.defaults = defaults
         self.options = tuple(options)
         self.known: dict[str, Settings] = {}
+        self.plain: Settings | None = None  # of a row that is a path alone
 
     def settings(self, overrides: Tree, origin: Origin) -> Settings | list[Problem]:
         """One item's settings, or what is wrong with them."""
+        if not overrides and self.plain is not None:
+            return self.plain
         reference, mask = _name(overrides, "reference"), _name(overrides.get("task"), "mask")
         shape = overrides
         if reference:
@@ -85,6 +92,8 @@ class Resolver:
             if len(self.known) >= MAX_CACHED:
                 self.known.clear()
             self.known[key] = result
+        if not overrides:
+            self.plain = self.known[key]
         return _with_names(self.known[key], reference, mask)
 
 
@@ -209,9 +218,8 @@ def _conflicts(settings: Settings, with_mask: bool) -> Iterator[tuple[Path, str]
             yield ("task",), "task.mask: is missing; inpaint needs a mask, or a degrade that makes one"
         if task.mask is not None and damage is not None:
             yield ("task", "mask"), "task.mask: should be left out, for degrade makes the mask"
-    if isinstance(stop, DiscrepancyStop) and not _knows_its_noise(settings):
-        text = f"discrepancy needs task denoise with gaussian or poisson noise, is task {task.type}"
-        yield ("fit", "stop", "type"), f"fit.stop.type: {text}"
+    for needs, given in _missing(settings):
+        yield ("fit", "stop", "type"), f"fit.stop.type: {stop.type} needs {needs}, is {given}"
     if isinstance(settings.generator.input, ImageInput) and settings.generator.input.blind is not None:
         yield from _blind_conflicts(settings)
     chain = settings.fit.optimizer
@@ -221,6 +229,23 @@ def _conflicts(settings: Settings, with_mask: bool) -> Iterator[tuple[Path, str]
             yield ("fit", "optimizer", "sigma"), f"fit.optimizer.sigma: {text}"
         if chain.sigma != "auto" and isinstance(task, Denoise) and not isinstance(task.noise, GaussianNoise):
             yield ("fit", "optimizer", "sigma"), f"fit.optimizer.sigma: should be auto for {task.noise.type} noise"
+
+
+def _missing(settings: Settings) -> Iterator[tuple[str, str]]:
+    """What the stop criterion needs of the other sections and has not: the need, and what is there."""
+    task, stop = settings.task, settings.fit.stop
+    noise = f" with {task.noise.type} noise" if isinstance(task, Denoise) else ""
+    if isinstance(stop, DiscrepancyStop | SureStop) and not _knows_its_noise(settings):
+        yield "task denoise with gaussian or poisson noise", f"task {task.type}{noise}"
+    if isinstance(stop, BlocksStop) and not isinstance(task, Jpeg):
+        yield "task jpeg", f"task {task.type}"
+    if isinstance(stop, HeldOutStop) and isinstance(task, Jpeg):
+        yield "a task whose pixels err each for itself", f"task {task.type}"
+    if isinstance(stop, SureStop):
+        if settings.generator.input.type != "image":
+            yield "generator.input.type image", settings.generator.input.type
+        if settings.fit.seeds > 1:
+            yield "fit.seeds 1", str(settings.fit.seeds)
 
 
 def _blind_conflicts(settings: Settings) -> Iterator[tuple[Path, str]]:

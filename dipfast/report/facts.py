@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Facts = dict[str, Any]
 
 METRICS = ("psnr_before", "psnr", "ssim_before", "ssim")
+MAX_LISTED = 2000  # items in a table of a report; results.csv has all
 COLUMNS = (
     *("path", "output", "status", "id", "task", "preset", "width", "height", "steps", "chosen_step", "why"),
     *("seconds", *METRICS, "device", "engine", "precision", "kind", "reason"),
@@ -22,7 +23,7 @@ COLUMNS = (
 
 
 def facts(row: Row) -> Facts:
-    """The columns of `results.csv`: pixels of the picture that came out, seconds in all, PSNR in dB, SSIM."""
+    """The columns of `results.csv`, in their order: pixels of the picture that came out, seconds, PSNR in dB, SSIM."""
     record = row.record or {}
     settings, ran = section(record, "settings"), section(record, "ran")
     width, height = output_size(record)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dipfast.report.comparison import Comparison, Pair
-from dipfast.report.facts import facts
+from dipfast.report.facts import MAX_LISTED, facts
 from dipfast.report.summary import Summary, headlines
 from dipfast.text import change, count, duration, image_link, markdown, number, reason_of
 
@@ -33,16 +33,16 @@ def as_markdown(title: str, rows: Sequence[Row], summary: Summary, comparison: C
     if states["done"]:
         parts += ["## Images", _images(states["done"])]
     if states["pending"]:
-        parts += ["## Not done yet", table(("image",), [(row.path,) for row in states["pending"]])]
+        parts += ["## Not done yet", _pending(states["pending"])]
     return "\n\n".join(parts) + "\n"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table of GitHub's Markdown. Every cell is escaped."""
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], more: int = 0) -> str:
+    """A table of GitHub's Markdown, and how many rows it leaves out. Every cell is escaped."""
     lines = [head, *rows]
     text = ["| " + " | ".join(map(_cell, line)) + " |" for line in lines]
     text.insert(1, "|" + " --- |" * len(head))
-    return "\n".join(text)
+    return "\n".join(text) + (f"\n\n… and {more} more, in results.csv" if more > 0 else "")
 
 
 def _cell(value: object) -> str:
@@ -51,14 +51,18 @@ def _cell(value: object) -> str:
     return "" if value is None else markdown(value)
 
 
-def _failures(failed: Iterable[Row]) -> str:
-    rows = [(row.path, row.kind or "unknown", reason_of(row.reason, row.path)) for row in failed]
-    return table(("image", "kind", "reason"), rows)
+def _failures(failed: Sequence[Row]) -> str:
+    rows = [(row.path, row.kind or "unknown", reason_of(row.reason, row.path)) for row in failed[:MAX_LISTED]]
+    return table(("image", "kind", "reason"), rows, len(failed) - MAX_LISTED)
 
 
-def _images(done: Iterable[Row]) -> str:
+def _pending(pending: Sequence[Row]) -> str:
+    return table(("image",), [(row.path,) for row in pending[:MAX_LISTED]], len(pending) - MAX_LISTED)
+
+
+def _images(done: Sequence[Row]) -> str:
     head = ("image", "task", "preset", "size", "steps", "answer", "why", "seconds", "PSNR dB", "SSIM", "ran on")
-    return table(head, map(_image, done))
+    return table(head, map(_image, done[:MAX_LISTED]), len(done) - MAX_LISTED)
 
 
 def _image(row: Row) -> tuple[object, ...]:

@@ -21,7 +21,7 @@ from dipfast.batch.ledger import RunFolder
 from dipfast.files import write_atomic
 from dipfast.report.comparison import Comparison, compare_rows
 from dipfast.report.curve import HEIGHT, WIDTH, Curve, curve
-from dipfast.report.facts import Facts, facts, finite, section, word
+from dipfast.report.facts import MAX_LISTED, Facts, facts, finite, section, word
 from dipfast.report.markdown import as_markdown
 from dipfast.report.pictures import Pictures, pictures
 from dipfast.report.summary import Summary, headlines
@@ -82,7 +82,9 @@ def as_html(folder: RunFolder, title: str, rows: Sequence[Row], summary: Summary
             failed=[row for row in rows if row.status == "failed"],
             pending=[row for row in rows if row.status == "pending"],
             cards=[card(folder, row) for row in done[:MAX_CARDS]],
-            rest=[facts(row) for row in done[MAX_CARDS:]],
+            rest=[facts(row) for row in done[MAX_CARDS : MAX_CARDS + MAX_LISTED]],
+            without_card=max(0, len(done) - MAX_CARDS),
+            listed=MAX_LISTED,
             comparison=comparison,
             versions=_versions(done),
             style=(TEMPLATES / "report.css").read_text(),

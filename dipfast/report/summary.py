@@ -12,6 +12,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from heapq import nlargest
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from rich.text import Text
 
 from dipfast.batch.ledger import RunFolder, now
 from dipfast.files import write_atomic
-from dipfast.report.facts import COLUMNS, Facts, facts, finite, fits_of, section, word
+from dipfast.report.facts import COLUMNS, Facts, facts, finite, fits_of, output_size, section, word
 from dipfast.text import change, count, duration, number, printable, rate, reason_of
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ def summarize(rows: Sequence[Row], seconds: float | None = None, *, already_done
     ``seconds``: wall time of the run, None where it is not known; ``already_done``: fits that it found done.
     """
     fits = fits_of(rows)
-    times = [facts(row)["seconds"] for row in fits]
     states = Counter(row.status for row in rows)
     failed = [row for row in rows if row.status == "failed"]
     return {
@@ -57,15 +57,21 @@ def summarize(rows: Sequence[Row], seconds: float | None = None, *, already_done
         "wall_seconds": _rounded(seconds),
         "seconds_left": _seconds_left(fits, states["pending"]),
         "images_per_hour": _per_hour(len(fits) - already_done, seconds),
-        "seconds_per_image": _spread(times),
+        "seconds_per_image": _spread(map(_total, fits)),
         "seconds_by_phase": _phases(fits),
         "seconds_cold_and_warm": _cold_and_warm(fits),
         "seconds_per_megapixel": _median(map(_per_megapixel, fits)),
-        "metrics": _metrics([facts(row) for row in rows if row.status == "done"]),
+        "metrics": _metrics([row for row in rows if row.status == "done"]),
         "slowest": _slowest(fits),
         "programs": _programs(fits),
         "ran_on": _ran_on(fits),
     }
+
+
+def _total(row: Row) -> float | None:
+    """Seconds of a fit in all, from decoding to the last file."""
+    seconds: float | None = finite(section(row.record or {}, "seconds").get("total"))
+    return seconds
 
 
 def _failure(row: Row) -> Facts:
@@ -84,7 +90,7 @@ def _seconds_left(fits: Sequence[Row], pending: int) -> float | None:
 
 def _span(row: Row) -> tuple[float, float] | None:
     """When a fit was in flight, from and to, in seconds since 1970."""
-    seconds = facts(row)["seconds"]
+    seconds = _total(row)
     try:
         finish = datetime.fromisoformat((row.record or {})["finished"]).timestamp()
     except (KeyError, TypeError, ValueError, OverflowError, OSError):
@@ -94,10 +100,8 @@ def _span(row: Row) -> tuple[float, float] | None:
 
 def _per_megapixel(row: Row) -> float | None:
     """Seconds per million pixels of the picture that came out."""
-    known = facts(row)
-    if not (known["seconds"] and known["width"] and known["height"]):
-        return None
-    return known["seconds"] * 1e6 / (known["width"] * known["height"])
+    seconds, (width, height) = _total(row), output_size(row.record or {})
+    return seconds * 1e6 / (width * height) if seconds and width and height else None
 
 
 def _phases(fits: Sequence[Row]) -> dict[str, float | None]:
@@ -113,7 +117,7 @@ def _cold_and_warm(fits: Sequence[Row]) -> dict[str, float | None]:
         ran = section(record, "ran")
         if ran.get("programs") is not None:
             key = ran.get("host"), ran.get("pid"), ran.get("lane"), ran["programs"]
-            programs[repr(key)].append((str(record.get("finished")), facts(row)["seconds"]))
+            programs[repr(key)].append((str(record.get("finished")), _total(row)))
     ordered = [[seconds for _, seconds in sorted(members, key=itemgetter(0))] for members in programs.values()]
     return {"cold": _median(one[0] for one in ordered), "warm": _median(s for one in ordered for s in one[1:])}
 
@@ -138,11 +142,12 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _metrics(done: Sequence[Facts]) -> dict[str, Any]:
+def _metrics(done: Sequence[Row]) -> dict[str, Any]:
     """Means over the items where the picture was measured before and after, and how many those are."""
     means: dict[str, Any] = {}
+    measured = [metrics for row in done if (metrics := section(row.record or {}, "metrics"))]
     for name in ("psnr", "ssim"):
-        pairs = [(row[f"{name}_before"], row[name]) for row in done]
+        pairs = [(finite(metrics.get(f"{name}_before")), finite(metrics.get(name))) for metrics in measured]
         pairs = [pair for pair in pairs if None not in pair]
         before, after = np.mean(pairs, axis=0).tolist() if pairs else (None, None)
         means |= {f"{name}_items": len(pairs), f"{name}_before": _rounded(before), name: _rounded(after)}
@@ -150,8 +155,8 @@ def _metrics(done: Sequence[Facts]) -> dict[str, Any]:
 
 
 def _slowest(fits: Sequence[Row]) -> list[Facts]:
-    timed = [known for known in map(facts, fits) if known["seconds"] is not None]
-    worst = sorted(timed, key=lambda known: -known["seconds"])[:SLOWEST]
+    timed = [(row, seconds) for row in fits if (seconds := _total(row)) is not None]
+    worst = [facts(row) for row, _ in nlargest(SLOWEST, timed, key=itemgetter(1))]
     return [
         {name: known[name] for name in ("path", "output", "seconds", "steps", "width", "height")} for known in worst
     ]
@@ -222,9 +227,9 @@ def _last_run(folder: RunFolder) -> Facts:
 def write_results(folder: RunFolder, rows: Sequence[Row]) -> None:
     """Write `results.csv`, a line for each item. Raises OSError."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in facts(row).items()} for row in rows)
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(map(_cell, facts(row).values()) for row in rows)
     write_atomic(folder.root / "results.csv", buffer.getvalue().encode())
 
 
@@ -279,8 +284,8 @@ def headlines(summary: Summary) -> list[tuple[str, str]]:
     programs = summary["programs"]
     if programs["built"]:
         graphs = f", {count(programs['compiled'], 'graph')} compiled" if programs["compiled"] else ""
-        made = f"{count(programs['built'], 'program')} for {count(programs['sizes'], 'fitted size')}{graphs}"
-        lines += [("programs", made)]
+        built = f"{count(programs['built'], 'program')} for {count(programs['sizes'], 'fitted size')}{graphs}"
+        lines += [("programs", built)]
     return lines + [("ran on", place(ran)) for ran in summary["ran_on"]]
 
 

@@ -1,4 +1,7 @@
-"""Denoising: A is the identity, and the data term is the noise's. Gaussian, Poisson, salt and pepper."""
+"""Denoising: the data term is the noise's. Gaussian, Poisson, salt and pepper.
+
+A is the identity, but for what clipping leaves of it on the mean.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dipfast.tasks.operators import Identity
+from dipfast.tasks.operators import Clipping, Identity, Operator, Saturation
 from dipfast.tasks.problem import ClippedGaussian, PoissonDeviance, PoissonVariance, Problem, mean_absolute, mean_square
 
 
@@ -20,11 +23,13 @@ def denoise(task: Mapping[str, Any], observed: np.ndarray) -> Problem:
     if noise["type"] == "gaussian":
         sigma = estimate_sigma(observed) if noise["sigma"] == "auto" else float(noise["sigma"])
         facts = {"sigma": sigma, "sigma_source": "estimated" if noise["sigma"] == "auto" else "given"}
-        return Problem(Identity(), mean_square, y, y, ClippedGaussian(torch.tensor(sigma / 255)), facts=facts)
+        std, clipped = torch.tensor(sigma / 255), noise.get("clipped", True)
+        operator: Operator = Clipping(std) if clipped else Identity()
+        return Problem(operator, mean_square, y, y, ClippedGaussian(std, about_mean=clipped), facts=facts)
     if noise["type"] == "poisson":
         peak = torch.tensor(noise["peak"])
         deviance, variance = PoissonDeviance(0.1 / peak), PoissonVariance(peak)
-        return Problem(Identity(), deviance, y, y, variance, facts={"peak": noise["peak"]})
+        return Problem(Saturation(peak), deviance, y, y, variance, facts={"peak": noise["peak"]})
     return Problem(Identity(), mean_absolute, y, y)
 
 

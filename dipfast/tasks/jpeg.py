@@ -11,8 +11,10 @@ import torch
 from dipfast.tasks.operators import Identity
 from dipfast.tasks.problem import Problem, mean_square
 
+BLOCK = 8  # pixels a side
+
 
 def jpeg(task: Mapping[str, Any], observed: np.ndarray) -> Problem:
     """``observed``: [C, H, W] float32 in [0, 1], the decoded picture."""
     y = torch.from_numpy(observed)[None]
-    return Problem(Identity(), mean_square, y, y)
+    return Problem(Identity(), mean_square, y, y, block=BLOCK)

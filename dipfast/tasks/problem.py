@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dipfast.tasks.operators import Operator
+from dipfast.tasks.operators import LEAST_STD, Operator, Saturation, normal_density
 
 DataTerm = Callable[[Tensor, Tensor], Tensor]  # prediction, target -> 0-D
-DataFunction = Callable[[Tensor], Tensor]  # prediction -> 0-D
+DataFunction = Callable[[Tensor], Tensor]  # picture -> 0-D
+
+SUBSAMPLED = 4096  # values at least, of a larger picture
 
 
 def mean_square(prediction: Tensor, target: Tensor) -> Tensor:
@@ -43,36 +45,53 @@ class PoissonDeviance:
 
 @dataclass(frozen=True)
 class ClippedGaussian:
-    """Mean (y - x)^2 that white noise of deviation ``std`` leaves when y is clipped to [0, 1], given x.
+    """Mean (y - A x)^2 that white noise of deviation ``std`` leaves when y is clipped to [0, 1], given x.
 
-    With d = clip(n, a, b), a = -x, b = 1 - x, and Phi and phi of the normal distribution at a / std and b / std:
-    E d^2 = a^2 Phi(a) + b^2 (1 - Phi(b)) + std^2 (Phi(b) - Phi(a) - b phi(b) + a phi(a)). Without it, a rule that
-    waits for sigma^2 stops late wherever the picture is dark or light.
+    About the mean of what is seen, A x = `Clipping`, it is the variance of y; about x itself the squared bias comes to
+    it. With a = x / std, b = (1 - x) / std, and Phi and phi of the normal distribution, E y^2 = Phi(a) x^2 + std x
+    phi(a) + std^2 Phi(a) - (the same of y > 1, less one). Without it, a rule that waits for sigma^2 stops late wherever
+    the picture is dark or light. The mean is taken over a subsample, which tells it to a part in a thousand.
     """
 
     std: Tensor  # 0-D
+    about_mean: bool = True
 
-    def __call__(self, prediction: Tensor) -> Tensor:
-        std = self.std.clamp_min(1e-6)
-        low, high = -prediction.clamp(0, 1), 1 - prediction.clamp(0, 1)
-        a, b = low / std, high / std
-        below, above = torch.special.ndtr(a), torch.special.ndtr(b)
-        inside = above - below - (b * _normal_density(b) - a * _normal_density(a))
-        return (low.square() * below + high.square() * (1 - above) + std.square() * inside).mean()
-
-
-def _normal_density(z: Tensor) -> Tensor:
-    return torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
+    def __call__(self, picture: Tensor) -> Tensor:
+        std = self.std.clamp_min(LEAST_STD)
+        x = subsample(picture).clamp(0, 1)
+        a, b = x / std, (x - 1) / std
+        inside = (torch.erf(a * math.sqrt(0.5)) - torch.erf(b * math.sqrt(0.5))) / 2
+        density, cut = normal_density(a), normal_density(b)
+        above = (1 + torch.erf(b * math.sqrt(0.5))) / 2
+        mean = x * inside + std * (density - cut) + above
+        centre = mean if self.about_mean else x
+        squares = (x.square() + std.square()) * inside + std * (x * density - (x + 1) * cut) + above
+        return (squares - 2 * centre * mean + centre.square()).mean().clamp_min(LEAST_STD**2)
 
 
 @dataclass(frozen=True)
 class PoissonVariance:
-    """Mean (y - x)^2 that photon noise leaves: x over the photons at white."""
+    """Mean (y - A x)^2 that photon noise leaves: x over the photons at white, less what `Saturation` cuts off there.
+
+    With s^2 = x / peak and b = (x - 1) / s: E y^2 = x^2 + s^2 - (x^2 + s^2 - 1) Phi(b) - s (x + 1) phi(b).
+    """
 
     peak: Tensor  # 0-D
 
-    def __call__(self, prediction: Tensor) -> Tensor:
-        return prediction.clamp(0, 1).mean() / self.peak
+    def __call__(self, picture: Tensor) -> Tensor:
+        x = subsample(picture).clamp(LEAST_STD, 1)
+        std = (x / self.peak).sqrt()
+        b = (x - 1) / std
+        squares = x.square() + std.square()
+        above, cut = torch.special.ndtr(b), normal_density(b)
+        left = squares - (squares - 1) * above - std * (x + 1) * cut
+        return (left - Saturation(self.peak)(x).square()).mean()
+
+
+def subsample(picture: Tensor) -> Tensor:  # [1, C, H, W] -> [1, C, h, w], a few thousand values
+    """Every k-th pixel both ways."""
+    stride = max(1, math.isqrt(picture.numel() // SUBSAMPLED))
+    return picture[..., ::stride, ::stride]
 
 
 @dataclass(frozen=True)
@@ -83,8 +102,9 @@ class Problem:
     data_term: DataTerm
     target: Tensor  # [1, C, h, w], y
     guide: Tensor  # [1, C, H, W], the best picture known before the fit
-    expected_residual: DataFunction | None = None  # mean (A x - y)^2 that the noise leaves, where the task knows it
+    expected_residual: DataFunction | None = None  # of x: mean (A x - y)^2 that the noise leaves
     keep: Tensor | None = None  # [1, 1, H, W], 1 where `guide` is returned as it is
+    block: int | None = None  # side of the blocks that a codec worked in
     facts: dict[str, float | str] = field(default_factory=dict)  # for the record
 
     @property

@@ -1,0 +1,36 @@
+"""From the manifest's `fit.stop` to the criterion that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from dipfast.fit.blocks import Blocks
+from dipfast.fit.stop import Discrepancy, EmaVariance, Fixed, HeldOut, Sure, WindowedVariance
+from dipfast.tasks import Problem
+
+
+def make_stop(
+    config: Mapping[str, Any], picture: Tensor, problem: Problem, steps: int, latent: str, blind: float | None = None
+) -> Fixed:
+    """The criterion that ``config`` (the manifest's `fit.stop`) names, for pictures like ``picture`` [1, C, H, W].
+
+    ``latent`` is the type of the generator's input, ``blind`` the share of the values that it hides. Raises UsageError
+    for a criterion that the task cannot have.
+    """
+    match config["type"]:
+        case "fixed":
+            return Fixed(picture)
+        case "ema-variance":
+            return EmaVariance(picture, config)
+        case "windowed-variance":
+            return WindowedVariance(picture, config, steps)
+        case "held-out":
+            return HeldOut(picture, config, problem)
+        case "sure":
+            return Sure(picture, problem, latent)
+        case "blocks":
+            return Blocks(picture, config, problem)
+    return Discrepancy(picture, config, problem, blind)

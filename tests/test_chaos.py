@@ -1,0 +1,15 @@
+"""A short campaign of faults against a run: nothing is lost, torn, or other than undisturbed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "bench"))
+from chaos import campaign  # type: ignore[import-not-found]
+
+
+def test_a_run_survives_a_few_faults(tmp_path: Path) -> None:
+    found = campaign(tmp_path, items=4, faults=6, workers=1, seed=3, mount=False, steps=4, pauses=(0.2, 0.5))
+    assert found["wrong"] == []
+    assert found["faults"] >= 6
