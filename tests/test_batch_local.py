@@ -19,7 +19,6 @@ from conftest import MANIFEST
 from dipfast.batch import environment, local, process
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.plan import Job, Place
-from dipfast.batch.prepare import prepare
 from dipfast.batch.process import Held
 from dipfast.batch.rows import rows_of
 from dipfast.batch.run import RunResult, run
@@ -248,27 +247,6 @@ def test_a_worker_that_falls_silent_is_replaced(inputs: Path, monkeypatch: pytes
     lost = [event for event in events if event["event"] == "lost"]
     assert lost[0]["kind"] == "timeout"
     assert lost[0]["reason"].startswith("timeout: its worker said nothing for ")
-
-
-def test_an_item_that_hangs_in_a_living_worker_is_quarantined(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where its record is expected lies a pipe into which nobody writes: it is waited for without end."""
-    monkeypatch.setattr(process, "STILL_SECONDS", 10.0)
-    monkeypatch.setattr(process, "STILL_FACTOR", 0.0)
-    monkeypatch.setattr(local, "ATTEMPTS", 1)
-    records = inputs.parent / "run" / "records"
-    [job, *_] = prepare(parse(MANIFEST.format(steps=2), "m.yaml", str(inputs)).items).jobs
-
-    def hear(event: Any) -> None:
-        if event["event"] == "started":
-            records.mkdir(exist_ok=True)
-            os.mkfifo(records / f"{job.id}.json")
-        elif event["event"] == "quarantined":
-            (records / f"{event['id']}.json").unlink()
-
-    result = go(inputs, 2, hear)
-    assert states(result) == ["failed", "done", "done"]
-    assert result.rows[0].kind == "timeout"
-    assert (result.rows[0].reason or "").startswith("timeout: it did not move for 1")
 
 
 def test_workers_that_cannot_start_end_the_run(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
