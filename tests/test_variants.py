@@ -50,7 +50,11 @@ def test_precisions_and_backends_agree_as_far_as_they_can(lone: Path) -> None:
     found = measured(lone, precisions=["fp32", "bf16"], backends=["onnxruntime"])
     assert found["torch fp32"].psnr is None  # it is the fit itself
     assert found["onnxruntime fp32"].psnr is None or found["onnxruntime fp32"].psnr > 80
-    assert 30 < found["torch bf16"].psnr < found["onnxruntime fp16"].psnr
+    assert found["onnxruntime fp16"].psnr > 50
+    if torch.cuda.is_available():  # so small a net is convolved in float32 on a CPU
+        assert 30 < found["torch bf16"].psnr < found["onnxruntime fp16"].psnr
+    else:
+        assert found["torch bf16"].psnr is None
 
 
 def test_stronger_jitter_is_further_from_the_fit_and_less_sure(lone: Path) -> None:
