@@ -109,9 +109,9 @@ class EmaVariance(Valley):
     """ES-EMV of Wang et al. (TMLR 2023): m and v are the moving mean and variance of the outputs, v has a valley.
 
     m <- m + alpha (x - m), v <- (1 - alpha) (v + alpha |x - m|^2 / n), here with a memory that grows with the fit
-    unless ``alpha`` is a number. It is longer than the average's, so that what the outputs still gain counts in v beside
-    their swing, and puts the valley off to where the average is best; longer still for one channel, where they swing
-    more. Known false minimum: the first steps, hence `min_steps`.
+    unless ``alpha`` is a number. It is longer than the average's, so that what the outputs still gain counts in v
+    beside their swing, and puts the valley off to where the average is best; longer still for one channel, where they
+    swing more. Known false minimum: the first steps, hence `min_steps`.
     """
 
     what = "the outputs' moving variance"

@@ -411,7 +411,7 @@ class WindowedVarianceStop(ValleyStop):
 
     type: Literal["windowed-variance"]
     share: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.25, description="length of the window as a share of the steps so far"
+        default=0.6, description="length of the window as a share of the steps so far"
     )
 
 
