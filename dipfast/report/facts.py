@@ -89,3 +89,8 @@ def fits_of(rows: Iterable[Row]) -> list[Row]:
         if row.status == "done" and row.record is not None:
             seen.setdefault(row.id or row.output, row)
     return list(seen.values())
+
+
+def words(value: object) -> list[str]:
+    """The texts of ``value`` if it is a list, else none."""
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
