@@ -5,8 +5,10 @@ A damage is named by one word: `gaussian:25`, `poisson:30`, `jpeg:10`, `missing:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from dipfast.fit import FitPlan
 from dipfast.image import Limits, read
 from dipfast.manifest.options import read_options
 from dipfast.manifest.settings import Layer, resolve
-from dipfast.samples import locate
+from dipfast.samples import PREFIX, locate
 from dipfast.tasks import Damaged, Problem, degrade, pose
 
 SAMPLES = ("sample:astronaut", "sample:chelsea", "sample:coffee", "sample:rocket")
@@ -33,6 +35,17 @@ class Case:
     problem: Problem
     clean: np.ndarray
     damaged: Damaged
+
+    @property
+    def name(self) -> str:
+        """The picture's, without the folders that it lies in."""
+        return self.picture if self.picture.startswith(PREFIX) else Path(self.picture).name
+
+    @property
+    def digest(self) -> str:
+        """Of the truth and of what was damaged: rows of one case, whatever run they are from, have the same."""
+        levels = [(255 * pixels).round().astype(np.uint8).tobytes() for pixels in (self.clean, self.damaged.observed)]
+        return hashlib.sha256(b"".join(levels)).hexdigest()[:12]
 
     def under(self, preset: str, sets: Sequence[str]) -> Problem:
         """The problem as ``preset`` and ``sets`` pose it: the paper's knows nothing of clipping."""
