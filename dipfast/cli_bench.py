@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from dipfast.cli_options import AsJson, Engine, Precision, Preset, cohort_of, console, print_json
+from dipfast.cli_options import AsJson, Engine, Precision, Preset, cohort_of, console, json_text, print_json
 from dipfast.errors import UsageError
+from dipfast.files import write_atomic
 
 bench = typer.Typer(help="Measure: every number with its machine, versions and raw samples.", no_args_is_help=True)
 
@@ -202,8 +203,12 @@ def frontier(
         typer.Option(
             "--with",
             metavar="FILE",
-            help="again for each: join what an earlier run printed with --json; without --contender nothing is run",
+            help="again for each: join what an earlier run printed with --json or saved; without --contender nothing is run",
         ),
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="keep what was measured so far there, behind each fit; --with reads it"),
     ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="write a drawing of it, an SVG")] = None,
     keep: Annotated[
@@ -235,6 +240,7 @@ def frontier(
         past_stop=past_stop,
         peers=dict(parse_peer(text) for text in peer or []),
         gallery=gallery,
+        save=lambda so_far: None if save is None else write_atomic(save, json_text(so_far).encode()),
         say=lambda line: typer.echo(line, err=True),
     )
     if before:

@@ -89,8 +89,8 @@ def run_one(
     contender: Contender, case: Case, seed: int, past_stop: float, peers: Mapping[str, Path]
 ) -> tuple[dict[str, Any], np.ndarray] | None:
     """A row and the picture [C, H, W] returned; None for a method or rival that does not apply to the damage."""
+    before = psnr(case.problem.guide[0].numpy(), case.clean)
     about = {"contender": contender.name, "picture": case.name, "damage": case.damage, "case": case.digest}
-    about |= {"before": psnr(case.problem.guide[0].numpy(), case.clean)}
     kind, _, value = case.damage.partition(":")
     if contender.preset in PRESETS:
         picture, cost = _fit(contender, case, seed, past_stop)
@@ -104,7 +104,11 @@ def run_one(
         seen, checkout = case.problem.target[0].numpy(), peers[contender.preset]
         cost = compete(contender.preset, checkout, rival_settings(contender), seen, case.clean, seed)
         picture = cost.pop("image")
-    return about | {"psnr": psnr(picture, case.clean), "ssim": ssim(picture, case.clean)} | cost, picture
+    return about | {
+        "before": before,
+        "psnr": psnr(picture, case.clean),
+        "ssim": ssim(picture, case.clean),
+    } | cost, picture
 
 
 def _fit(contender: Contender, case: Case, seed: int, past_stop: float) -> tuple[np.ndarray, dict[str, Any]]:

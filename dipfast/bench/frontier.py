@@ -32,16 +32,18 @@ def bench_frontier(
     past_stop: float = 0.5,
     peers: Mapping[str, Path] | None = None,
     gallery: Gallery | None = None,
+    save: Callable[[dict[str, Any]], None] = lambda result: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Every contender on every damaged picture. Raises UsageError for settings, a damage or a peer that are none.
 
     For its peak a trajectory is followed for a share of ``past_stop`` of its steps behind the stop. ``peers``:
-    checkouts of rivals. What the first seeds return goes into the ``gallery``.
+    checkouts of rivals. What the first seeds return goes into the ``gallery``. The result so far is given to ``save``
+    behind every row.
     """
     peers = peers or {}
     need_peers(contenders, peers)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for case, noise_seed in _cases(pictures, damages, crop, noise_seeds):
         for contender in contenders:
             for weight_seed in range(1 if contender.preset in METHODS else weight_seeds):
@@ -51,15 +53,20 @@ def bench_frontier(
                 row, picture = found
                 rows.append(row | {"noise_seed": noise_seed, "weight_seed": weight_seed})
                 say(f"{case.name} {case.damage} {contender.name}: {row['psnr']:.2f} dB, {row['seconds']:.1f} s")
+                save(_result(contenders, rows, crop))
                 if gallery is not None and noise_seed == weight_seed == 0:
                     gallery.hang(case, contender.name, picture)
+    return _result(contenders, rows, crop)
+
+
+def _result(contenders: Sequence[Contender], rows: Sequence[dict[str, Any]], crop: int) -> dict[str, Any]:
     listed = [vars(contender) | {"sets": list(contender.sets)} for contender in contenders]  # as JSON has it
     return {
         "benchmark": "frontier",
         "crop": crop,
         "contenders": listed,
         "machine": describe(torch.device("cpu")),
-        "rows": rows,
+        "rows": list(rows),
         "summary": summarize(rows, references(listed)),
     }
 

@@ -166,7 +166,8 @@ def follow(
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     trajectory = RIVALS[name].lay_out(checkout, torch.from_numpy(seen)[None], settings)
-    truth, clock, curve = torch.from_numpy(clean)[None], Clock(), []
+    truth, clock = torch.from_numpy(clean)[None], Clock()
+    curve: list[tuple[int, float]] = []
     with FlopCounterMode(display=False) as counter:
         picture = next(trajectory)
     while True:
