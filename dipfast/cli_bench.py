@@ -203,7 +203,7 @@ def frontier(
         typer.Option(
             "--with",
             metavar="FILE",
-            help="again for each: join what an earlier run printed with --json or saved; without --contender nothing is run",
+            help="again for each: join what an earlier run saved, or printed with --json; alone it runs nothing",
         ),
     ] = None,
     save: Annotated[

@@ -66,7 +66,7 @@ def test_the_original_is_its_own_loop_or_else_the_unchanged_preset() -> None:
 
 def test_earlier_rows_join_where_the_case_is_the_same() -> None:
     now = result(row("fast", "x", 30, case="1"), row("fast", "y", 31, case="2"))
-    there = result(row("bm3d", "x", 29, case="1"), row("bm3d", "z", 1), row("fast", "x", 0, case="1"))
+    there = result(row("bm3d", "in/a/folder/x", 29, case="1"), row("bm3d", "z", 1), row("fast", "x", 0, case="1"))
     found = join(now, [("a.json", there)])
     assert [(r["contender"], r["picture"], r["psnr"]) for r in found["rows"]] == [
         ("fast", "x", 30),

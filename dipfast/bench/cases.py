@@ -38,8 +38,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """The picture's, without the folders that it lies in."""
-        return self.picture if self.picture.startswith(PREFIX) else Path(self.picture).name
+        return picture_name(self.picture)
 
     @property
     def digest(self) -> str:
@@ -64,6 +63,11 @@ def make_case(picture: str, damage: str, crop: int, seed: int) -> Case:
         raise UsageError(f"--crop is {crop}, but {picture} is {image.pixels.shape[2]}×{image.pixels.shape[1]}")
     damaged = degrade({"crop": crop, "seed": seed, **config}, image.pixels)
     return Case(picture, damage, task, pose(task, damaged.observed, damaged.known), damaged.clean, damaged)
+
+
+def picture_name(picture: str) -> str:
+    """``picture`` without the folders that it lies in."""
+    return picture if picture.startswith(PREFIX) else Path(picture).name
 
 
 def settings_of(

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from dipfast.bench.cases import picture_name
 from dipfast.errors import UsageError
 
 Row = dict[str, Any]
@@ -139,7 +140,8 @@ def join(now: dict[str, Any], earlier: Sequence[tuple[str, dict[str, Any]]]) -> 
     for file, result in earlier:
         if result["crop"] != now["crop"]:
             raise UsageError(f"--with {file}: its crop is {result['crop']}, should be {now['crop']}")
-        taken = [row for row in result["rows"] if only is None or _key(row) in only]
+        given = [row | {"picture": picture_name(row["picture"])} for row in result["rows"]]
+        taken = [row for row in given if only is None or _key(row) in only]
         for row in taken:
             if None not in (row.get("case"), cases.setdefault(_key(row), row.get("case"))):
                 _agree(file, row, cases[_key(row)])
@@ -148,7 +150,7 @@ def join(now: dict[str, Any], earlier: Sequence[tuple[str, dict[str, Any]]]) -> 
                 raise UsageError(f"--with {file}: {contender['name']} is another contender there")
         had = {_identity(row) for row in rows}
         rows += [row for row in taken if _identity(row) not in had]
-        joined.append({"file": file, "machine": result["machine"], "left_out": len(result["rows"]) - len(taken)})
+        joined.append({"file": file, "machine": result["machine"], "left_out": len(given) - len(taken)})
     listed = list(contenders.values())
     return now | {"rows": rows, "contenders": listed, "joined": joined, "summary": summarize(rows, references(listed))}
 
