@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -182,18 +183,19 @@ def print_standing(result: dict[str, Any], console: Console) -> None:
 
 def _table(rows: Sequence[Row], damage: str, crop: int) -> Table:
     words = [word for word in ("bm3d", "original") if any(word in row["against"] for row in rows)]
-    titles = ("PSNR ± seeds", "peak", "SSIM", *(f"to {word}:\nmean, worst" for word in words))
+    titles = ("PSNR ± seeds", "peak", "SSIM", *(f"to {word}: mean, worst" for word in words))
     partial = any(row["pictures"] < row["pictures_of_all"] for row in rows)
-    table = Table("contender", title=f"{damage}, returned pictures at {crop}×{crop}")
-    for title in (*(["pictures"] if partial else []), *titles, "steps", "TFLOP", "seconds", "cpu s"):
-        table.add_column(title, no_wrap=True, justify="right")
+    table = Table(title=f"{damage}, returned pictures at {crop}×{crop}", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("contender", min_width=10, overflow="fold")
+    for title in (*(["of all"] if partial else []), *titles, "steps", "TFLOP", "wall s", "cpu s"):
+        table.add_column(title, justify="right", min_width=6)
     for row in rows:
         spread = "" if row["spread"] is None else f" ± {row['spread']:.2f}"
         quality = f"{row['psnr']:.2f}{spread}", _cell(row, "peak", ".2f"), _cell(row, "ssim", ".3f")
         distances = (_apart(row["against"].get(word)) for word in words)
         tera = f"{row['flops'] / 1e12:.2f}" if "flops" in row else ""
         seconds = _cell(row, "seconds", ".1f"), _cell(row, "processor_seconds", ".1f")
-        of_all = [f"{row['pictures']} of {row['pictures_of_all']}"] if partial else []
+        of_all = [f"{row['pictures']}/{row['pictures_of_all']}"] if partial else []
         table.add_row(row["contender"], *of_all, *quality, *distances, _cell(row, "steps", ".0f"), tera, *seconds)
     return table
 
