@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from dipfast.bench.cases import parse_damage, settings_of
 from dipfast.bench.contenders import need_peers, parse_contender, parse_peer, rival_settings
 from dipfast.bench.frontier import bench_frontier
 from dipfast.bench.rivals import RIVALS, Settings, compete, follow
@@ -166,6 +167,14 @@ def test_what_is_no_checkout_or_cannot_be_imported_is_refused(
     (checkouts["original"] / "models" / "skip.py").write_text(REFUSES)
     with pytest.raises(UsageError, match=r"original: cannot be imported \(torchvision\)"):
         compete("original", checkouts["original"], Settings(1, 4), *pair, seed=0)
+
+
+def test_fasterdips_net_is_a_line_of_settings() -> None:
+    contender = parse_contender("faster-dip generator.channels=[32,32] fit.steps=7")
+    config, plan = settings_of(parse_damage("gaussian:25")[1], contender.preset, contender.sets, seed=0, crop=32)
+    assert (tuple(config["channels"]), config["skip_channels"], config["activation"]) == ((32, 32), 0, "relu")
+    assert (config["pad"], config["upsample"], config["input"]["depth"]) == ("zero", "bilinear", 64)
+    assert (plan.steps, plan.optimizer["lr"], plan.average, plan.rollback_db) == (7, 0.01, 0.99, None)
 
 
 def test_rivals_are_named_with_steps_channels_and_a_checkout() -> None:
