@@ -151,6 +151,8 @@ ALLOWED: dict[str, set[str]] = {
         "render",
         "export",
         "generators",
+        "rerender",
+        "variants",
     },
     "doctor": {"batch.environment", "fit"},
     "api": {
