@@ -52,6 +52,7 @@ def export(
         min_psnr=min_psnr,
         bake_latent=bake_latent,
         output=output,
+        say=_say,
     )
     if as_json:
         print_json(reports)
@@ -123,7 +124,7 @@ def render(
         rendered = [one]
     else:
         found = targets(target)
-        chosen = renderer("torch" if backend == Backend.AUTO else backend, precision, provider)
+        chosen = renderer("torch" if backend == Backend.AUTO else backend, precision, provider, say=_say)
         rendered = render_targets(found, chosen, output)
         ran = chosen.ran
     if as_json:
@@ -257,12 +258,16 @@ def _bench_exports(
         precisions,
         provider=provider,
         rounds=rounds,
-        say=lambda line: typer.echo(line, err=True),
+        say=_say,
     )
     if as_json:
         print_json(result)
     else:
         print_bench(result, console())
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def _widths(text: str | None) -> list[int] | None:
