@@ -31,7 +31,7 @@ from dipfast.export.save import export_tensorrt
 from dipfast.image import read
 from dipfast.render import FittedGenerator, renderer
 
-# Those that dipfast's graphs may hold of the operators that TensorRT's parser has, for opsets 9 to 20, in FP32 and FP16:
+# Those that dipfast's graphs may hold of the operators that TensorRT's parser has (opsets 9 to 20; FP32, FP16):
 # https://github.com/onnx/onnx-tensorrt/blob/96e7811/docs/operators.md (of TensorRT 10.1, the newest list at hand; no
 # later release notes seen take one of them away).
 ON_THE_LIST = """
