@@ -116,7 +116,16 @@ ALLOWED: dict[str, set[str]] = {
     "batch.merge": {"manifest", "errors", "files", *AROUND, *DATA},
     "batch.forecast": {"manifest", "fit", "text", *AROUND, "batch.cohort", "batch.run", *DATA},
     "report": {"text", "batch.ledger", "batch.run", "metrics", "image", "errors", "files", "remote", "report"},
-    "export": {"generators", "kernels.ops", "shapes", "batch.ledger", "files", "errors", "export"},
+    "export": {
+        "generators",
+        "kernels.ops",
+        "shapes",
+        "batch.environment",
+        "batch.ledger",
+        "files",
+        "errors",
+        "export",
+    },
     "render": {"image", "generators", "errors", "export"},
     "variants": {
         "manifest",
@@ -153,6 +162,8 @@ ALLOWED: dict[str, set[str]] = {
         "render",
         "export",
         "generators",
+        "rerender",
+        "variants",
     },
     "doctor": {"batch.environment", "fit"},
     "api": {
