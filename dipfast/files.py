@@ -79,6 +79,26 @@ def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> Buffer
     return file
 
 
+def read_small(path: str, most: int) -> bytes | None:
+    """The bytes of a regular file of at most ``most`` bytes; None of a larger one. Raises OSError as `open_regular`.
+
+    A third of the time that opening, asking and reading take each for itself.
+    """
+    found = os.stat(path)  # noqa: PTH116 - a plan opens a million files
+    if found.st_size > most:
+        return None
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    descriptor = os.open(path, os.O_RDONLY | _NO_WAITING)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        data = os.read(descriptor, most + 1)
+        return data if len(data) == found.st_size else None  # it changes, or the file system reads in parts
+    finally:
+        os.close(descriptor)
+
+
 def sha256_of(path: str | os.PathLike[str], *, follow: bool = True) -> str:
     """Hex SHA-256 of a regular file's bytes. Raises OSError."""
     with open_regular(path, follow=follow) as file:
