@@ -311,12 +311,13 @@ def _max_failures(text: str | None, items: int) -> int | None:
 
 def _print_plan(asked: Asked, as_json: bool) -> None:
     from dipfast import api
-    from dipfast.batch.forecast import forecast, print_forecast
+    from dipfast.batch.forecast import SHOWN, forecast, print_forecast
     from dipfast.batch.run import shard_of
 
     manifest = shard_of(asked.manifest, asked.shard)
     folder = api.output_folder(manifest, asked.output)
-    prediction = forecast(manifest, folder, asked.devices, asked.workers, asked.cohort)
+    listed = None if as_json else SHOWN
+    prediction = forecast(manifest, folder, asked.devices, asked.workers, asked.cohort, listed)
     if as_json:
         print_json(prediction)
     else:

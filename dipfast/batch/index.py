@@ -10,17 +10,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 
 from dipfast.batch.ledger import Record, RunFolder, append_line, files_of, is_record, posterior_files
 from dipfast.files import sha256_of, stays_inside, within
 
 Stamp = list[int]  # size in bytes, modification time in nanoseconds
-BULK = ("losses", "stop_curve")
+BULK = ("losses", "stop_curve", "stop", "facts", "rollbacks", "seed")  # of a record, for its own page only
 IN_COMMON = ("version", "settings", "ran")  # mostly the same in all records of a worker
-SETTINGS = ("task", "preset", "degrade")  # that a brief record keeps
+KEPT = {"settings": ("task", "preset", "degrade"), "input": ("path", "width", "height")}  # of parts of a brief record
+LEFT_OUT = {"ran": ("memory",)}
+DOUBTFUL = re.compile(rb'\.\.|\\|"/|""' if os.name != "nt" else b"")  # what a path that leads out of the folder would have in it
 
 
 class Index:
@@ -33,6 +38,7 @@ class Index:
         self.common: dict[str, Record] = {}  # parts of records that have been parsed, by key
         self.written: set[str] = set()  # keys of this owner's file
         self.sound: dict[str, bool] = {}  # folder → whether no link leads to it
+        self.added = 0  # findings that are new
         for path in sorted(folder.index.glob("*.jsonl")):
             with suppress(OSError):
                 self._learn(folder.read(f".index/{path.name}"))
@@ -56,6 +62,21 @@ class Index:
             return _pictures(files)
         held = self._looked_at(id, files, self._record(id))
         return set() if held is None else held[1]
+
+    def row(self, id: str) -> tuple[Record | Callable[[], Record | None], set[str]] | None:
+        """What `held` finds, with the record to be read when it is asked for, where nothing changed."""
+        files = self._files(id)
+        if files and self._unchanged(files):
+            return partial(self.record, id), _pictures(files)
+        return self._looked_at(id, files, self._record(id))
+
+    def record(self, id: str) -> Record | None:
+        """The brief record of ``id``, whatever became of its files; None where there is none."""
+        found = self._record(id)
+        if found is not None:
+            return found
+        whole = self.folder.record(id)
+        return None if whole is None else brief(whole)
 
     def _unchanged(self, files: dict[str, Stamp]) -> bool:
         return all(self._stamp(path) == stamp for path, stamp in files.items())
@@ -86,7 +107,9 @@ class Index:
             files = json.loads(text.decode())["files"] if b"\t" in rest else {}
         except (ValueError, KeyError, TypeError):
             return {}
-        return files if isinstance(files, dict) and all(map(stays_inside, files)) else {}
+        if not isinstance(files, dict) or (DOUBTFUL.search(text) and not all(map(stays_inside, files))):
+            return {}
+        return files
 
     def _record(self, id: str) -> Record | None:
         """The brief record of ``id``; None where a part of it is missing or torn."""
@@ -135,6 +158,7 @@ class Index:
         key = sha256(common.encode()).hexdigest()[:16]
         lines = {key: f"{json.dumps({'id': key})}\t{common}"} if key not in self.written else {}
         lines[id] = f"{json.dumps({'id': id, 'files': files})}\t{key}\t{own}"
+        self.added += 1
         self.lines |= {name: line.encode() for name, line in lines.items()}
         if self.owner is not None:
             with suppress(OSError):
@@ -161,7 +185,10 @@ def stamp_of(path: str, *, follow: bool = True) -> Stamp | None:
 def brief(record: Record) -> Record:
     """The record without what only its own page needs."""
     short = {key: value for key, value in record.items() if key not in BULK}
-    settings = record.get("settings")
-    if isinstance(settings, dict):
-        short["settings"] = {key: settings[key] for key in SETTINGS if key in settings}
+    for name, keys in KEPT.items():
+        if isinstance(short.get(name), dict):
+            short[name] = {key: short[name][key] for key in keys if key in short[name]}
+    for name, keys in LEFT_OUT.items():
+        if isinstance(short.get(name), dict):
+            short[name] = {key: value for key, value in short[name].items() if key not in keys}
     return short

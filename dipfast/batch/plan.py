@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from dipfast.shapes import latent_channels, per_scale
 
@@ -37,11 +37,11 @@ class Place:
     cohort: int | None = None
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One fit to do, and every file that it gives: items with the same bytes, settings and seed share one.
 
-    ``settings`` is the item's, every default filled in, as plain data; ``outputs`` are relative to `images/`.
+    ``settings`` is the item's, every default filled in, as plain data; ``outputs`` are relative to `images/`. A tuple,
+    for a million of them are made in a fifth of a frozen dataclass's time.
     """
 
     id: str

@@ -19,7 +19,7 @@ from dipfast.batch.plan import Job, Place
 from dipfast.batch.plan import shard as part
 from dipfast.batch.prepare import Prepared, prepare
 from dipfast.batch.restore import fit_plan
-from dipfast.batch.rows import Row, row_as_json, rows_of, seen_inputs, write_entries
+from dipfast.batch.rows import Entry, Row, by_path, entries_before, row_as_json, rows_of, write_entries
 from dipfast.errors import MachineError, NothingMatchedError, UsageError
 from dipfast.files import write_atomic
 from dipfast.fit import choose_machine
@@ -87,8 +87,9 @@ def run(
         index = Index(folder, owner=f"run{suffix(shard)}")
         changes = _changed_software(folder)
         with collector_paused():
-            prepared = prepare(mine.items, seen_inputs(folder))
-            _write_head(manifest, folder, prepared, shard)
+            before = entries_before(folder)
+            prepared = prepare(mine.items, by_path(before))
+            _write_head(manifest, folder, prepared, shard, before)
         driver = _named("driver", shard)
         for event in prepared.failed:
             folder.log(driver, **event)
@@ -174,13 +175,15 @@ def ready(manifest: Manifest, devices: str, workers: int | None = None, executor
     return places
 
 
-def _write_head(manifest: Manifest, folder: RunFolder, prepared: Prepared, shard: Shard | None) -> None:
+def _write_head(
+    manifest: Manifest, folder: RunFolder, prepared: Prepared, shard: Shard | None, before: Sequence[Entry] = ()
+) -> None:
     """What a run is, before it begins. The manifest is the whole one, for every shard."""
     write_atomic(folder.root / "manifest.resolved.yaml", manifest.resolved().encode("utf-8", "surrogateescape"))
     here = dumps(environment())
     for name in sorted({"environment.json", f"environment{suffix(shard)}.json"}):
         write_atomic(folder.root / name, here)
-    write_entries(folder, prepared.entries, shard)
+    write_entries(folder, prepared.entries, shard, before)
 
 
 def _check_folders(jobs: Sequence[Job], folder: RunFolder) -> None:

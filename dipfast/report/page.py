@@ -114,7 +114,7 @@ def _environment() -> Environment:
 def card(folder: RunFolder, row: Row) -> Card:
     """All that the page says of one done item. Reads its pictures and, for the row's own is brief, its whole record."""
     record = (row.id and folder.record(row.id)) or row.record or {}
-    row = replace(row, record=record)
+    row = replace(row, known=record)
     known = facts(row)
     drawing = curve(record.get("losses"), known["steps"], known["chosen_step"])
     return Card(known, pictures(folder, row), lines_of(row), drawing)
