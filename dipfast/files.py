@@ -7,25 +7,34 @@ import hashlib
 import os
 import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
+from typing import BinaryIO
 
 _NO_WAITING = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
-    """Put ``data`` at ``path`` in one step: a temporary file beside it, synced, renamed. Makes the folders.
+    """Put ``data`` at ``path`` in one step, as `replacing` does."""
+    with replacing(path) as file:
+        file.write(data)
 
-    Raises OSError; the old file is then still there, and no temporary one.
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A temporary file beside ``path``, synced and renamed to it when what is inside is done. Makes the folders.
+
+    Raises OSError; after any error the old file is still there, and no temporary one.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)

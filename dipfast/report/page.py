@@ -70,7 +70,7 @@ def write_report(
 
 def as_html(folder: RunFolder, title: str, rows: Sequence[Row], summary: Summary, comparison: Comparison | None) -> str:
     """The page, pictures and all."""
-    done = [row for row in rows if row.status == "done" and row.record is not None]
+    done = [row for row in rows if row.status == "done" and row.known is not None]
     script = (TEMPLATES / "report.js").read_text()
     return (
         _environment()
@@ -86,7 +86,7 @@ def as_html(folder: RunFolder, title: str, rows: Sequence[Row], summary: Summary
             without_card=max(0, len(done) - MAX_CARDS),
             listed=MAX_LISTED,
             comparison=comparison,
-            versions=_versions(done),
+            versions=", ".join(summary["software"]),
             style=(TEMPLATES / "report.css").read_text(),
             script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -168,10 +168,3 @@ def _steps(record: Facts, known: Facts) -> str | None:
 def _seconds(record: Facts, total: float) -> str:
     fit = finite(section(record, "seconds").get("fit"))
     return duration(total) if fit is None else f"{duration(total)} (fit {duration(fit)})"
-
-
-def _versions(done: Sequence[Row]) -> str:
-    """``dipfast 0.1.0, torch 2.11``: what the records name, old and new."""
-    ran = [section(row.record or {}, "ran") for row in done]
-    names = {f"{name} {one[name]}" for one in ran for name in ("dipfast", "torch") if one.get(name)}
-    return ", ".join(sorted(names))
