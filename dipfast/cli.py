@@ -267,7 +267,9 @@ def _run(
             on_event=show,
             export=False,
         )
-    print_summary(summarize(result.rows, result.seconds, already_done=result.already_done), console())
+    summary = result.summary if asked.shard is None else None
+    summary = summary or summarize(result.rows, result.seconds, already_done=result.already_done)
+    print_summary(summary, console())
     _say(progress, _closing(result))
     if manifest.export.formats and result.signal is None:
         _say(progress, f"models: {api.write_models(manifest, result)} written to {result.folder.root / 'export'}")

@@ -1,7 +1,7 @@
 """Items to jobs: every input's hash, header, content id and fitted size. An input that is as it was is not read again.
 
-What it trusts: an input of the same size and modification time as when `items.jsonl` was written has the same bytes.
-A worker hashes the input once more before it fits.
+What it trusts: an input of the same size and modification time as when `items.jsonl` was written has the same bytes,
+and with the same settings (`rule`) and no second file the same id. A worker hashes the input once more before it fits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dipfast.manifest import Item, Settings
 from dipfast.manifest.identity import identified, settings_text
 
 Event = dict[str, Any]
-FACTS = ("sha256", "stamp", "shape", "limits", "mask")  # of an input, in `items.jsonl`
+FACTS = ("sha256", "stamp", "shape", "limits", "mask", "rule")  # of an input, in `items.jsonl`
 LONGEST = 255  # bytes of a file's name, nearly everywhere
 Known = Mapping[str, Any]  # sha256 (empty where it was not hashed), stamp and shape of an input, or all of its entry
 Seen = Mapping[str, Mapping[str, Any]]  # path → its entry of items.jsonl
@@ -67,7 +67,12 @@ def _entry(item: Item, job: Job, facts: Known) -> Known:
     """What `items.jsonl` says of an item: what it said, where that is still so."""
     if facts.get("id") == job.id and facts["output"] == item.output:
         return facts
-    return {"path": item.path, "output": item.output, "id": job.id, **{key: facts[key] for key in FACTS if key in facts}}
+    return {
+        "path": item.path,
+        "output": item.output,
+        "id": job.id,
+        **{key: facts[key] for key in FACTS if key in facts},
+    }
 
 
 def _merged(twin: Job, job: Job) -> Job:
@@ -92,7 +97,7 @@ class _Identifier:
     def __init__(self, seen: Seen, hashing: bool = True) -> None:
         self.seen, self.hashing = seen, hashing
         self.costs: dict[tuple, tuple[tuple[int, int, int], tuple, float]] = {}
-        self.texts: dict[tuple[int, str], str] = {}
+        self.texts: dict[tuple[int, str], tuple[str, str]] = {}
         self.plain: dict[int, tuple[Settings, dict[str, Any], Limits, str]] = {}
 
     def inputs(self, items: Sequence[Item]) -> Iterator[tuple[Item, Known | ItemError]]:
@@ -122,8 +127,10 @@ class _Identifier:
             raise found
         settings, limits, rule = self._settings(item.settings)
         facts = found
-        if item.mask is not None or "mask" in found or "limits" not in found:
-            facts = {key: found[key] for key in FACTS[:3]} | {"limits": rule, **self._mask(item, limits)}
+        same = found.get("rule") == self._text(item)[1]
+        if not same or "mask" in found or item.mask is not None or item.reference is not None:
+            facts = {key: found[key] for key in FACTS[:3]}
+            facts |= {"limits": rule, "rule": self._text(item)[1], **self._mask(item, limits)}
         padded, bucket, flops = self._cost(settings, tuple(facts["shape"]))
         job = Job(
             id=self._id(item, facts, apart),
@@ -141,15 +148,22 @@ class _Identifier:
 
     def _id(self, item: Item, facts: Known, apart: bool) -> str:
         """Nothing where an input was not hashed."""
+        if "id" in facts:
+            return facts["id"]  # of the same bytes and settings
         extra = {} if item.mask is None else {"mask": facts["mask"]["sha256"]}
         if not (facts["sha256"] and all(extra.values())):
             return ""
         if apart and item.reference is not None:
             extra["reference"] = self._checked(item.reference, self._settings(item.settings)[1])
+        return identified(facts["sha256"], self._text(item)[0], extra)
+
+    def _text(self, item: Item) -> tuple[str, str]:
+        """The item's settings as they go into its id, and a short name of that."""
         key = id(item.settings), item.output.rpartition(".")[2]
         if key not in self.texts:
-            self.texts[key] = settings_text(item.settings, item.output)
-        return identified(facts["sha256"], self.texts[key], extra)
+            text = settings_text(item.settings, item.output)
+            self.texts[key] = text, sha256(text.encode()).hexdigest()[:16]
+        return self.texts[key]
 
     def _cost(self, settings: dict[str, Any], shape: tuple[int, ...]) -> tuple[tuple[int, int, int], tuple, float]:
         """Fitted shape, bucket and operations of a picture of ``shape``; pictures of one shape share them."""

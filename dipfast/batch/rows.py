@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +41,14 @@ class Row:
     def record(self) -> Record | None:
         """The brief record, read anew each time."""
         return self.known() if callable(self.known) else self.known
+
+
+def done_rows(entries: Iterable[Entry], index: Index) -> list[Row]:
+    """The rows of a run that found all its items done: it has just looked at every file."""
+    return [
+        Row(entry["path"], entry["output"], entry["id"], "done", partial(index.record, entry["id"]))
+        for entry in entries
+    ]
 
 
 def rows_of(folder: RunFolder, entries: Iterable[Entry] | None = None, index: Index | None = None) -> list[Row]:

@@ -19,7 +19,7 @@ from dipfast.batch.plan import Job, Place
 from dipfast.batch.plan import shard as part
 from dipfast.batch.prepare import Prepared, prepare
 from dipfast.batch.restore import fit_plan
-from dipfast.batch.rows import Entry, Row, by_path, entries_before, row_as_json, rows_of, write_entries
+from dipfast.batch.rows import Entry, Row, by_path, done_rows, entries_before, row_as_json, rows_of, write_entries
 from dipfast.errors import MachineError, NothingMatchedError, UsageError
 from dipfast.files import write_atomic
 from dipfast.fit import choose_machine
@@ -38,7 +38,10 @@ PICTURES = ("images", "damaged", "uncertainty")  # folders that hold the outputs
 
 @dataclass(frozen=True)
 class RunResult:
-    """What `run` did: the folder, rows of its items, how many were done before, wall seconds, and the signal if any."""
+    """What `run` did: the folder, rows of its items, how many were done before, wall seconds, and the signal if any.
+
+    ``idle``: it found all its items done; ``summary``: what the folder's `summary.json` says, where that was asked for.
+    """
 
     folder: RunFolder
     rows: list[Row]
@@ -46,6 +49,8 @@ class RunResult:
     seconds: float
     signal: int | None
     gave_up: str | None
+    idle: bool = False
+    summary: dict[str, Any] | None = None
 
     @property
     def exit_code(self) -> int:
@@ -124,11 +129,12 @@ def run(
         elif todo:
             named = [replace(place, name=_named(place.name, shard), cohort=cohort) for place in places]
             outcome = execute(todo, named[: len(todo)], folder, hear, allowed, driver)
-        rows = rows_of(folder, prepared.entries, index)
+        idle = not (todo or prepared.failed)
+        rows = done_rows(prepared.entries, index) if idle else rows_of(folder, prepared.entries, index)
     if outcome.broken is not None:
         raise MachineError(f"{folder.root}: {outcome.broken}")
     seconds = time.perf_counter() - start
-    return RunResult(folder, rows, done, seconds, outcome.signal, outcome.gave_up)
+    return RunResult(folder, rows, done, seconds, outcome.signal, outcome.gave_up, idle)
 
 
 def shard_of(manifest: Manifest, shard: Shard | None) -> Manifest:

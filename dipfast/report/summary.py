@@ -20,7 +20,7 @@ from rich.text import Text
 from dipfast.batch.ledger import RunFolder, now
 from dipfast.files import replacing, write_atomic
 from dipfast.report.facts import COLUMNS, Facts, facts, finite
-from dipfast.report.tally import median, per_hour, rounded, Tally
+from dipfast.report.tally import Tally, median, per_hour, rounded
 from dipfast.text import change, count, duration, number, printable, rate, reason_of
 
 if TYPE_CHECKING:
