@@ -97,7 +97,7 @@ class _Rows:
 
 
 class _Sums:
-    """What all rows come to: those of one task, preset and fitted size together, and seconds of what is to be fitted."""
+    """What all rows come to: of one task, preset and fitted size together, and the seconds of what is to be fitted."""
 
     def __init__(self) -> None:
         self.buckets: dict[tuple, dict[str, Any]] = {}

@@ -23,8 +23,11 @@ from dipfast.files import sha256_of, stays_inside, within
 Stamp = list[int]  # size in bytes, modification time in nanoseconds
 BULK = ("losses", "stop_curve", "stop", "facts", "rollbacks", "seed")  # of a record, for its own page only
 IN_COMMON = ("version", "settings", "ran")  # mostly the same in all records of a worker
-KEPT = {"settings": ("task", "preset", "degrade"), "input": ("path", "width", "height")}  # of parts of a brief record
-LEFT_OUT = {"ran": ("memory",)}
+KEPT: dict[str, tuple[str, ...]] = {  # of parts of a brief record
+    "settings": ("task", "preset", "degrade"),
+    "input": ("path", "width", "height"),
+}
+RAN_APART = ("memory",)  # of what ran, other in each record
 DOUBTFUL = re.compile(
     rb'\.\.|\\|"/|""' if os.name != "nt" else b""
 )  # what a path that leads out of the folder would have in it
@@ -201,7 +204,6 @@ def brief(record: Record) -> Record:
     for name, keys in KEPT.items():
         if isinstance(short.get(name), dict):
             short[name] = {key: short[name][key] for key in keys if key in short[name]}
-    for name, keys in LEFT_OUT.items():
-        if isinstance(short.get(name), dict):
-            short[name] = {key: value for key, value in short[name].items() if key not in keys}
+    if isinstance(short.get("ran"), dict):
+        short["ran"] = {key: value for key, value in short["ran"].items() if key not in RAN_APART}
     return short

@@ -66,10 +66,9 @@ class _Rows:
 
     def words(self, item: Item) -> str:
         """Path and, where it is not plain from that, relpath."""
-        start = len(self.inside)
-        if item.path.startswith(self.inside) and SIMPLE.fullmatch(item.path, start):
-            if item.relpath == item.path[start:].rpartition("/")[0]:
-                return f'path: "{item.path[start:]}"'  # as most of a million are
+        short = item.path.removeprefix(self.inside)
+        if SIMPLE.fullmatch(short) and item.relpath == short.rpartition("/")[0]:
+            return f'path: "{short}"'  # as most of a million are
         words = {"path": _item_path(item, self.root)}
         if item.relpath != (relative(item.path, self.root) or ""):
             words["relpath"] = re.sub(r"[\udc80-\udcff]", "\ufffd", item.relpath)

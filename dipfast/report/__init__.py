@@ -5,6 +5,11 @@ from dipfast.report.page import write_report
 from dipfast.report.summary import print_summary, summarize, write_results, write_summary
 
 __all__ = [
-    *("current_summary", "note_current"),
-    *("print_summary", "summarize", "write_report", "write_results", "write_summary"),
+    "current_summary",
+    "note_current",
+    "print_summary",
+    "summarize",
+    "write_report",
+    "write_results",
+    "write_summary",
 ]

@@ -1,8 +1,8 @@
 """Whether a run's summary and report are those of the run as it stands, so that they need not be written again.
 
-They follow from the list of items, the ledger and the records. Instead of a million records it looks at the index, which
-has a line for each that was written or found right. Size and time of these few files are kept beside the index. A run
-that finds nothing to do changes none of them.
+They follow from the list of items, the ledger and the records. Instead of a million records it looks at the index,
+which has a line for each that was written or found right. Size and time of these few files are kept beside the index.
+A run that finds nothing to do changes none of them.
 """
 
 from __future__ import annotations
