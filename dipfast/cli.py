@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -341,7 +344,10 @@ def main(arguments: list[str] | None = None) -> int:
     """The `dipfast` command. Returns the exit code; no traceback for a user's mistake."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as its workers have it
     try:
-        status = app(arguments, standalone_mode=False)
+        with _terminable():
+            status = app(arguments, standalone_mode=False)
+    except _Terminated:
+        return 143
     except DipfastError as error:
         code = 2 if isinstance(error, ItemError) else error.exit_code
         print(f"dipfast: error: {_shown(error)}", file=sys.stderr)
@@ -353,6 +359,27 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         return _other(error)
     return status if isinstance(status, int) else 0
+
+
+class _Terminated(BaseException):
+    """A SIGTERM where no driver waits for one: before its workers start, and when they are gone."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Have a SIGTERM end the command as a Ctrl-C does: what is open is closed, and no temporary file stays."""
+
+    def end(number: int, frame: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _shown(error: Exception) -> str:

@@ -27,7 +27,6 @@ KEPT: dict[str, tuple[str, ...]] = {  # of parts of a brief record
     "settings": ("task", "preset", "degrade"),
     "input": ("path", "width", "height"),
 }
-RAN_APART = ("memory",)  # of what ran, other in each record
 DOUBTFUL = re.compile(
     rb'\.\.|\\|"/|""' if os.name != "nt" else b""
 )  # what a path that leads out of the folder would have in it
@@ -204,6 +203,7 @@ def brief(record: Record) -> Record:
     for name, keys in KEPT.items():
         if isinstance(short.get(name), dict):
             short[name] = {key: short[name][key] for key in keys if key in short[name]}
-    if isinstance(short.get("ran"), dict):
-        short["ran"] = {key: value for key, value in short["ran"].items() if key not in RAN_APART}
+    ran = short.get("ran")
+    if isinstance(ran, dict) and isinstance(ran.get("memory"), dict):  # what was free is another in each record
+        short["ran"] = ran | {"memory": {key: value for key, value in ran["memory"].items() if key != "free"}}
     return short

@@ -28,13 +28,15 @@ IMAGE_COPIES = 8  # target, guide, output, average, best, and the rollback's
 class Place:
     """Where a worker lives: a name for its ledger, its device, and its number of CPU threads.
 
-    ``cohort``: how many items it fits side by side; None where it is to be found.
+    ``cohort``: how many items it fits side by side; None where it is to be found. ``neighbours``: the workers that
+    share its machine's memory, itself among them.
     """
 
     name: str
     device: str
     threads: int
     cohort: int | None = None
+    neighbours: int = 1
 
 
 class Job(NamedTuple):
