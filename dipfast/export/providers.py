@@ -80,6 +80,8 @@ def runtime(provider: str) -> Any:
     available = onnxruntime.get_available_providers()
     if PROVIDERS[provider] not in available:
         raise MachineError(f"this onnxruntime has no {PROVIDERS[provider]} (it has {', '.join(available)}): {hint}")
+    if provider != "cpu":
+        onnxruntime.preload_dlls()  # CUDA and cuDNN as PyTorch or pip brought them, wherever they lie
     return onnxruntime
 
 
