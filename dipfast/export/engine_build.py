@@ -41,7 +41,7 @@ class Key:
 
 
 class Gpu:
-    """What the engine's buffers lie on, with a stream of its own: TensorRT waits for the whole device on the default."""
+    """What the engine's buffers lie on, with a stream of its own: on the default, TensorRT waits for all others."""
 
     def __init__(self) -> None:
         if not torch.cuda.is_available():
