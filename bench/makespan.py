@@ -9,7 +9,9 @@ die at random and lose the fit in flight; some items kill every worker that fits
 
 Printed: the makespan over its lower bound, max(sum of all fits / devices, longest fit), of the seconds that fits really
 took with no capture, no failure and no loading; how many captures there were; lost and quarantined items; and the
-driver's own microseconds an item. --steady leaves captures and failures out, which is the scheduling alone.
+driver's own microseconds an item. --steady leaves captures and failures out, which is the scheduling alone; it also
+says where the rest is lost: shares of the bound that a device is idle before its first fit, between two, and behind
+its last.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -56,6 +59,7 @@ class World:
     def __post_init__(self) -> None:
         self.coming: list[tuple[float, int, SimulatedWorker, tuple[str, ...], str]] = []
         self.counts: Counter[str] = Counter()
+        self.fits: dict[str, list[tuple[float, float]]] = {}  # of each device: when it began and ended one
         self.last_done = 0.0
 
     def clock(self) -> float:
@@ -135,6 +139,7 @@ class SimulatedWorker(Worker):
             world.counts["captures"] += 1
             self.program, seconds = job.bucket, seconds + (0.0 if world.steady else CAPTURE)
         self.said.append({"event": "fitting", "id": job.id, "path": job.id})
+        world.fits.setdefault(self.place.name, []).append((world.now, world.now + seconds))
         if job.id in world.poison:
             world.plan(seconds / 2, self, ("dies",))
         else:
@@ -193,6 +198,7 @@ def simulate(count: int, devices: int, buckets: int, seed: int, steady: bool) ->
         )
         driver.run()
         spent = time.process_time() - start
+    idle = _idle(world) if steady else {}
     bound = max(sum(seconds.values()) / devices, max(seconds.values()))
     assert len(done) == count and set(done.values()) == {1}, "an item was lost or done twice"
     return {
@@ -208,6 +214,20 @@ def simulate(count: int, devices: int, buckets: int, seed: int, steady: bool) ->
         "lost": ends["lost"],
         "quarantined": ends["quarantined"],
         "microseconds_an_item": round(spent / count * 1e6, 1),
+        **{name: round(seconds / bound, 4) for name, seconds in idle.items()},
+    }
+
+
+def _idle(world: World) -> dict[str, float]:
+    """Mean seconds that a device, none of which died, had nothing to fit."""
+    before = after = between = 0.0
+    for fits in world.fits.values():
+        before += fits[0][0]
+        after += world.last_done - fits[-1][1]
+        between += sum(later[0] - earlier[1] for earlier, later in pairwise(fits))
+    return {
+        name: value / len(world.fits)
+        for name, value in (("idle_before", before), ("idle_between", between), ("idle_after", after))
     }
 
 

@@ -2,7 +2,7 @@
 
     python bench/million.py inputs DIR [--count N]   N tiny PNG files in folders of a thousand, and manifest.yaml
     python bench/million.py done DIR [--count N]     DIR/run: each item's record, picture and generator
-    python bench/million.py time DIR                 plan, resume and status of these: wall, processor, memory
+    python bench/million.py time DIR                 plan, resume (twice) and status of these: wall, processor, memory
 
 The pictures are real PNG files of twelve sizes, each with bytes of its own. The records of the done run are that of a
 real fit with the item's own names; its pictures and generators are links to files of a few bytes. Its list and the
@@ -163,12 +163,15 @@ def _seconds_until(process: subprocess.Popen[str], word: str, start: float) -> f
 
 
 def time_all(folder: Path) -> None:
-    """Each command in a process of its own, so that its memory is its own."""
+    """Each command in a process of its own, so that its memory is its own. The first resume writes the report, too."""
+    (folder / "run" / "results.csv").unlink(missing_ok=True)
     manifest, run = str(folder / "manifest.yaml"), str(folder / "run")
+    resume = ["run", manifest, "-o", run, "--progress", "json", "--devices", "cpu"]
     commands = {
         "plan": ["plan", manifest, "-o", str(folder / "none")],
+        "resume and report": resume,
+        "resume": resume,
         "plan, all done": ["plan", manifest, "-o", run],
-        "resume": ["run", manifest, "-o", run, "--progress", "json", "--devices", "cpu"],
         "status": ["status", run],
     }
     for name, arguments in commands.items():

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -26,7 +26,7 @@ from dipfast.manifest import Manifest, Settings, content_id, files_beside, setti
 from dipfast.manifest import load as load_manifest
 from dipfast.remote import checked, is_remote
 from dipfast.render import FittedGenerator, load
-from dipfast.report import write_report, write_summary
+from dipfast.report import current_summary, note_current, write_report, write_summary
 from dipfast.samples import locate
 
 __all__ = ["FittedGenerator", "RestoreResult", "load", "restore", "run"]
@@ -185,14 +185,25 @@ def run(
         executor=executor,
     )
     with writing(folder), reporting(folder):
-        rows = result.rows if shard is None else rows_of(folder)
-        before = result.already_done + len(rows) - len(result.rows)
-        summary = write_summary(folder, rows, result.seconds, already_done=before)
-        write_report(folder, rows, summary, html=manifest.report.html)
+        result = replace(result, summary=_reported(manifest, result, shard))
     publish(folder)
     if export:
         write_models(manifest, result)
     return result
+
+
+def _reported(manifest: Manifest, result: RunResult, shard: Shard | None) -> dict[str, Any]:
+    """The summary, written with the report. A run that found nothing to do leaves both as they are, where they hold."""
+    folder, html = result.folder, manifest.report.html
+    if result.idle and (known := current_summary(folder, html)) is not None:
+        mine = {"already_done": result.already_done, "wall_seconds": round(result.seconds, 4), "images_per_hour": 0.0}
+        return known | mine
+    rows = result.rows if shard is None else rows_of(folder)
+    before = result.already_done + len(rows) - len(result.rows)
+    summary = write_summary(folder, rows, result.seconds, already_done=before)
+    write_report(folder, rows, summary, html=html)
+    note_current(folder)
+    return summary
 
 
 def write_models(manifest: Manifest, result: RunResult) -> int:

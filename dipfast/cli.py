@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -267,7 +270,9 @@ def _run(
             on_event=show,
             export=False,
         )
-    print_summary(summarize(result.rows, result.seconds, already_done=result.already_done), console())
+    summary = result.summary if asked.shard is None else None
+    summary = summary or summarize(result.rows, result.seconds, already_done=result.already_done)
+    print_summary(summary, console())
     _say(progress, _closing(result))
     if manifest.export.formats and result.signal is None:
         _say(progress, f"models: {api.write_models(manifest, result)} written to {result.folder.root / 'export'}")
@@ -311,12 +316,13 @@ def _max_failures(text: str | None, items: int) -> int | None:
 
 def _print_plan(asked: Asked, as_json: bool) -> None:
     from dipfast import api
-    from dipfast.batch.forecast import forecast, print_forecast
+    from dipfast.batch.forecast import SHOWN, forecast, print_forecast
     from dipfast.batch.run import shard_of
 
     manifest = shard_of(asked.manifest, asked.shard)
     folder = api.output_folder(manifest, asked.output)
-    prediction = forecast(manifest, folder, asked.devices, asked.workers, asked.cohort)
+    listed = None if as_json else SHOWN
+    prediction = forecast(manifest, folder, asked.devices, asked.workers, asked.cohort, listed)
     if as_json:
         print_json(prediction)
     else:
@@ -338,7 +344,10 @@ def main(arguments: list[str] | None = None) -> int:
     """The `dipfast` command. Returns the exit code; no traceback for a user's mistake."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as its workers have it
     try:
-        status = app(arguments, standalone_mode=False)
+        with _terminable():
+            status = app(arguments, standalone_mode=False)
+    except _Terminated:
+        return 143
     except DipfastError as error:
         code = 2 if isinstance(error, ItemError) else error.exit_code
         print(f"dipfast: error: {_shown(error)}", file=sys.stderr)
@@ -350,6 +359,27 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         return _other(error)
     return status if isinstance(status, int) else 0
+
+
+class _Terminated(BaseException):
+    """A SIGTERM where no driver waits for one: before its workers start, and when they are gone."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Have a SIGTERM end the command as a Ctrl-C does: what is open is closed, and no temporary file stays."""
+
+    def end(number: int, frame: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _shown(error: Exception) -> str:

@@ -194,6 +194,20 @@ def test_the_last_words_of_a_worker_are_the_reason(tmp_path: Path) -> None:
     assert stage.done() == ["a"]
 
 
+def test_a_dead_device_costs_only_what_was_fitted_on_it(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "abc", 1)
+
+    def die() -> None:
+        [worker] = stage.driver.workers
+        assert stage.held() == ["abc"]
+        worker.say(("loading", "a"), ("loaded", "a"), ("fitting", "a"), ("fitted", "a"), ("saving", "a"))
+        worker.say(("loading", "b"), ("loaded", "b"), ("fitting", "b"), ("loading", "c"))
+        worker.said.extend([{"event": "dying", "reason": "CUDA error: an illegal memory access"}, None])
+
+    stage.play(once(die, stage.finish))
+    assert (stage.lost(), stage.done()) == (["b"], list("abc"))
+
+
 def test_one_that_has_nothing_to_do_gets_what_waits_at_another(tmp_path: Path) -> None:
     stage = Stage(tmp_path, "abcd", 2)
 

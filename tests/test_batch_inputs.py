@@ -23,7 +23,7 @@ def test_processes_say_what_one_says_and_in_its_order(inputs: Path, monkeypatch:
     alone = [told(found) for found in look_at(requests, hashing=True)]
     monkeypatch.setattr(module, "MANY", 1)
     monkeypatch.setattr(module, "CHUNK", 2)
-    monkeypatch.setattr(module, "cores", lambda: 2)
+    monkeypatch.setattr(module, "cores", lambda: 4)
     monkeypatch.setattr(module, "look", lambda *_: pytest.fail("read here"))
     assert [told(found) for found in look_at(requests, hashing=True)] == alone
     assert [isinstance(found, tuple) and found[0] for found in alone] == [
@@ -43,6 +43,6 @@ def test_what_a_killed_process_leaves_is_read_here(inputs: Path, monkeypatch: py
         raise module.BrokenProcessPool
 
     monkeypatch.setattr(module, "MANY", 1)
-    monkeypatch.setattr(module, "cores", lambda: 2)
+    monkeypatch.setattr(module, "cores", lambda: 4)
     monkeypatch.setattr(module, "_by_processes", broken)
     assert [found["shape"] for found in look_at(requests, hashing=False)] == [[3, 32, 32], [3, 20, 32]]  # type: ignore[index]

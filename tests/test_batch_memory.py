@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -190,6 +193,28 @@ def test_what_this_process_took_since_is_free_for_its_next_fit(monkeypatch: pyte
     monkeypatch.setattr("dipfast.batch.memory.available_bytes", lambda: 5000)
     free, cpu = Free(), torch.device("cpu")
     assert [free(cpu), free(cpu)] == [5700, 5000]
+
+
+def test_workers_of_one_machine_divide_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = {"self": 100, 7: 100, 8: 100}
+    monkeypatch.setattr("dipfast.batch.memory.resident_bytes", lambda pid="self": taken[pid])
+    monkeypatch.setattr("dipfast.batch.memory.siblings", lambda: [7, 8])
+    monkeypatch.setattr("dipfast.batch.memory.available_bytes", lambda: 6000 - sum(taken.values()))
+    free, cpu = Free(neighbours=3), torch.device("cpu")
+    assert free(cpu) == (6000 - 300) // 3
+    taken[7] = 1900  # its part of what all may have, and no more
+    assert free(cpu) == (6000 - 300) // 3
+    taken[7] = 4900  # more than its part, so that less is there
+    assert free(cpu) == 6000 - 5100
+
+
+def test_siblings_are_the_other_children_of_ones_parent() -> None:
+    script = "import os, sys; from dipfast.batch.memory import siblings; print(siblings()); sys.stdin.read()"
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as one:
+        found = json.loads(subprocess.run(command, input="", capture_output=True, text=True, check=True).stdout)
+        one.communicate(b"\n")
+    assert one.pid in found
 
 
 def test_the_prediction_knows_precision_and_recomputing() -> None:

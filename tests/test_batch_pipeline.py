@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -158,6 +159,36 @@ def test_a_save_that_fails_fails_its_item_alone(
     ]
     assert next(event["kind"] for event in events if event["event"] == "failed") == "unwritable"
     assert sorted(records(tmp_path / "run")) == ["a", "b", "d", "e"]
+
+
+def test_a_disk_that_is_slower_than_the_fits_holds_them_back(
+    jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on, write, begun, lines = threading.Event(), pipeline.save, list[int](), list[Pipeline]()
+
+    class Inbox(SimpleQueue):  # type: ignore[type-arg]
+        """Has the disk go on where the worker waits for it with a picture that is ready to be fitted."""
+
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
+            if block and lines and lines[0].loaded:
+                goes_on.set()
+            return super().get(block, timeout)
+
+    def slow(*given: Any) -> Record:
+        assert goes_on.wait(PATIENCE)
+        return write(*given)
+
+    def hear(line: Pipeline, event: Event) -> None:
+        lines[:] = [line]
+        if event["event"] == "fitting":
+            begun.append(len(line.begun))
+            if len(begun) == len(jobs):
+                goes_on.set()  # nothing held them back
+
+    monkeypatch.setattr(pipeline, "save", slow)
+    monkeypatch.setattr(pipeline, "SimpleQueue", Inbox)
+    work(jobs, tmp_path / "run", hear=hear)
+    assert max(begun) == 2
 
 
 def test_an_item_that_cannot_be_loaded_costs_the_one_in_the_lane_nothing(jobs: list[Job], tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -237,6 +239,16 @@ def test_a_run_whose_picture_is_gone_is_not_shown_as_done(
     assert (status["done"], status["pending"]) == (0, 1)
     assert said(capsys, "retry", run, "--workers", "1")[0] == 0
     assert json.loads(said(capsys, "status", run, "--json")[1])["done"] == 1
+
+
+def test_a_sigterm_before_the_workers_start_ends_with_its_code_and_leaves_nothing_half_written(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("os.fsync", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    assert said(capsys, "run", str(image), "-o", str(tmp_path / "run"), "--workers", "1", *TINY)[0] == 143
+    assert not list((tmp_path / "run").rglob("*.part"))
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_the_doctor_names_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:

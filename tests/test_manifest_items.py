@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from test_manifest_paths import plant
 
 from dipfast.errors import ManifestError
 from dipfast.manifest import Item, parse
+from dipfast.manifest.items import USUAL_TEMPLATE, ItemReader
+from dipfast.manifest.problems import Problems
+from dipfast.manifest.settings import Layer, Resolver
 
 
 def items(root: Path, rows: str, defaults: str = "{}") -> tuple[Item, ...]:
@@ -32,6 +36,23 @@ def test_a_row_becomes_an_item(tmp_path: Path) -> None:
     assert (item.index, item.path, item.place) == (0, f"{tmp_path}/sub/a.b.TIF", "m.yaml:4:5")
     assert (item.relpath, item.name, item.output) == ("sub", "a.b", "sub/a.b.png")
     assert (item.mask, item.reference) == (None, None)
+
+
+@pytest.mark.parametrize("row", ["a.png", "sub/scan_1.TIF", "0000/a-b.jpg", "1e3/5.webp", "sub/x.jpeg"])
+def test_a_simple_row_is_the_item_that_a_careful_look_makes(tmp_path: Path, row: str) -> None:
+    [quick] = items(tmp_path, f"  - {row}")
+    [careful] = items(tmp_path, f"  - {{path: {row}}}")
+    assert replace(quick, place="") == replace(careful, place="")
+    assert quick.path == f"{tmp_path}/{row}"
+
+
+@pytest.mark.parametrize("row", ["a.b.png", "a.txt", "sub", "x/../a.png", "./a.png", "a//b.png", "é.png", "a b.png"])
+def test_a_row_that_is_not_simple_gets_a_careful_look(tmp_path: Path, row: str) -> None:
+    (tmp_path / "sub").mkdir()
+    reader = ItemReader(str(tmp_path), Resolver(Layer({}, ("defaults",)), ()), Problems("m.yaml"))
+    settings = reader.plain_settings()
+    assert settings is not None and settings.output.template == USUAL_TEMPLATE
+    assert not reader.read_simple(0, row, settings)
 
 
 def test_a_glob_becomes_items_that_share_settings_and_place(tmp_path: Path) -> None:

@@ -273,7 +273,7 @@ def test_a_card_has_what_a_brief_record_leaves_out(folder) -> None:
         "generator": {"sha256": "", "path": "generators/a.safetensors"},
     }
     folder.commit(row.record | vouched)
-    html = report(folder, [replace(row, record=brief(row.record))])
+    html = report(folder, [replace(row, known=brief(row.record))])
     assert '<svg class="curve"' in html
     assert "300 of 400" in html
 

@@ -16,7 +16,7 @@ from dipfast.batch.ledger import RunFolder
 from dipfast.batch.plan import Job, Place, Queue, predicted_bytes, predicted_seconds
 from dipfast.batch.prepare import preview
 from dipfast.batch.restore import fit_plan
-from dipfast.batch.rows import seen_inputs
+from dipfast.batch.rows import by_path, entries_before
 from dipfast.batch.run import ready
 from dipfast.fit import choose_machine
 from dipfast.manifest import Manifest
@@ -27,25 +27,37 @@ SHOWN = 40  # output names in the table; --json has all
 
 
 def forecast(
-    manifest: Manifest, folder: Path, devices: str, workers: int | None, cohort: int | None = None
+    manifest: Manifest,
+    folder: Path,
+    devices: str,
+    workers: int | None,
+    cohort: int | None = None,
+    listed: int | None = None,
 ) -> dict[str, Any]:
     """The plan as plain data. Reads headers and, where there is one, the run's folder; hashes and writes nothing.
 
-    An input that no run in ``folder`` has seen has no id yet, and counts as to be fitted.
+    An input that no run in ``folder`` has seen has no id yet, and counts as to be fitted. ``listed``: of how many jobs
+    the plan says more than their sums; all by default.
     """
     places = ready(manifest, devices, workers)
     with collector_paused():
-        prepared = preview(manifest.items, seen_inputs(RunFolder(folder)))
+        prepared = preview(manifest.items, by_path(entries_before(RunFolder(folder))))
         index, row = Index(RunFolder(folder)), _Rows(replace(places[0], cohort=cohort))
-        rows = [row(job, index) for job in Queue(prepared.jobs)]
-    left = [row["seconds"] for row in rows if not row["done"]]
+        rows: list[dict[str, Any]] = []
+        sums = _Sums()
+        for job in Queue(prepared.jobs):
+            one = row(job, index)
+            sums.add(one)
+            if listed is None or len(rows) < listed:
+                rows.append(one)
     return {
         "output": str(folder),
         "workers": [{"device": place.device, "threads": place.threads} for place in places],
+        "outputs": sums.outputs,
         "items": rows,
         "failed": prepared.failed,
-        "buckets": _buckets(rows),
-        "seconds": round(max([sum(left) / len(places), *left], default=0.0), 1),
+        "buckets": sums.as_buckets(),
+        "seconds": round(max(sums.seconds / len(places), sums.longest), 1),
     }
 
 
@@ -84,21 +96,36 @@ class _Rows:
         }
 
 
-def _buckets(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of one task, preset and fitted size together."""
-    found: dict[tuple, dict[str, Any]] = {}
-    for row in rows:
+class _Sums:
+    """What all rows come to: of one task, preset and fitted size together, and the seconds of what is to be fitted."""
+
+    def __init__(self) -> None:
+        self.buckets: dict[tuple, dict[str, Any]] = {}
+        self.outputs, self.seconds, self.longest = 0, 0.0, 0.0
+
+    def add(self, row: dict[str, Any]) -> None:
         key = row["task"], row["preset"], row["fitted_at"]
-        bucket = found.get(key)
+        bucket = self.buckets.get(key)
         if bucket is None:
             named = dict(zip(("task", "preset", "fitted_at"), key, strict=True))
             sums = {"items": 0, "done": 0, "seconds": 0.0, "bytes": 0}
-            bucket = found[key] = named | sums | {"cohort": row["cohort"]}
-        bucket["items"] += len(row["outputs"])
-        bucket["done"] += len(row["outputs"]) * row["done"]
+            bucket = self.buckets[key] = named | sums | {"cohort": row["cohort"], "engines": set()}
+        count = len(row["outputs"])
+        self.outputs += count
+        bucket["items"] += count
+        bucket["done"] += count * row["done"]
         bucket["seconds"] += row["seconds"]
         bucket["bytes"] = max(bucket["bytes"], row["bytes"])
-    return [bucket | {"seconds": round(bucket["seconds"], 1)} for bucket in found.values()]
+        bucket["engines"].add(f"{row['engine']} {row['precision']}")
+        if not row["done"]:
+            self.seconds += row["seconds"]
+            self.longest = max(self.longest, row["seconds"])
+
+    def as_buckets(self) -> list[dict[str, Any]]:
+        return [
+            bucket | {"seconds": round(bucket["seconds"], 1), "engines": sorted(bucket["engines"])}
+            for bucket in self.buckets.values()
+        ]
 
 
 def print_forecast(prediction: dict[str, Any], console: Console) -> None:
@@ -111,12 +138,12 @@ def print_forecast(prediction: dict[str, Any], console: Console) -> None:
     outputs = [(output, row) for row in prediction["items"] for output in row["outputs"]]
     for output, row in outputs[:SHOWN]:
         console.print(printable(f"{row['path']} → {prediction['output']}/images/{output}"), markup=False)
-    if len(outputs) > SHOWN:
-        console.print(f"… and {len(outputs) - SHOWN} more (--json lists all)")
+    if prediction["outputs"] > SHOWN:
+        console.print(f"… and {prediction['outputs'] - SHOWN} more (--json lists all)")
     for failure in prediction["failed"]:
         console.print(printable(f"will fail: {failure['path']}: {failure['reason']}"), markup=False)
     workers = prediction["workers"]
-    kinds = {f"{row['engine']} {row['precision']}" for row in prediction["items"]}
+    kinds = {engine for bucket in prediction["buckets"] for engine in bucket["engines"]}
     console.print(
         f"about {prediction['seconds']:.0f} s on {len(workers)} × {workers[0]['device']} "
         f"({', '.join([str(workers[0]['threads']) + ' threads', *sorted(kinds)])})"

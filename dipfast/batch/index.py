@@ -10,17 +10,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from hashlib import sha256
 
 from dipfast.batch.ledger import Record, RunFolder, append_line, files_of, is_record, posterior_files
 from dipfast.files import sha256_of, stays_inside, within
 
 Stamp = list[int]  # size in bytes, modification time in nanoseconds
-BULK = ("losses", "stop_curve")
+BULK = ("losses", "stop_curve", "stop", "facts", "rollbacks", "seed")  # of a record, for its own page only
 IN_COMMON = ("version", "settings", "ran")  # mostly the same in all records of a worker
-SETTINGS = ("task", "preset", "degrade")  # that a brief record keeps
+KEPT: dict[str, tuple[str, ...]] = {  # of parts of a brief record
+    "settings": ("task", "preset", "degrade"),
+    "input": ("path", "width", "height"),
+}
+DOUBTFUL = re.compile(
+    rb'\.\.|\\|"/|""' if os.name != "nt" else b""
+)  # what a path that leads out of the folder would have in it
 
 
 class Index:
@@ -33,6 +42,7 @@ class Index:
         self.common: dict[str, Record] = {}  # parts of records that have been parsed, by key
         self.written: set[str] = set()  # keys of this owner's file
         self.sound: dict[str, bool] = {}  # folder → whether no link leads to it
+        self.added = 0  # findings that are new
         for path in sorted(folder.index.glob("*.jsonl")):
             with suppress(OSError):
                 self._learn(folder.read(f".index/{path.name}"))
@@ -57,8 +67,33 @@ class Index:
         held = self._looked_at(id, files, self._record(id))
         return set() if held is None else held[1]
 
+    def row(self, id: str) -> tuple[Record | Callable[[], Record | None], set[str]] | None:
+        """What `held` finds, with the record to be read when it is asked for, where nothing changed."""
+        files = self._files(id)
+        if files and self._unchanged(files):
+            return partial(self.record, id), _pictures(files)
+        return self._looked_at(id, files, self._record(id))
+
+    def record(self, id: str) -> Record | None:
+        """The brief record of ``id``, whatever became of its files; None where there is none."""
+        found = self._record(id)
+        if found is not None:
+            return found
+        whole = self.folder.record(id)
+        return None if whole is None else brief(whole)
+
     def _unchanged(self, files: dict[str, Stamp]) -> bool:
-        return all(self._stamp(path) == stamp for path, stamp in files.items())
+        for path, stamp in files.items():  # no function is called here that need not be: a million items have three
+            folder = path.rpartition("/")[0]
+            if not (self.sound[folder] if folder in self.sound else self._is_sound(path)):
+                return False
+            try:
+                found = os.lstat(f"{self.root}/{path}")
+            except (OSError, ValueError):
+                return False
+            if [found.st_size, found.st_mtime_ns] != stamp or stat.S_ISLNK(found.st_mode):
+                return False
+        return True
 
     def _looked_at(self, id: str, files: dict[str, Stamp], record: Record | None) -> tuple[Record, set[str]] | None:
         """What `held` finds where a file is new, changed or gone."""
@@ -86,7 +121,9 @@ class Index:
             files = json.loads(text.decode())["files"] if b"\t" in rest else {}
         except (ValueError, KeyError, TypeError):
             return {}
-        return files if isinstance(files, dict) and all(map(stays_inside, files)) else {}
+        if not isinstance(files, dict) or (DOUBTFUL.search(text) and not all(map(stays_inside, files))):
+            return {}
+        return files
 
     def _record(self, id: str) -> Record | None:
         """The brief record of ``id``; None where a part of it is missing or torn."""
@@ -117,17 +154,18 @@ class Index:
 
     def _stamp(self, path: str) -> Stamp | None:
         """Of a file that is one of the run's own: no link, and not behind one."""
-        folder = path.rpartition("/")[0]
-        if folder not in self.sound:
-            self.sound[folder] = self._is_sound(path)
-        return stamp_of(f"{self.root}/{path}", follow=False) if self.sound[folder] else None
+        return stamp_of(f"{self.root}/{path}", follow=False) if self._is_sound(path) else None
 
     def _is_sound(self, path: str) -> bool:
-        try:
-            within(self.root, path)
-        except OSError:
-            return False
-        return True
+        """Whether no link leads to the folder of ``path``. Looked for once."""
+        folder = path.rpartition("/")[0]
+        if folder not in self.sound:
+            try:
+                within(self.root, path)
+                self.sound[folder] = True
+            except OSError:
+                self.sound[folder] = False
+        return self.sound[folder]
 
     def _write(self, id: str, files: dict[str, Stamp], record: Record) -> None:
         common = json.dumps({name: record[name] for name in IN_COMMON if name in record})
@@ -135,6 +173,7 @@ class Index:
         key = sha256(common.encode()).hexdigest()[:16]
         lines = {key: f"{json.dumps({'id': key})}\t{common}"} if key not in self.written else {}
         lines[id] = f"{json.dumps({'id': id, 'files': files})}\t{key}\t{own}"
+        self.added += 1
         self.lines |= {name: line.encode() for name, line in lines.items()}
         if self.owner is not None:
             with suppress(OSError):
@@ -144,7 +183,7 @@ class Index:
 
 
 def _pictures(files: dict[str, Stamp]) -> set[str]:
-    return {path.removeprefix("images/") for path in files if path.startswith("images/")}
+    return {path[7:] for path in files if path.startswith("images/")}
 
 
 def stamp_of(path: str, *, follow: bool = True) -> Stamp | None:
@@ -161,7 +200,10 @@ def stamp_of(path: str, *, follow: bool = True) -> Stamp | None:
 def brief(record: Record) -> Record:
     """The record without what only its own page needs."""
     short = {key: value for key, value in record.items() if key not in BULK}
-    settings = record.get("settings")
-    if isinstance(settings, dict):
-        short["settings"] = {key: settings[key] for key in SETTINGS if key in settings}
+    for name, keys in KEPT.items():
+        if isinstance(short.get(name), dict):
+            short[name] = {key: short[name][key] for key in keys if key in short[name]}
+    ran = short.get("ran")
+    if isinstance(ran, dict) and isinstance(ran.get("memory"), dict):  # what was free is another in each record
+        short["ran"] = ran | {"memory": {key: value for key, value in ran["memory"].items() if key != "free"}}
     return short

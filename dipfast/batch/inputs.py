@@ -22,7 +22,7 @@ from dipfast.image import Limits, probe
 from dipfast.samples import PREFIX as SAMPLE
 from dipfast.samples import locate
 
-MANY = 20_000  # inputs for which processes pay
+MANY, CORES = 20_000, 4  # inputs and cores for which processes pay: each costs as much again to start and to hear
 CHUNK = 500
 MOST = Limits().max_bytes
 Facts = dict[str, Any]
@@ -32,7 +32,7 @@ Request = tuple[str, Limits]
 def look_at(requests: Sequence[Request], hashing: bool) -> Iterator[Facts | ItemError]:
     """Of each input in turn: its SHA-256 (empty unless ``hashing``), stamp and shape; or why it cannot be had."""
     seen = 0
-    if len(requests) >= MANY and cores() > 1:
+    if len(requests) >= MANY and cores() >= CORES:
         try:
             for found in _by_processes(requests, hashing):
                 yield from found

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -279,5 +279,6 @@ def execute(
 
     ``name``: of this process in the ledger.
     """
+    places = [replace(place, neighbours=len(places)) if place.device == "cpu" else place for place in places]
     hire = partial(Process, root=str(folder.root))
     return Driver(jobs, places, folder, on_event, max_failures, name, hire, listen).run()

@@ -8,6 +8,7 @@ record; behind the last one the item fails, with the numbers. Fewer neighbours c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -110,16 +111,29 @@ def _size(number: int) -> str:
 
 
 class Free:
-    """Free bytes of a device, with what this process has taken since it began and would use again."""
+    """Free bytes of a device, with what this process has taken since it began and would use again.
 
-    def __init__(self) -> None:
-        self.start = resident_bytes()
+    ``neighbours``: workers that share a CPU's memory. Each has an equal part of what is free and what all have taken,
+    as far as that is free now: the others may be about to take theirs.
+    """
+
+    def __init__(self, neighbours: int = 1) -> None:
+        self.neighbours, self.start = neighbours, resident_bytes() or 0
 
     def __call__(self, device: torch.device) -> int | None:
         if device.type == "cuda":
             return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
         free = available_bytes()
-        return None if free is None else free + max(0, (resident_bytes() or 0) - (self.start or 0))
+        if free is None:
+            return None
+        own = self._taken(resident_bytes())
+        if self.neighbours == 1:
+            return free + own
+        pool = free + own + sum(self._taken(resident_bytes(pid)) for pid in siblings())
+        return min(free + own, pool // self.neighbours)
+
+    def _taken(self, resident: int | None) -> int:
+        return max(0, (resident or 0) - self.start)
 
 
 def available_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int | None:
@@ -139,9 +153,19 @@ def available_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cg
     return min((value for value in found if value is not None), default=None)
 
 
-def resident_bytes() -> int | None:
-    """Bytes of this process in memory; None where /proc does not say."""
-    return _field(Path("/proc/self/status"), "VmRSS:", 1024)
+def resident_bytes(pid: int | str = "self") -> int | None:
+    """Bytes of a process in memory, by default this one; None where /proc does not say."""
+    return _field(Path(f"/proc/{pid}/status"), "VmRSS:", 1024)
+
+
+def siblings() -> list[int]:
+    """The other processes that this one's parent started; none where /proc does not say."""
+    parent = os.getppid()
+    try:
+        found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    except OSError:
+        return []
+    return [int(pid) for pid in found if int(pid) != os.getpid()]
 
 
 def _number(path: Path) -> int | None:

@@ -23,7 +23,7 @@ from dipfast.batch.cohort import cohort_size
 from dipfast.batch.failure import is_dead, is_out_of_memory, reason_of
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.load import Loaded, load
-from dipfast.batch.memory import Ladder
+from dipfast.batch.memory import Free, Ladder
 from dipfast.batch.messages import GiveBack, Leave, Message
 from dipfast.batch.plan import Job, Place
 from dipfast.batch.restore import Restored, fit_plan, restoring
@@ -67,7 +67,7 @@ class Pipeline:
         self.begun: set[str] = set()  # being fitted, or fitted and not saved yet
         self.bucket: tuple = ()  # of what was fitted last
         self.most: dict[tuple, int] = {}  # lanes for which a bucket's memory was found to do
-        self.ladder = Ladder()
+        self.ladder = Ladder(Free(place.neighbours))
         self.leaving: Leave | None = None
 
     def run(self) -> None:
@@ -76,7 +76,7 @@ class Pipeline:
         for thread in threads:
             thread.start()
         while self.leaving is None or self.given:
-            self._hear(wait=not (self.fitting or self.loaded))
+            self._hear(wait=not (self.fitting or (self.loaded and self._has_room(self.loaded[0].job))))
             self._fill()
             for lane in list(self.fitting):
                 self._move(lane)
@@ -148,9 +148,15 @@ class Pipeline:
             lane.begin(self._course(loaded, lane))
 
     def _has_room(self, job: Job) -> bool:
+        """Whether its fit may begin: beside those of its bucket, and not while as many wait to be saved.
+
+        A disk that is slower than the device holds it back, or all of its memory would be pictures in the end.
+        """
+        most = cohort_size(job, self.place.device, self.memory, self.place.cohort)
+        if len(self.begun) - len(self.fitting) > most:
+            return False
         if not self.fitting:
             return True
-        most = cohort_size(job, self.place.device, self.memory, self.place.cohort)
         return job.bucket == self.bucket and len(self.fitting) < min(most, self.most.get(job.bucket, most))
 
     def _free_lane(self, job: Job) -> Lane[Restored]:

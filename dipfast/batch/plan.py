@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from dipfast.shapes import latent_channels, per_scale
 
@@ -28,20 +28,22 @@ IMAGE_COPIES = 8  # target, guide, output, average, best, and the rollback's
 class Place:
     """Where a worker lives: a name for its ledger, its device, and its number of CPU threads.
 
-    ``cohort``: how many items it fits side by side; None where it is to be found.
+    ``cohort``: how many items it fits side by side; None where it is to be found. ``neighbours``: the workers that
+    share its machine's memory, itself among them.
     """
 
     name: str
     device: str
     threads: int
     cohort: int | None = None
+    neighbours: int = 1
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One fit to do, and every file that it gives: items with the same bytes, settings and seed share one.
 
-    ``settings`` is the item's, every default filled in, as plain data; ``outputs`` are relative to `images/`.
+    ``settings`` is the item's, every default filled in, as plain data; ``outputs`` are relative to `images/`. A tuple,
+    for a million of them are made in a fifth of a frozen dataclass's time.
     """
 
     id: str

@@ -1,13 +1,13 @@
 """Items to jobs: every input's hash, header, content id and fitted size. An input that is as it was is not read again.
 
-What it trusts: an input of the same size and modification time as when `items.jsonl` was written has the same bytes.
-A worker hashes the input once more before it fits.
+What it trusts: an input of the same size and modification time as when `items.jsonl` was written has the same bytes,
+and with the same settings (`rule`) and no second file the same id. A worker hashes the input once more before it fits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -20,8 +20,9 @@ from dipfast.manifest import Item, Settings
 from dipfast.manifest.identity import identified, settings_text
 
 Event = dict[str, Any]
+FACTS = ("sha256", "stamp", "shape", "limits", "mask", "rule")  # of an input, in `items.jsonl`
 LONGEST = 255  # bytes of a file's name, nearly everywhere
-SEEN = ("sha256", "stamp", "shape")  # of an input that is as it was
+Known = Mapping[str, Any]  # sha256 (empty where it was not hashed), stamp and shape of an input, or all of its entry
 Seen = Mapping[str, Mapping[str, Any]]  # path → its entry of items.jsonl
 
 
@@ -31,7 +32,7 @@ class Prepared:
 
     jobs: list[Job] = field(default_factory=list)
     failed: list[Event] = field(default_factory=list)
-    entries: list[dict[str, Any]] = field(default_factory=list)  # for items.jsonl
+    entries: list[Known] = field(default_factory=list)  # for items.jsonl
 
 
 def prepare(items: Sequence[Item], seen: Seen | None = None) -> Prepared:
@@ -40,7 +41,7 @@ def prepare(items: Sequence[Item], seen: Seen | None = None) -> Prepared:
     by_id: dict[str, Job] = {}
     identify = _Identifier(seen or {})
     for item, found in identify.inputs(items):
-        entry = {"path": item.path, "output": item.output, "id": None}
+        entry: Known = {"path": item.path, "output": item.output, "id": None}
         try:
             job, facts = identify(item, found)
             if _measured_apart(by_id.get(job.id), job):
@@ -49,8 +50,9 @@ def prepare(items: Sequence[Item], seen: Seen | None = None) -> Prepared:
             about = {"id": None, "path": item.path, "kind": error.kind, "reason": str(error)}
             prepared.failed.append({"event": "failed", **about})
         else:
-            by_id[job.id] = _merged(by_id.get(job.id), job)
-            entry |= {"id": job.id, **facts}
+            twin = by_id.get(job.id)
+            by_id[job.id] = job if twin is None else _merged(twin, job)
+            entry = _entry(item, job, facts)
         prepared.entries.append(entry)
     prepared.jobs = list(by_id.values())
     return prepared
@@ -61,10 +63,20 @@ def _measured_apart(twin: Job | None, job: Job) -> bool:
     return twin is not None and None not in (twin.reference, job.reference) and twin.reference != job.reference
 
 
-def _merged(twin: Job | None, job: Job) -> Job:
-    if twin is None:
-        return job
-    return replace(twin, outputs=twin.outputs + job.outputs, reference=twin.reference or job.reference)
+def _entry(item: Item, job: Job, facts: Known) -> Known:
+    """What `items.jsonl` says of an item: what it said, where that is still so."""
+    if facts.get("id") == job.id and facts["output"] == item.output:
+        return facts
+    return {
+        "path": item.path,
+        "output": item.output,
+        "id": job.id,
+        **{key: facts[key] for key in FACTS if key in facts},
+    }
+
+
+def _merged(twin: Job, job: Job) -> Job:
+    return twin._replace(outputs=twin.outputs + job.outputs, reference=twin.reference or job.reference)
 
 
 def preview(items: Sequence[Item], seen: Seen | None = None) -> Prepared:
@@ -85,10 +97,10 @@ class _Identifier:
     def __init__(self, seen: Seen, hashing: bool = True) -> None:
         self.seen, self.hashing = seen, hashing
         self.costs: dict[tuple, tuple[tuple[int, int, int], tuple, float]] = {}
-        self.texts: dict[tuple[int, str], str] = {}
+        self.texts: dict[tuple[int, str], tuple[str, str]] = {}
         self.plain: dict[int, tuple[Settings, dict[str, Any], Limits, str]] = {}
 
-    def inputs(self, items: Sequence[Item]) -> Iterator[tuple[Item, Facts | ItemError]]:
+    def inputs(self, items: Sequence[Item]) -> Iterator[tuple[Item, Known | ItemError]]:
         """Every item with what is known of its input, which is read where that is nothing."""
         known = [self._known(item) for item in items]
         new = [
@@ -97,15 +109,15 @@ class _Identifier:
         found = look_at(new, self.hashing)
         return ((item, facts or next(found)) for item, facts in zip(items, known, strict=True))
 
-    def _known(self, item: Item) -> Facts | None:
-        """What was seen of an input that is as it was."""
+    def _known(self, item: Item) -> Known | None:
+        """The entry of an input that is as it was."""
         seen = self.seen.get(item.path)
         if seen is None or seen.get("limits") != self._settings(item.settings)[2]:
             return None
         stamp = stamp_at(path_of(item.path))
-        return {key: seen[key] for key in SEEN} if stamp is not None and seen.get("stamp") == stamp else None
+        return seen if stamp is not None and seen.get("stamp") == stamp else None
 
-    def __call__(self, item: Item, found: Facts | ItemError, apart: bool = False) -> tuple[Job, dict[str, Any]]:
+    def __call__(self, item: Item, found: Known | ItemError, apart: bool = False) -> tuple[Job, Known]:
         """The job, and what `items.jsonl` keeps of its input. ``apart``: from a twin with another reference.
 
         Raises ItemError.
@@ -114,7 +126,11 @@ class _Identifier:
         if isinstance(found, ItemError):
             raise found
         settings, limits, rule = self._settings(item.settings)
-        facts = {**found, "limits": rule, **self._mask(item, limits)}
+        facts = found
+        same = found.get("rule") == self._text(item)[1]
+        if not same or "mask" in found or item.mask is not None or item.reference is not None:
+            facts = {key: found[key] for key in FACTS[:3]}
+            facts |= {"limits": rule, "rule": self._text(item)[1], **self._mask(item, limits)}
         padded, bucket, flops = self._cost(settings, tuple(facts["shape"]))
         job = Job(
             id=self._id(item, facts, apart),
@@ -130,17 +146,24 @@ class _Identifier:
         )
         return job, facts
 
-    def _id(self, item: Item, facts: Mapping[str, Any], apart: bool) -> str:
+    def _id(self, item: Item, facts: Known, apart: bool) -> str:
         """Nothing where an input was not hashed."""
+        if "id" in facts:
+            return facts["id"]  # of the same bytes and settings
         extra = {} if item.mask is None else {"mask": facts["mask"]["sha256"]}
         if not (facts["sha256"] and all(extra.values())):
             return ""
         if apart and item.reference is not None:
             extra["reference"] = self._checked(item.reference, self._settings(item.settings)[1])
+        return identified(facts["sha256"], self._text(item)[0], extra)
+
+    def _text(self, item: Item) -> tuple[str, str]:
+        """The item's settings as they go into its id, and a short name of that."""
         key = id(item.settings), item.output.rpartition(".")[2]
         if key not in self.texts:
-            self.texts[key] = settings_text(item.settings, item.output)
-        return identified(facts["sha256"], self.texts[key], extra)
+            text = settings_text(item.settings, item.output)
+            self.texts[key] = text, sha256(text.encode()).hexdigest()[:16]
+        return self.texts[key]
 
     def _cost(self, settings: dict[str, Any], shape: tuple[int, ...]) -> tuple[tuple[int, int, int], tuple, float]:
         """Fitted shape, bucket and operations of a picture of ``shape``; pictures of one shape share them."""

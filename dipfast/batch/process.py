@@ -116,7 +116,13 @@ class Worker(ABC):
 
     @property
     def suspects(self) -> list[Job]:
-        """What it may have died of: the items at work, or the only one that it has."""
+        """What it may have died of: the items at work, or the only one that it has.
+
+        Where its last words are of its device, only what was fitted there: loading and saving do not touch it.
+        """
+        fitting = [held.job for held in self.jobs.values() if held.stage == "fitting"]
+        if self.last_words is not None and fitting:
+            return fitting
         return [held.job for held in self.jobs.values() if held.stage in AT_WORK or len(self.jobs) == 1]
 
     def hung(self, now: float) -> tuple[str, list[Job]] | None:

@@ -14,6 +14,7 @@ import torch
 
 import dipfast
 from dipfast import generators, tasks
+from dipfast.batch.caveats import caveats
 from dipfast.batch.failure import is_out_of_memory
 from dipfast.batch.ledger import Record, now
 from dipfast.batch.memory import Ladder
@@ -240,6 +241,7 @@ def describe(
             "parity_db": _decibel(restored.distilled.parity_db),
         },
         "facts": restored.facts,
+        "warnings": caveats(settings, restored.facts),
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
         "metrics": measure(observation, restored),
         "finished": now(),

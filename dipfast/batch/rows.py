@@ -7,8 +7,9 @@ manifest's own file. A run of a shard writes its own part, `items.1-of-2.jsonl`;
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,20 +19,36 @@ from dipfast.errors import DipfastError, UsageError
 from dipfast.files import open_regular, stays_inside, write_atomic
 from dipfast.manifest.yaml import collector_paused
 
-Entry = dict[str, Any]  # path, output, id, and what was seen of the input
+Entry = Mapping[str, Any]  # path, output, id, and what was seen of the input
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One item of a run as it stands: done (with its brief record), failed (with a reason), or pending."""
+    """One item of a run as it stands: done (with its brief record), failed (with a reason), or pending.
+
+    ``known``: the record, or what reads it: a million are not held at once.
+    """
 
     path: str
     output: str
     id: str | None
     status: Literal["done", "failed", "pending"]
-    record: Record | None = None
+    known: Record | Callable[[], Record | None] | None = None
     kind: str | None = None
     reason: str | None = None
+
+    @property
+    def record(self) -> Record | None:
+        """The brief record, read anew each time."""
+        return self.known() if callable(self.known) else self.known
+
+
+def done_rows(entries: Iterable[Entry], index: Index) -> list[Row]:
+    """The rows of a run that found all its items done: it has just looked at every file."""
+    return [
+        Row(entry["path"], entry["output"], entry["id"], "done", partial(index.record, entry["id"]))
+        for entry in entries
+    ]
 
 
 def rows_of(folder: RunFolder, entries: Iterable[Entry] | None = None, index: Index | None = None) -> list[Row]:
@@ -44,15 +61,16 @@ def rows_of(folder: RunFolder, entries: Iterable[Entry] | None = None, index: In
 
 def _row(entry: Entry, index: Index, failed: Mapping[str, Record]) -> Row:
     """Done is what has a record whose hashes hold. A record is taken back before its item is fitted again."""
-    about = {key: entry[key] for key in ("path", "output", "id")}
-    held = index.held(entry["id"]) if entry["id"] else None
+    about = entry["path"], entry["output"], entry["id"]
+    held = index.row(entry["id"]) if entry["id"] else None
     if held is not None and entry["output"] in held[1]:
-        return Row(**about, status="done", record=held[0])
+        return Row(*about, "done", held[0])
     failure = failed.get(entry["id"] or entry["path"])
     if failure is not None:
-        return Row(**about, status="failed", kind=failure.get("kind"), reason=failure.get("reason"))
-    lost = held is not None and entry["output"] in held[0]["output"]["paths"]
-    return Row(**about, status="pending", reason="its picture is gone or was changed" if lost else None)
+        return Row(*about, "failed", kind=failure.get("kind"), reason=failure.get("reason"))
+    record = None if held is None else Row(*about, "done", held[0]).record
+    lost = record is not None and entry["output"] in record["output"]["paths"]
+    return Row(*about, "pending", reason="its picture is gone or was changed" if lost else None)
 
 
 def row_as_json(row: Row) -> dict[str, Any]:
@@ -60,10 +78,17 @@ def row_as_json(row: Row) -> dict[str, Any]:
     return {name: getattr(row, name) for name in ("path", "output", "id", "status", "kind", "reason")}
 
 
-def write_entries(folder: RunFolder, entries: Sequence[Entry], shard: Shard | None = None) -> None:
-    """Write the items of a run, or of a shard, in place of those divided in another way. Raises OSError."""
+def write_entries(
+    folder: RunFolder, entries: Sequence[Entry], shard: Shard | None = None, before: Sequence[Entry] = ()
+) -> None:
+    """Write the items of a run, or of a shard, in place of those divided in another way. Raises OSError.
+
+    Where they are as they were ``before``, in a list of the same name, nothing is written.
+    """
     encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
     mine = folder.root / f"items{suffix(shard)}.jsonl"
+    if _parts(folder) == [mine] and entries == before:
+        return
     lines = "".join(f"{encode(entry)}\n" for entry in entries)
     write_atomic(mine, lines.encode("utf-8", "backslashreplace"))
     for path in _parts(folder):
@@ -118,9 +143,14 @@ def _is_entry(entry: object) -> bool:
     return id is None or (isinstance(id, str) and ID.fullmatch(id) is not None)
 
 
-def seen_inputs(folder: RunFolder) -> dict[str, Entry]:
-    """What earlier runs saw of each input, by path. A damaged list is as good as none."""
+def entries_before(folder: RunFolder) -> list[Entry]:
+    """What earlier runs saw of each input. A damaged list is as good as none."""
     try:
-        return {entry["path"]: entry for entry in read_entries(folder) if entry["id"] is not None}
+        return list(read_entries(folder))
     except DipfastError:
-        return {}
+        return []
+
+
+def by_path(entries: Iterable[Entry]) -> dict[str, Entry]:
+    """The entries of inputs that were read, by path."""
+    return {entry["path"]: entry for entry in entries if entry["id"] is not None}

@@ -19,7 +19,7 @@ from dipfast.batch.plan import Job, Place
 from dipfast.batch.plan import shard as part
 from dipfast.batch.prepare import Prepared, prepare
 from dipfast.batch.restore import fit_plan
-from dipfast.batch.rows import Row, row_as_json, rows_of, seen_inputs, write_entries
+from dipfast.batch.rows import Entry, Row, by_path, done_rows, entries_before, row_as_json, rows_of, write_entries
 from dipfast.errors import MachineError, NothingMatchedError, UsageError
 from dipfast.files import write_atomic
 from dipfast.fit import choose_machine
@@ -38,7 +38,10 @@ PICTURES = ("images", "damaged", "uncertainty")  # folders that hold the outputs
 
 @dataclass(frozen=True)
 class RunResult:
-    """What `run` did: the folder, rows of its items, how many were done before, wall seconds, and the signal if any."""
+    """What `run` did: the folder, rows of its items, how many were done before, wall seconds, and the signal if any.
+
+    ``idle``: it found all its items done; ``summary``: what the folder's `summary.json` says, where that was asked for.
+    """
 
     folder: RunFolder
     rows: list[Row]
@@ -46,6 +49,8 @@ class RunResult:
     seconds: float
     signal: int | None
     gave_up: str | None
+    idle: bool = False
+    summary: dict[str, Any] | None = None
 
     @property
     def exit_code(self) -> int:
@@ -87,8 +92,9 @@ def run(
         index = Index(folder, owner=f"run{suffix(shard)}")
         changes = _changed_software(folder)
         with collector_paused():
-            prepared = prepare(mine.items, seen_inputs(folder))
-            _write_head(manifest, folder, prepared, shard)
+            before = entries_before(folder)
+            prepared = prepare(mine.items, by_path(before))
+            _write_head(manifest, folder, prepared, shard, before)
         driver = _named("driver", shard)
         for event in prepared.failed:
             folder.log(driver, **event)
@@ -123,11 +129,12 @@ def run(
         elif todo:
             named = [replace(place, name=_named(place.name, shard), cohort=cohort) for place in places]
             outcome = execute(todo, named[: len(todo)], folder, hear, allowed, driver)
-        rows = rows_of(folder, prepared.entries, index)
+        idle = not (todo or prepared.failed)
+        rows = done_rows(prepared.entries, index) if idle else rows_of(folder, prepared.entries, index)
     if outcome.broken is not None:
         raise MachineError(f"{folder.root}: {outcome.broken}")
     seconds = time.perf_counter() - start
-    return RunResult(folder, rows, done, seconds, outcome.signal, outcome.gave_up)
+    return RunResult(folder, rows, done, seconds, outcome.signal, outcome.gave_up, idle)
 
 
 def shard_of(manifest: Manifest, shard: Shard | None) -> Manifest:
@@ -174,13 +181,15 @@ def ready(manifest: Manifest, devices: str, workers: int | None = None, executor
     return places
 
 
-def _write_head(manifest: Manifest, folder: RunFolder, prepared: Prepared, shard: Shard | None) -> None:
+def _write_head(
+    manifest: Manifest, folder: RunFolder, prepared: Prepared, shard: Shard | None, before: Sequence[Entry] = ()
+) -> None:
     """What a run is, before it begins. The manifest is the whole one, for every shard."""
     write_atomic(folder.root / "manifest.resolved.yaml", manifest.resolved().encode("utf-8", "surrogateescape"))
     here = dumps(environment())
     for name in sorted({"environment.json", f"environment{suffix(shard)}.json"}):
         write_atomic(folder.root / name, here)
-    write_entries(folder, prepared.entries, shard)
+    write_entries(folder, prepared.entries, shard, before)
 
 
 def _check_folders(jobs: Sequence[Job], folder: RunFolder) -> None:

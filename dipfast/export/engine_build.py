@@ -41,7 +41,7 @@ class Key:
 
 
 class Gpu:
-    """What the engine's buffers lie on, with a stream of its own: on the default, TensorRT waits for all others."""
+    """What the engine's buffers lie on, with a stream of its own: on the default one TensorRT waits for all of it."""
 
     def __init__(self) -> None:
         if not torch.cuda.is_available():

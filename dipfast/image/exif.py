@@ -42,7 +42,9 @@ def byte_order(block: bytes | bytearray) -> str:
 
 def orientation(block: bytes | None) -> int:
     """1 to 8; 1 where the block has none, or is broken."""
-    data = (block or b"").removeprefix(PREFIX)
+    if block is None:
+        return 1
+    data = block.removeprefix(PREFIX)
     try:
         entry = {e.tag: e for e in _first(data)[0]}[_ORIENTATION]
         value = _number(data, entry)

@@ -10,7 +10,7 @@ import numpy as np
 
 from dipfast import remote
 from dipfast.errors import ItemError
-from dipfast.files import open_regular
+from dipfast.files import open_regular, read_small
 from dipfast.image import avif, colour, exif, heif, jpeg, jxl, png, samples, tiff, webp
 from dipfast.image.guard import failing_as
 from dipfast.image.source import COLOURS, Header, Image, Limits, Source, Stored, bit_depth_of
@@ -48,6 +48,8 @@ _MAGIC = {
     b"\0\0\0\x0cJXL ": "jxl",
     b"\xff\x0a": "jxl",
 }
+_SMALL_BYTES = 1 << 16  # a file of which that is all is read at once
+_GIVES_UP = "the decoder gives up: "
 _HEIF = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 
 
@@ -59,9 +61,13 @@ def probe(path: str | os.PathLike[str], limits: Limits | None = None) -> Header:
     Raises ItemError: `unreadable` (missing, empty, truncated, no image), `unsupported` (another format,
     several pages, odd samples), `too-large` (bytes, pixels, aspect).
     """
-    limits = limits or Limits()
-    with _opened(path, limits) as file:
-        return _header(file, limits)
+    limits, name = limits or Limits(), os.fspath(path)
+    with failing_as("unreadable", name, _GIVES_UP):
+        data = None if remote.is_remote(name) else read_small(name, min(_SMALL_BYTES, limits.max_bytes))
+        if data:
+            return _header(BytesIO(data), limits)
+        with _opened(name, limits) as file:
+            return _header(file, limits)
 
 
 def read(path: str | os.PathLike[str], limits: Limits | None = None) -> Image:
@@ -71,8 +77,8 @@ def read(path: str | os.PathLike[str], limits: Limits | None = None) -> Image:
     RGB and gray of 8 bits, a palette's transparency alpha. Float samples outside [0, 1] are scaled by their
     extremes. Raises ItemError as `probe` does, and `non-finite` for floats with NaN or infinity.
     """
-    limits = limits or Limits()
-    with _opened(path, limits) as file:
+    limits, name = limits or Limits(), os.fspath(path)
+    with failing_as("unreadable", name, _GIVES_UP), _opened(name, limits) as file:
         data = file.read(limits.max_bytes)  # it may have grown
         header = _header(BytesIO(data), limits)
         stored = _DECODERS[header.format](data)
@@ -81,18 +87,16 @@ def read(path: str | os.PathLike[str], limits: Limits | None = None) -> Image:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str], limits: Limits) -> Iterator[BinaryIO]:
-    name = os.fspath(path)
-    with failing_as("unreadable", name, "the decoder gives up: "):
-        if remote.is_remote(name):
-            _check_bytes(remote.size(name), limits)
-            data = remote.read(name, limits.max_bytes)
-            _check_bytes(len(data), limits)
-            yield BytesIO(data)
-            return
-        with open_regular(name) as file:
-            _check_bytes(os.fstat(file.fileno()).st_size, limits)
-            yield file
+def _opened(name: str, limits: Limits) -> Iterator[BinaryIO]:
+    if remote.is_remote(name):
+        _check_bytes(remote.size(name), limits)
+        data = remote.read(name, limits.max_bytes)
+        _check_bytes(len(data), limits)
+        yield BytesIO(data)
+        return
+    with open_regular(name) as file:
+        _check_bytes(os.fstat(file.fileno()).st_size, limits)
+        yield file
 
 
 def _check_bytes(size: int | None, limits: Limits) -> None:

@@ -25,6 +25,10 @@ from dipfast.manifest.settings import Resolver
 from dipfast.manifest.yaml import quoted
 
 IMAGE = re.compile(rf"[^/]+({'|'.join(map(re.escape, WRITTEN))})", re.IGNORECASE)
+USUAL_TEMPLATE = "{relpath}/{name}.png"
+ENDINGS = frozenset(suffix.removeprefix(".") for suffix in SUFFIXES)
+# A relative path that spells one file, and nothing in it needs a second look: folder, name, ending.
+SIMPLE = re.compile(r"(?:(\w[\w-]*(?:/\w[\w-]*)*)/)?(\w[\w-]*)\.(\w+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +59,11 @@ class ItemReader:
 
     def read(self, rows: list[Any]) -> None:
         """Turn all rows into items, and forget them. What is wrong goes to ``problems`` and ``empty``."""
+        plain = self.plain_settings()
         for number, row in enumerate(rows):
             rows[number] = None
+            if plain is not None and isinstance(row, str) and self.read_simple(number, row, plain):
+                continue
             entry = {"path": row} if isinstance(row, str) else row
             if isinstance(entry, dict):
                 self.read_row(number, entry)
@@ -67,6 +74,27 @@ class ItemReader:
                 return
         for problem in collisions(self.items, self.rows):
             self.problems.add(problem)
+
+    def plain_settings(self) -> Settings | None:
+        """Those of a row that is a path alone, where they name no other file and the usual output."""
+        settings = self.resolver.settings({}, ())
+        if not isinstance(settings, Settings) or remote.is_remote(self.root) or os.sep != "/":
+            return None
+        names_files = settings.reference or (isinstance(settings.task, Inpaint) and settings.task.mask)
+        return None if names_files or settings.output.template != USUAL_TEMPLATE else settings
+
+    def read_simple(self, number: int, row: str, settings: Settings) -> bool:
+        """What `read_row` does of a row like most of a million: a quarter of its time. Whether it was such a row."""
+        spelled = SIMPLE.fullmatch(row)
+        if spelled is None or spelled[3].lower() not in ENDINGS:
+            return False
+        folder, name, _ = spelled.groups("")
+        path = self.root + row if self.root.endswith(os.sep) else f"{self.root}{os.sep}{row}"
+        output = f"{folder}/{name}.png" if folder else f"{name}.png"
+        place = self.problems.row(number)
+        self.items.append(Item(len(self.items), path, folder, name, output, settings, None, None, place))
+        self.rows.append(number)
+        return True
 
     def read_row(self, number: int, entry: Mapping[str, Any]) -> None:
         overrides = {key: value for key, value in entry.items() if key not in ("path", "relpath")}

@@ -18,6 +18,7 @@ from dipfast.manifest.schema import VERSION, Section, Settings
 from dipfast.manifest.yaml import resolve
 from dipfast.remote import is_remote, literal
 
+SIMPLE = re.compile(r"[A-Za-z0-9_-][\w./-]*\.\w+", re.ASCII)  # a relative path that means nothing else
 PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -54,16 +55,24 @@ class _Rows:
 
     def __init__(self, root: str, shared: Settings) -> None:
         self.root = root
+        self.inside = root if root.endswith(os.sep) else root + os.sep
         self.ours = dict(shared)
         self.differences: dict[int, str] = {}
 
     def row(self, item: Item) -> str:
+        if id(item.settings) not in self.differences:
+            self.differences[id(item.settings)] = self.difference(item.settings)
+        return "{" + self.words(item) + self.differences[id(item.settings)] + "}"
+
+    def words(self, item: Item) -> str:
+        """Path and, where it is not plain from that, relpath."""
+        short = item.path.removeprefix(self.inside)
+        if SIMPLE.fullmatch(short) and item.relpath == short.rpartition("/")[0]:
+            return f'path: "{short}"'  # as most of a million are
         words = {"path": _item_path(item, self.root)}
         if item.relpath != (relative(item.path, self.root) or ""):
             words["relpath"] = re.sub(r"[\udc80-\udcff]", "\ufffd", item.relpath)
-        if id(item.settings) not in self.differences:
-            self.differences[id(item.settings)] = self.difference(item.settings)
-        return "{" + pairs(words) + self.differences[id(item.settings)] + "}"
+        return pairs(words)
 
     def difference(self, settings: Settings) -> str:
         text = pairs({key: _dumped(value) for key, value in settings if not _equal(value, self.ours[key])})

@@ -191,7 +191,7 @@ class _Builder:
     def plain(self, event: Any) -> Any:
         """The value of an unquoted scalar."""
         text = event.value
-        if text and text[0] not in MAY_BE_NO_TEXT:
+        if text and (text[0] not in MAY_BE_NO_TEXT or "/" in text):  # no number has a slash, most paths do
             return text
         if text in self.memo:
             return self.memo[text]

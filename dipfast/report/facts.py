@@ -6,7 +6,7 @@ A record may be old or damaged: what is missing, or is no finite number, is None
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,9 +22,12 @@ COLUMNS = (
 )
 
 
-def facts(row: Row) -> Facts:
-    """The columns of `results.csv`, in their order: pixels of the picture that came out, seconds, PSNR in dB, SSIM."""
-    record = row.record or {}
+def facts(row: Row, record: Mapping[str, Any] | None = None) -> Facts:
+    """The columns of `results.csv`, in their order: pixels of the picture that came out, seconds, PSNR in dB, SSIM.
+
+    ``record``: the row's, where it has been read.
+    """
+    record = record or row.record or {}
     settings, ran = section(record, "settings"), section(record, "ran")
     width, height = output_size(record)
     metrics = section(record, "metrics")
@@ -82,10 +85,6 @@ def _side(side: object, damage: Mapping[str, Any], scale: int) -> int | None:
     return length // scale * scale if damage else length * scale
 
 
-def fits_of(rows: Iterable[Row]) -> list[Row]:
-    """The done rows, of those that share one fit only the first."""
-    seen: dict[object, Row] = {}
-    for row in rows:
-        if row.status == "done" and row.record is not None:
-            seen.setdefault(row.id or row.output, row)
-    return list(seen.values())
+def words(value: object) -> list[str]:
+    """The texts of ``value`` if it is a list, else none."""
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []

@@ -21,7 +21,7 @@ from dipfast.batch.ledger import RunFolder
 from dipfast.files import write_atomic
 from dipfast.report.comparison import Comparison, compare_rows
 from dipfast.report.curve import HEIGHT, WIDTH, Curve, curve
-from dipfast.report.facts import MAX_LISTED, Facts, facts, finite, section, word
+from dipfast.report.facts import MAX_LISTED, Facts, facts, finite, section, word, words
 from dipfast.report.markdown import as_markdown
 from dipfast.report.pictures import Pictures, pictures
 from dipfast.report.summary import Summary, headlines
@@ -70,7 +70,7 @@ def write_report(
 
 def as_html(folder: RunFolder, title: str, rows: Sequence[Row], summary: Summary, comparison: Comparison | None) -> str:
     """The page, pictures and all."""
-    done = [row for row in rows if row.status == "done" and row.record is not None]
+    done = [row for row in rows if row.status == "done" and row.known is not None]
     script = (TEMPLATES / "report.js").read_text()
     return (
         _environment()
@@ -86,7 +86,7 @@ def as_html(folder: RunFolder, title: str, rows: Sequence[Row], summary: Summary
             without_card=max(0, len(done) - MAX_CARDS),
             listed=MAX_LISTED,
             comparison=comparison,
-            versions=_versions(done),
+            versions=", ".join(summary["software"]),
             style=(TEMPLATES / "report.css").read_text(),
             script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -114,7 +114,7 @@ def _environment() -> Environment:
 def card(folder: RunFolder, row: Row) -> Card:
     """All that the page says of one done item. Reads its pictures and, for the row's own is brief, its whole record."""
     record = (row.id and folder.record(row.id)) or row.record or {}
-    row = replace(row, record=record)
+    row = replace(row, known=record)
     known = facts(row)
     drawing = curve(record.get("losses"), known["steps"], known["chosen_step"])
     return Card(known, pictures(folder, row), lines_of(row), drawing)
@@ -132,6 +132,7 @@ def lines_of(row: Row) -> list[tuple[str, str]]:
         ("Time", known["seconds"] is not None and _seconds(record, known["seconds"])),
         ("PSNR", known["psnr"] is not None and change(known["psnr_before"], known["psnr"], 2, " dB")),
         ("SSIM", known["ssim"] is not None and change(known["ssim_before"], known["ssim"], 3)),
+        ("Beware", "; ".join(words(record.get("warnings")))),
         ("Ran on", ", ".join(known[name] for name in ("device", "engine", "precision") if known[name])),
     ]
     return [(name, value) for name, value in lines if value]
@@ -168,10 +169,3 @@ def _steps(record: Facts, known: Facts) -> str | None:
 def _seconds(record: Facts, total: float) -> str:
     fit = finite(section(record, "seconds").get("fit"))
     return duration(total) if fit is None else f"{duration(total)} (fit {duration(fit)})"
-
-
-def _versions(done: Sequence[Row]) -> str:
-    """``dipfast 0.1.0, torch 2.11``: what the records name, old and new."""
-    ran = [section(row.record or {}, "ran") for row in done]
-    names = {f"{name} {one[name]}" for one in ran for name in ("dipfast", "torch") if one.get(name)}
-    return ", ".join(sorted(names))

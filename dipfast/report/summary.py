@@ -9,208 +9,87 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from datetime import datetime
-from heapq import nlargest
-from operator import itemgetter
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.console import Console
 from rich.text import Text
 
 from dipfast.batch.ledger import RunFolder, now
-from dipfast.files import write_atomic
-from dipfast.report.facts import COLUMNS, Facts, facts, finite, fits_of, output_size, section, word
+from dipfast.files import replacing, write_atomic
+from dipfast.report.facts import COLUMNS, Facts, facts, finite
+from dipfast.report.tally import Tally, median, per_hour, rounded
 from dipfast.text import change, count, duration, number, printable, rate, reason_of
 
 if TYPE_CHECKING:
     from dipfast.batch.run import Row
 
 Summary = dict[str, Any]
+Record = dict[str, Any]
 
-PHASES = ("load", "pose", "setup", "fit", "distil", "save")
-SLOWEST = 5
 SHOWN_FAILURES = 20
 NAME_WIDTH = 19
 
 
-def summarize(rows: Sequence[Row], seconds: float | None = None, *, already_done: int = 0) -> Summary:
+def summarize(
+    rows: Iterable[Row],
+    seconds: float | None = None,
+    *,
+    already_done: int = 0,
+    hear: Callable[[Row, Record | None], object] = lambda row, record: None,
+) -> Summary:
     """The content of `summary.json`. Plain data, every number finite or None.
 
-    ``seconds``: wall time of the run, None where it is not known; ``already_done``: fits that it found done.
+    ``seconds``: wall time of the run, None where it is not known; ``already_done``: fits that it found done. ``hear``
+    is told of every row and its record, which are read once.
     """
-    fits = fits_of(rows)
-    states = Counter(row.status for row in rows)
-    failed = [row for row in rows if row.status == "failed"]
+    tally = Tally()
+    for row in rows:
+        record = row.record
+        tally.add(row, record)
+        hear(row, record)
+    states = tally.states
     return {
         "version": 1,
         "time": now(),
-        "items": len(rows),
+        "items": states.total(),
         "done": states["done"],
         "already_done": already_done,
         "failed": states["failed"],
         "pending": states["pending"],
-        "failures_by_kind": dict(Counter(row.kind or "unknown" for row in failed).most_common()),
-        "failures": [_failure(row) for row in failed],
-        "wall_seconds": _rounded(seconds),
-        "seconds_left": _seconds_left(fits, states["pending"]),
-        "images_per_hour": _per_hour(len(fits) - already_done, seconds),
-        "seconds_per_image": _spread(map(_total, fits)),
-        "seconds_by_phase": _phases(fits),
-        "seconds_cold_and_warm": _cold_and_warm(fits),
-        "seconds_per_megapixel": _median(map(_per_megapixel, fits)),
-        "metrics": _metrics([row for row in rows if row.status == "done"]),
-        "slowest": _slowest(fits),
-        "programs": _programs(fits),
-        "ran_on": _ran_on(fits),
+        "failures_by_kind": dict(Counter(failure["kind"] or "unknown" for failure in tally.failures).most_common()),
+        "failures": tally.failures,
+        "wall_seconds": rounded(seconds),
+        "seconds_left": tally.seconds_left(),
+        "images_per_hour": per_hour(tally.fits - already_done, seconds),
+        "seconds_per_image": tally.spread(),
+        "seconds_by_phase": {phase: median(column) for phase, column in tally.phases.items()},
+        "seconds_cold_and_warm": tally.programs.cold_and_warm(),
+        "seconds_per_megapixel": median(tally.per_megapixel),
+        "metrics": tally.qualities(),
+        "slowest": tally.slowest(),
+        "programs": tally.programs.counts(),
+        "ran_on": tally.ran_on(),
+        "software": sorted(tally.software),
     }
 
 
-def _total(row: Row) -> float | None:
-    """Seconds of a fit in all, from decoding to the last file."""
-    seconds: float | None = finite(section(row.record or {}, "seconds").get("total"))
-    return seconds
-
-
-def _failure(row: Row) -> Facts:
-    return {"path": row.path, "output": row.output, "id": row.id, "kind": row.kind, "reason": row.reason}
-
-
-def _per_hour(fitted: int, seconds: float | None) -> float | None:
-    return _rounded(max(0, fitted) * 3600 / seconds) if seconds else None
-
-
-def _seconds_left(fits: Sequence[Row], pending: int) -> float | None:
-    """For what is pending, at the pace of what is done. None where nothing tells the pace."""
-    timed, busy = _work(fits)
-    return _rounded(pending * busy / timed) if timed and pending else None
-
-
-def _span(row: Row) -> tuple[float, float] | None:
-    """When a fit was in flight, from and to, in seconds since 1970."""
-    seconds = _total(row)
-    try:
-        finish = datetime.fromisoformat((row.record or {})["finished"]).timestamp()
-    except (KeyError, TypeError, ValueError, OverflowError, OSError):
-        return None
-    return (finish - seconds, finish) if seconds else None
-
-
-def _per_megapixel(row: Row) -> float | None:
-    """Seconds per million pixels of the picture that came out."""
-    seconds, (width, height) = _total(row), output_size(row.record or {})
-    return seconds * 1e6 / (width * height) if seconds and width and height else None
-
-
-def _phases(fits: Sequence[Row]) -> dict[str, float | None]:
-    parts = [section(row.record or {}, "seconds") for row in fits]
-    return {phase: _median(part.get(phase) for part in parts) for phase in PHASES}
-
-
-def _cold_and_warm(fits: Sequence[Row]) -> dict[str, float | None]:
-    """Median seconds of the fits that were the first of their program, and of those that found it ready."""
-    programs: dict[object, list[tuple[str, object]]] = defaultdict(list)
-    for row in fits:
-        record = row.record or {}
-        ran = section(record, "ran")
-        if ran.get("programs") is not None:
-            key = ran.get("host"), ran.get("pid"), ran.get("lane"), ran["programs"]
-            programs[repr(key)].append((str(record.get("finished")), _total(row)))
-    ordered = [[seconds for _, seconds in sorted(members, key=itemgetter(0))] for members in programs.values()]
-    return {"cold": _median(one[0] for one in ordered), "warm": _median(s for one in ordered for s in one[1:])}
-
-
-def _spread(values: Iterable[object]) -> dict[str, float | None]:
-    """Median and the 90th and 99th percentile, interpolated linearly between samples."""
-    kept = _finite(values)
-    quantiles = np.percentile(kept, [50, 90, 99]).tolist() if kept else [None] * 3
-    return dict(zip(("median", "p90", "p99"), map(_rounded, quantiles), strict=True))
-
-
-def _median(values: Iterable[object]) -> float | None:
-    kept = _finite(values)
-    return _rounded(float(np.median(kept))) if kept else None
-
-
-def _finite(values: Iterable[object]) -> list[float]:
-    return [value for value in map(finite, values) if value is not None]
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
-
-
-def _metrics(done: Sequence[Row]) -> dict[str, Any]:
-    """Means over the items where the picture was measured before and after, and how many those are."""
-    means: dict[str, Any] = {}
-    measured = [metrics for row in done if (metrics := section(row.record or {}, "metrics"))]
-    for name in ("psnr", "ssim"):
-        pairs = [(finite(metrics.get(f"{name}_before")), finite(metrics.get(name))) for metrics in measured]
-        pairs = [pair for pair in pairs if None not in pair]
-        before, after = np.mean(pairs, axis=0).tolist() if pairs else (None, None)
-        means |= {f"{name}_items": len(pairs), f"{name}_before": _rounded(before), name: _rounded(after)}
-    return means
-
-
-def _slowest(fits: Sequence[Row]) -> list[Facts]:
-    timed = [(row, seconds) for row in fits if (seconds := _total(row)) is not None]
-    worst = [facts(row) for row, _ in nlargest(SLOWEST, timed, key=itemgetter(1))]
-    return [
-        {name: known[name] for name in ("path", "output", "seconds", "steps", "width", "height")} for known in worst
-    ]
-
-
-def _ran_on(fits: Sequence[Row]) -> list[Facts]:
-    """Every device, engine and precision that ran: its images, and how many an hour while it had work."""
-    names = ("device", "device_name", "engine", "precision", "host")
-    ran: dict[tuple, list[Row]] = defaultdict(list)
-    for row in fits:
-        ran[tuple(word(section(row.record or {}, "ran").get(name)) for name in names)].append(row)
-    return [
-        dict(zip(names, key, strict=True)) | {"images": len(rows), "images_per_hour": _per_hour(*_work(rows))}
-        for key, rows in sorted(ran.items(), key=lambda entry: -len(entry[1]))
-    ]
-
-
-def _programs(fits: Sequence[Row]) -> dict[str, int]:
-    """Fitted sizes; programs built for them, captures included; and graphs that the compiler made, over all workers."""
-    ran = [section(row.record or {}, "ran") for row in fits]
-    ran = [one for one in ran if finite(one.get("programs")) is not None]
-    compiled: dict[str, int] = {}
-    for one in ran:
-        process = repr((one.get("host"), one.get("pid")))
-        compiled[process] = max(compiled.get(process, 0), int(finite(one.get("compilations")) or 0))
-    lanes = {repr([one.get(name) for name in ("host", "pid", "lane", "programs")]) for one in ran}
-    sizes = {repr(one.get("fitted_at")) for one in ran}
-    return {"sizes": len(sizes), "built": len(lanes), "compiled": sum(compiled.values())}
-
-
-def _work(fits: Sequence[Row]) -> tuple[int, float]:
-    """Fits whose times are known, and the seconds in which at least one of them was in flight."""
-    spans = sorted(span for span in map(_span, fits) if span is not None)
-    busy, until = 0.0, float("-inf")
-    for start, finish in spans:
-        busy += max(0.0, finish - max(start, until))
-        until = max(until, finish)
-    return len(spans), busy
-
-
 def write_summary(
-    folder: RunFolder, rows: Sequence[Row], seconds: float | None = None, *, already_done: int = 0
+    folder: RunFolder, rows: Iterable[Row], seconds: float | None = None, *, already_done: int = 0
 ) -> Summary:
     """Write `summary.json` and `results.csv`, and return the summary. Raises OSError.
 
     Without ``seconds``, the wall time and what follows from it stay as the last run wrote them.
     """
-    summary = summarize(rows, seconds, already_done=already_done)
+    with _results(folder) as write:
+        summary = summarize(rows, seconds, already_done=already_done, hear=write)
     if seconds is None:
         summary |= _last_run(folder)
     text = json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     # A file name's lone surrogate is no UTF-8, but its escape is JSON.
     write_atomic(folder.root / "summary.json", text.encode("utf-8", "backslashreplace"))
-    write_results(folder, rows)
     return summary
 
 
@@ -224,13 +103,23 @@ def _last_run(folder: RunFolder) -> Facts:
     return {name: old[name] for name in kept if finite(old.get(name)) is not None}
 
 
-def write_results(folder: RunFolder, rows: Sequence[Row]) -> None:
+def write_results(folder: RunFolder, rows: Iterable[Row]) -> None:
     """Write `results.csv`, a line for each item. Raises OSError."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(map(_cell, facts(row).values()) for row in rows)
-    write_atomic(folder.root / "results.csv", buffer.getvalue().encode())
+    with _results(folder) as write:
+        for row in rows:
+            write(row, row.record)
+
+
+@contextmanager
+def _results(folder: RunFolder) -> Iterator[Callable[[Row, Record | None], object]]:
+    """What writes a line of `results.csv`, which is there once all are."""
+    with replacing(folder.root / "results.csv") as file:
+        text = io.TextIOWrapper(file, "utf-8", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        yield lambda row, record: writer.writerow([_cell(value) for value in facts(row, record).values()])
+        text.flush()
+        text.detach()
 
 
 def _cell(value: object) -> object:

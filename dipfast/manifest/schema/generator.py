@@ -35,7 +35,12 @@ class ImageInput(Section):
     blind: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None,
         description="task denoise: share of the values that is hidden from the network, another at each step, and on "
-        "which alone it is judged; for noise that is independent from pixel to pixel; null: it sees and fits all",
+        "which it is judged; for noise that is independent from pixel to pixel; null: it sees and fits all",
+    )
+    recorrupt: Annotated[float, Field(gt=0, le=4)] | None = Field(
+        default=None,
+        description="with blind, for gaussian noise: what is not hidden is shown with more noise, this many times its "
+        "own and anew at each step, and judged against the picture less that noise over this; null: it is not judged",
     )
 
 

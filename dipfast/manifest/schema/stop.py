@@ -43,6 +43,9 @@ class EmaVarianceStop(ValleyStop):
     """
 
     type: Literal["ema-variance"]
+    patience: Patience = Field(
+        default=0.2, description="stop when the minimum is this share of its own step behind, and min_steps more"
+    )
     alpha: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = Field(
         default="auto", description="weight of the newest output; auto: falls as the fit goes on"
     )
@@ -56,7 +59,7 @@ class WindowedVarianceStop(ValleyStop):
 
     type: Literal["windowed-variance"]
     share: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.25, description="length of the window as a share of the steps so far"
+        default=0.6, description="length of the window as a share of the steps so far"
     )
 
 

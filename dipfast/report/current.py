@@ -1,0 +1,48 @@
+"""Whether a run's summary and report are those of the run as it stands, so that they need not be written again.
+
+They follow from the list of items, the ledger and the records. Instead of a million records it looks at the index,
+which has a line for each that was written or found right. Size and time of these few files are kept beside the index.
+A run that finds nothing to do changes none of them.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from importlib.metadata import version
+from typing import Any
+
+from dipfast.batch.index import stamp_of
+from dipfast.batch.ledger import RunFolder, dumps
+
+NOTE = ".index/reported.json"
+SOURCES = ("items*.jsonl", "ledger/*.jsonl", ".index/*.jsonl")
+PRODUCTS = ("summary.json", "results.csv", "report.md", "report.html")
+
+
+def note_current(folder: RunFolder) -> None:
+    """Remember what the summary and the report, which have just been written, follow from."""
+    with suppress(OSError):
+        folder.put(NOTE, dumps(_state(folder)))
+
+
+def current_summary(folder: RunFolder, html: bool) -> dict[str, Any] | None:
+    """The summary, where it and all products are as they were written, and nothing changed that they follow from."""
+    try:
+        known = json.loads(folder.read(NOTE))
+        summary = json.loads(folder.read("summary.json"))
+    except (OSError, ValueError):
+        return None
+    state = _state(folder)
+    wanted = PRODUCTS if html else PRODUCTS[:-1]
+    whole = isinstance(summary, dict) and all(state["products"].get(name) for name in wanted)
+    return summary if whole and known == state else None
+
+
+def _state(folder: RunFolder) -> dict[str, Any]:
+    sources = sorted(path for pattern in SOURCES for path in folder.root.glob(pattern))
+    return {
+        "dipfast": version("dipfast"),
+        "sources": {path.relative_to(folder.root).as_posix(): stamp_of(str(path), follow=False) for path in sources},
+        "products": {name: stamp_of(f"{folder.root}/{name}", follow=False) for name in PRODUCTS},
+    }
