@@ -21,6 +21,7 @@ from conftest import generator_config
 from test_export_onnx import OPTIONS, fitted
 
 from dipfast import generators
+from dipfast.bench.refit import bench_refits
 from dipfast.cli import main
 from dipfast.errors import GateError, MachineError
 from dipfast.export import engine_build, tensorrt
@@ -263,6 +264,13 @@ def test_weights_of_other_names_are_refused(fake: Any, tmp_path: Path, monkeypat
     monkeypatch.setattr(fake.Refitter, "get_all_weights", lambda self: ["onnx::Conv_12"])
     with pytest.raises(MachineError, match="not the generator's"):
         trt(tmp_path).prepare(generator())()
+
+
+def test_refits_are_timed_and_proved(fake: Any) -> None:
+    found = bench_refits(generator_config(), 32, "fp32", count=2, make=lambda precision, folder: trt(folder, precision))
+    assert found["built"] == [1, 0] and found["ran"]["gpu"] == "a fake"
+    assert all(refit["psnr_db"] is None or refit["psnr_db"] > 80 for refit in found["refits"])
+    assert len({refit["ms"] for refit in found["refits"]}) == 2
 
 
 @pytest.mark.parametrize("changes", OPTIONS)
