@@ -31,7 +31,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "inpaint": {"type": "inpaint", "known": "white", "keep_known": True},
     "superres": {"type": "superres", "scale": 4, "kernel": "lanczos2"},
 }
-SEEING = {"input": {"type": "image", "blind": None}}
+SEEING = {"input": {"type": "image", "blind": None, "recorrupt": None}}
 NOISY = {"gaussian", "estimated", "poisson"}
 FITS = {  # criterion: the tasks that can have it
     "auto": set(TASKS),
