@@ -62,6 +62,7 @@ def test_the_original_is_its_own_loop_or_else_the_unchanged_preset() -> None:
     assert references([loop, paper, changed]) == {"original": "o"}
     assert references([paper, changed]) == {"original": "p"}
     assert references([changed]) == {}
+    assert references([paper, changed | {"name": "original"}]) == {"original": "original"}
 
 
 def test_earlier_rows_join_where_the_case_is_the_same() -> None:

@@ -49,14 +49,17 @@ def summarize(rows: Sequence[Row], references: Mapping[str, str] | None = None) 
 
 
 def references(contenders: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """BM3D, and the original: its own loop where that was run, else the preset `paper` as it is."""
-    named = {kind: row["name"] for kind in ("paper", "original", "bm3d") for row in contenders if _is(row, kind)}
+    """BM3D, and the original: its own loop or what was called so, else the preset `paper` as it is."""
+    listed = list(contenders)
+    named = {kind: row["name"] for kind in ("paper", "original", "bm3d") for row in listed if _is(row, kind)}
     original = named.get("original", named.get("paper"))
     return {word: name for word, name in (("bm3d", named.get("bm3d")), ("original", original)) if name is not None}
 
 
 def _is(contender: Mapping[str, Any], kind: str) -> bool:
-    return bool(contender["preset"] == kind and (kind == "original" or not contender["sets"]))
+    if kind == "original" and "original" in (contender["name"], contender["preset"]):
+        return True
+    return bool(contender["preset"] == kind and not contender["sets"])
 
 
 def _means(rows: Sequence[Row]) -> dict[str, float]:
