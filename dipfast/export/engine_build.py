@@ -132,7 +132,7 @@ def _use_timings(config: Any, key: Key, folder: Path) -> Path:
 def _monitor(trt: Any, say: Say) -> Any:
     """What tells of a build: each outermost phase by its name, in quarters."""
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+    class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
             self.steps: dict[str, int] = {}

@@ -66,8 +66,8 @@ class Session:
             raise UsageError("the model's latent is baked in; export it without --bake-latent to give another")
         if list(latent.shape[1:]) != declared[0].shape[1:]:
             raise UsageError(
-                f"latent should be {declared[0].shape}, is {list(latent.shape)}: statistics of one size are folded into a "
-                "model; `sizes` of `dipfast variants` renders others"
+                f"latent should be {declared[0].shape}, is {list(latent.shape)}: statistics of one size are folded in, "
+                "and `sizes` of `dipfast variants` renders others"
             )
 
 
