@@ -225,7 +225,10 @@ def _idle(world: World) -> dict[str, float]:
         before += fits[0][0]
         after += world.last_done - fits[-1][1]
         between += sum(later[0] - earlier[1] for earlier, later in pairwise(fits))
-    return {name: value / len(world.fits) for name, value in (("idle_before", before), ("idle_between", between), ("idle_after", after))}
+    return {
+        name: value / len(world.fits)
+        for name, value in (("idle_before", before), ("idle_between", between), ("idle_after", after))
+    }
 
 
 def main() -> None:
