@@ -4,8 +4,8 @@
     bench/gpu_check.sh --dry OUT_FOLDER  the same sections, tiny, on whatever is here
 
 It needs torch, numpy, safetensors and scikit-image, triton for the kernels, and nothing else of the package's
-dependencies: no manifest, no image files. Every section stands alone; one that fails is recorded with its error, and
-the others go on.
+dependencies: no manifest, no image files. `renders` alone takes all of them, onnxruntime-gpu and TensorRT. Every
+section stands alone; one that fails is recorded with its error, and the others go on.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from dipfast.batch.plan import fit_bytes
 from dipfast.bench.kernels import bench_kernels, check_kernels
 from dipfast.bench.machine import describe, synchronize
 from dipfast.bench.step import ADAM, MUON, STANDARD, bench_step, plan_for
+from dipfast.errors import MachineError
 from dipfast.fit import Course, FitPlan, FitResult, Lane, Workbench, abreast, choose_machine, fit, fitting
 from dipfast.metrics import psnr
 from dipfast.tasks import Problem, degrade, pose
@@ -256,6 +257,29 @@ class Check:
             for optimizer in ("adam", "muon")
         ]
 
+    def renders(self) -> dict[str, Any]:
+        """Milliseconds of a render on each backend, with its parity, and what TensorRT's refits cost; or why not."""
+        from dipfast.bench.refit import bench_refits  # both need more of the package's dependencies than the rest
+        from dipfast.bench.render import bench_render
+
+        sizes, rounds = ([32], 2) if self.dry else ([256, 512], 30)
+        precisions = ["fp32"] if self.dry else ["fp32", "fp16"]
+        shape = {"channels": self.narrow["channels"], "upsample": self.narrow["upsample"], "rounds": rounds}
+        found: dict[str, Any] = {}
+        for backend, provider in (
+            ("onnxruntime", "cpu"),
+            ("onnxruntime", "cuda"),
+            ("onnxruntime", "tensorrt"),
+            ("tensorrt", "cpu"),
+        ):
+            run = partial(bench_render, sizes, [backend], precisions, provider=provider, **shape)
+            found[backend if backend == "tensorrt" else f"{backend} {provider}"] = _or_why_not(run)
+        for size in sizes:
+            for precision in precisions:
+                run = partial(bench_refits, self.narrow, size, precision)
+                found[f"refits {size} {precision}"] = _or_why_not(run)
+        return found
+
     def _fit(self, problem: Problem, engine: str, precision: str, steps: int) -> FitResult:
         return fit(problem, self.net, self.plan(engine, precision, steps))
 
@@ -274,8 +298,17 @@ SECTIONS: tuple[Callable[[Check], Any], ...] = (
     Check.steps,
     Check.kernels_by_speed,
     Check.whole_fits,
+    Check.renders,
     Check.precisions_by_psnr,
 )
+
+
+def _or_why_not(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What it gives, or that what it needs is not installed. Another failure is the section's."""
+    try:
+        return run()
+    except (MachineError, ImportError) as error:
+        return {"not here": str(error)}
 
 
 def _version(name: str) -> str | None:

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from dipfast.cli_options import AsJson, Engine, Precision, Preset, cohort_of, console, print_json
+from dipfast.cli_options import AsJson, Engine, Precision, Preset, cohort_of, console, json_text, print_json
 from dipfast.errors import UsageError
+from dipfast.files import write_atomic
 
 bench = typer.Typer(help="Measure: every number with its machine, versions and raw samples.", no_args_is_help=True)
 
@@ -180,8 +181,15 @@ def frontier(
     contender: Annotated[
         list[str] | None,
         typer.Option(
-            "--contender", metavar="SETTINGS", help="again for each: [NAME: ]PRESET [KEY=VALUE ...], nlm, bm3d"
+            "--contender",
+            metavar="SETTINGS",
+            help="again for each: [NAME: ]PRESET [KEY=VALUE ...]; faster-dip [KEY=VALUE ...]; nlm, bm3d, nlm+clipping, "
+            "bm3d+clipping; original, deep-decoder, deep-random-projector, deepinv [steps=N] [channels=N], with --peer",
         ),
+    ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option("--peer", metavar="NAME=DIR", help="again for each: a checkout of another author's code"),
     ] = None,
     damage: Damages = None,
     crop: Crop = 128,
@@ -190,32 +198,61 @@ def frontier(
     past_stop: Annotated[
         float, typer.Option(metavar="SHARE", min=0, help="of a fit's steps, behind its stop, to look for its peak")
     ] = 0.5,
+    earlier: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            metavar="FILE",
+            help="again for each: join what an earlier run saved, or printed with --json; alone it runs nothing",
+        ),
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="keep what was measured so far there, behind each fit; --with reads it"),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE", help="write a drawing of it, an SVG")] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option("--pictures", metavar="DIR", help="write each picture returned, and sheets of them at 1:1"),
+    ] = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
-    """PSNR of what is returned against steps, operations and seconds, for many settings."""
+    """PSNR of what is returned against steps, operations and seconds, for many settings, methods and networks."""
     from dipfast.bench.cases import pictures as chosen
-    from dipfast.bench.frontier import bench_frontier, parse_contender, print_bench
+    from dipfast.bench.contenders import parse_contender, parse_peer
+    from dipfast.bench.frontier import bench_frontier
+    from dipfast.bench.gallery import Gallery
     from dipfast.bench.plot import frontier_svg
+    from dipfast.bench.standings import join, print_standing, read_results
 
     prepare(threads)
+    before = read_results(earlier or [])
+    gallery = None if keep is None else Gallery(keep)
+    texts = contender or ([] if before else ["fast", "balanced", "best"])
     result = bench_frontier(
-        [parse_contender(text) for text in contender or ["fast", "balanced", "best"]],
-        chosen(pictures or []),
+        [parse_contender(text) for text in texts],
+        chosen(pictures or []) if texts else [],
         damage or ["gaussian:25"],
-        crop=crop,
+        crop=crop if texts else before[0][1]["crop"],
         noise_seeds=noise_seeds,
         weight_seeds=weight_seeds,
         past_stop=past_stop,
+        peers=dict(parse_peer(text) for text in peer or []),
+        gallery=gallery,
+        save=lambda so_far: None if save is None else write_atomic(save, json_text(so_far).encode()),
         say=lambda line: typer.echo(line, err=True),
     )
+    if before:
+        result = join(result, before)
     if plot is not None:
         plot.write_text(frontier_svg(result["summary"]))
+    for file in gallery.lay_out() if gallery is not None else ():
+        typer.echo(f"wrote {file}", err=True)
     if as_json:
         print_json(result)
     else:
-        print_bench(result, console())
+        print_standing(result, console())
 
 
 def prepare(threads: int | None) -> None:

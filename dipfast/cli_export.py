@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,6 +52,7 @@ def export(
         min_psnr=min_psnr,
         bake_latent=bake_latent,
         output=output,
+        say=_say,
     )
     if as_json:
         print_json(reports)
@@ -122,7 +124,7 @@ def render(
         rendered = [one]
     else:
         found = targets(target)
-        chosen = renderer("torch" if backend == Backend.AUTO else backend, precision, provider)
+        chosen = renderer("torch" if backend == Backend.AUTO else backend, precision, provider, say=_say)
         rendered = render_targets(found, chosen, output)
         ran = chosen.ran
     if as_json:
@@ -190,6 +192,9 @@ def _print_variants(id: str, rows: list[dict[str, Any]]) -> None:
 
 
 def bench_render(
+    target: Annotated[
+        Path | None, typer.Argument(help="a run, whose generators are held against what it kept", metavar="[RUN]")
+    ] = None,
     size: Annotated[
         list[int] | None, typer.Option("--size", metavar="N", min=64, help="again for each; 256 unless given")
     ] = None,
@@ -198,15 +203,26 @@ def bench_render(
     channels: Annotated[
         str | None, typer.Option(metavar="N,N,…", help="of each scale; 128,128,128,128,128 unless given")
     ] = None,
-    upsample: Annotated[Upsample, typer.Option(help="of each scale; the presets take nearest")] = Upsample.BILINEAR,
+    upsample: Annotated[
+        Upsample | None, typer.Option(help="of each scale; bilinear unless given, the presets take nearest")
+    ] = None,
     provider: Annotated[Provider, typer.Option(help="what onnxruntime runs on")] = Provider.CPU,
     threads: Annotated[int | None, typer.Option(metavar="N", min=1, help="CPU threads, of every backend")] = None,
     rounds: Annotated[int, typer.Option(metavar="N", min=1, help="samples of each variant")] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Time one render, by backend, precision and size, cold and warm, interleaved; torch fp32 beside them."""
+    """Time one render of a fresh generator, or of each of a run, by backend and precision; torch fp32 beside them."""
     import torch
 
+    if threads is not None:
+        torch.set_num_threads(threads)
+    backends = [b for b in backend or [Backend.ONNXRUNTIME] if b != Backend.AUTO]
+    precisions = precision or [RenderPrecision.FP32]
+    if target is not None:
+        if size or channels or upsample is not None:
+            raise UsageError("bench render RUN times the run's own generators: leave --size, --channels and --upsample")
+        _bench_exports(target, backends, precisions, provider, rounds, as_json)
+        return
     from dipfast.bench.render import bench_render as measure
     from dipfast.bench.render import print_bench
 
@@ -215,15 +231,43 @@ def bench_render(
     for one in sizes:
         if one % 2 ** len(widths or range(5)):
             raise UsageError(f"--size should be a multiple of {2 ** len(widths or range(5))}, is {one}")
-    if threads is not None:
-        torch.set_num_threads(threads)
-    backends = [b for b in backend or [Backend.ONNXRUNTIME] if b != Backend.AUTO]
-    precisions = precision or [RenderPrecision.FP32]
-    result = measure(sizes, backends, precisions, channels=widths, upsample=upsample, provider=provider, rounds=rounds)
+    result = measure(
+        sizes,
+        backends,
+        precisions,
+        channels=widths,
+        upsample=upsample or Upsample.BILINEAR,
+        provider=provider,
+        rounds=rounds,
+    )
     if as_json:
         print_json(result)
     else:
         print_bench(result, console())
+
+
+def _bench_exports(
+    target: Path, backends: Sequence[str], precisions: Sequence[str], provider: str, rounds: int, as_json: bool
+) -> None:
+    from dipfast.bench.exports import bench_exports, print_bench
+    from dipfast.export.targets import targets
+
+    result = bench_exports(
+        targets(target),
+        backends,
+        precisions,
+        provider=provider,
+        rounds=rounds,
+        say=_say,
+    )
+    if as_json:
+        print_json(result)
+    else:
+        print_bench(result, console())
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def _widths(text: str | None) -> list[int] | None:

@@ -183,7 +183,12 @@ def taking(first: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable
 
 def print_json(value: Any) -> None:
     """A result for machines, in ASCII: names of files may be no UTF-8, or move a terminal's cursor."""
-    typer.echo(json.dumps(value, indent=2, default=str))
+    typer.echo(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """What `print_json` prints."""
+    return json.dumps(value, indent=2, default=str)
 
 
 def console() -> Any:

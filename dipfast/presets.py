@@ -73,6 +73,7 @@ BLIND_SEEDS = {"fast": 1, "balanced": 4, "best": 8}
 STEPS = {"denoise": 600, "jpeg": 300, "inpaint": 300, "superres": 220}  # the most: `auto` ends the first two before
 # Where noise is known and independent from pixel to pixel, the net sees the picture, and is judged where it is blind.
 BLIND_INPUT: Tree = {"input": {"type": "image", "blind": 0.1}}
+RECORRUPTED_INPUT: Tree = {"input": {"type": "image", "blind": 0.1, "recorrupt": 0.7}}  # needs the noise to be Gaussian
 BLIND_FIT: Tree = {"steps": 400, "reg_noise_std": 0.0, "optimizer": {"type": "muon", "lr": 0.04}}
 
 
@@ -87,5 +88,6 @@ def preset(name: str, task: Tree) -> Tree:
         if noise.get("type") == "salt-pepper":
             fit["steps"] = 200
         elif noise.get("sigma") != "auto":  # of unknown make: neighbours may share it, and blind spots would keep it
-            generator, fit = NET | BLIND_INPUT, fit | BLIND_FIT | {"seeds": BLIND_SEEDS[name]}
+            blind = RECORRUPTED_INPUT if noise.get("type", "gaussian") == "gaussian" else BLIND_INPUT
+            generator, fit = NET | blind, fit | BLIND_FIT | {"seeds": BLIND_SEEDS[name]}
     return copy.deepcopy({"generator": generator, "fit": fit})

@@ -226,7 +226,7 @@ class Bars(Display):
 
     def show(self, event: Event) -> None:
         self.tally.take(event)
-        if event.get("event") in ("failed", "quarantined", "lost", "warning"):
+        if event.get("event") in ("failed", "quarantined", "lost", "warning") or warnings_of(event):
             self.console.print(Text(sentence(event) or "", style="red"), soft_wrap=True)
 
     def render(self) -> RenderableType:
@@ -293,7 +293,7 @@ def sentence(event: Event) -> str | None:
         case "claimed":
             return f"start {name}"
         case "done":
-            return f"done {name} {outcome(event)}"
+            return "; ".join((f"done {name} {outcome(event)}", *(f"warning: {text}" for text in warnings_of(event))))
         case "failed" | "quarantined":
             kind = printable(event.get("kind") or "unknown")
             return f"failed {name} {kind}: {reason_of(event.get('reason'), event.get('path'))}"
@@ -312,6 +312,11 @@ def name_of(event: Event) -> str:
     with suppress(ValueError, OSError):
         path = path.relative_to(Path.cwd())
     return printable(path)
+
+
+def warnings_of(event: Event) -> list[str]:
+    """What the record of a done event warns of."""
+    return [printable(text) for text in (event.get("record") or {}).get("warnings") or []]
 
 
 def outcome(event: Event) -> str:

@@ -108,8 +108,14 @@ class OnnxRenderer:
         return lambda: session.render()[0]
 
 
-def renderer(backend: str, precision: str, provider: str, threads: int | None = None) -> Renderer:
-    """The backend of that name; ``threads`` are onnxruntime's on a CPU, by default all cores.
+def renderer(
+    backend: str,
+    precision: str,
+    provider: str,
+    threads: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Renderer:
+    """The backend of that name; ``threads`` are onnxruntime's on a CPU, by default all cores; ``say`` hears of builds.
 
     Raises UsageError for another name, MachineError where it cannot run here.
     """
@@ -120,5 +126,5 @@ def renderer(backend: str, precision: str, provider: str, threads: int | None = 
     if backend == "tensorrt":
         from dipfast.export.tensorrt import TensorRTRenderer
 
-        return TensorRTRenderer(precision)
+        return TensorRTRenderer(precision, say=say)
     raise UsageError(f"backend should be one of {', '.join(BACKENDS)}, is {backend!r}")

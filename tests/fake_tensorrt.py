@@ -49,9 +49,13 @@ class OnnxParser:
         return SimpleNamespace(desc=lambda: "not a model")
 
 
+class IProgressMonitor:
+    def __init__(self) -> None: ...
+
+
 class Config:
     def __init__(self) -> None:
-        self.flags = {"tf32"}
+        self.flags, self.progress_monitor = {"tf32"}, None
 
     def set_flag(self, flag: str) -> None:
         self.flags.add(flag)
@@ -64,10 +68,11 @@ class Config:
     def add_optimization_profile(self, profile: Any) -> None: ...
 
     def create_timing_cache(self, data: bytes) -> Any:
-        return SimpleNamespace(serialize=lambda: data + b"t")
+        return None if data.startswith(b"broken") else SimpleNamespace(serialize=lambda: data + b"t")
 
-    def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> None:
+    def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
         self.cache = cache
+        return True
 
     def get_timing_cache(self) -> Any:
         return self.cache
@@ -88,6 +93,12 @@ class Builder:
 
     def build_serialized_network(self, network: SimpleNamespace, config: Config) -> bytes:
         assert config.flags == {"refit"}
+        monitor: Any = config.progress_monitor
+        monitor.phase_start("Building", None, 8)
+        monitor.phase_start("Timing", "Building", 100)
+        for step in range(8):
+            assert monitor.step_complete("Timing", step) and monitor.step_complete("Building", step)
+        monitor.phase_finish("Building")
         return network.model
 
 
@@ -105,8 +116,8 @@ class FakeEngine:
 class Runtime:
     def __init__(self, logger: Logger) -> None: ...
 
-    def deserialize_cuda_engine(self, plan: bytes) -> FakeEngine:
-        return FakeEngine(plan)
+    def deserialize_cuda_engine(self, plan: bytes) -> FakeEngine | None:
+        return None if plan == b"refused" else FakeEngine(plan)
 
 
 class Context:

@@ -79,6 +79,7 @@ def gpu_check() -> ModuleType:
         "repeats",
         "kernels_by_speed",
         "whole_fits",
+        "renders",
     ],
 )
 def test_a_section_of_the_gpu_check_runs_dry(section: str) -> None:

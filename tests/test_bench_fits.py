@@ -13,8 +13,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dipfast.bench.cases import make_case, parse_damage, settings_of
-from dipfast.bench.frontier import bench_frontier, nlm, parse_contender, watched
+from dipfast.bench.contenders import parse_contender, watched
+from dipfast.bench.frontier import bench_frontier
 from dipfast.bench.image import bench_image
+from dipfast.bench.methods import nlm
 from dipfast.bench.plot import frontier_svg
 from dipfast.bench.stop import bench_stop
 from dipfast.cli import app

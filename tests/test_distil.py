@@ -11,8 +11,8 @@ from conftest import fit_plan, generator_config
 
 import dipfast
 from dipfast import generators, tasks
-from dipfast.fit import fit, stream
-from dipfast.fit.distil import Distilled, _solve_head, distil
+from dipfast.fit import finish, fit, stream
+from dipfast.fit.distil import Distilled, _solve_head, distilling
 from dipfast.fit.loop import Cancelled, FitResult
 from dipfast.fit.optimizer import FlatParameters
 
@@ -33,7 +33,7 @@ def fitted() -> tuple[FitResult, torch.Tensor]:
 
 def distilled(fitted: tuple[FitResult, torch.Tensor], steps: int) -> Distilled:
     result, latent = fitted
-    return distil(result.generator, result.averaged, latent, result.picture, steps, torch.float32)
+    return finish(distilling(result.generator, result.averaged, latent, result.picture, steps, torch.float32))
 
 
 def parity(module: torch.nn.Module, fitted: tuple[FitResult, torch.Tensor]) -> float:
@@ -59,7 +59,7 @@ def test_gradients_in_fp16_are_those_of_fp32(monkeypatch: pytest.MonkeyPatch) ->
     grads: list[torch.Tensor] = []
     monkeypatch.setattr("dipfast.fit.distil.optimizer_step", lambda _, p, *rest: grads.append(p.grads.clone()))
     for dtype in (torch.float32, torch.float16):
-        distil(module, values, latent, picture, 1, dtype)
+        finish(distilling(module, values, latent, picture, 1, dtype))
     exact, low = grads
     assert float((low - exact).norm() / exact.norm()) < 0.3
 
@@ -77,7 +77,7 @@ def test_the_same_arguments_give_the_same_bits_and_leave_the_fit_alone(
 def test_it_can_be_cancelled(fitted: tuple[FitResult, torch.Tensor]) -> None:
     result, latent = fitted
     with pytest.raises(Cancelled):
-        distil(result.generator, result.averaged, latent, result.picture, 5, torch.float32, lambda: True)
+        finish(distilling(result.generator, result.averaged, latent, result.picture, 5, torch.float32, lambda: True))
 
 
 def test_a_restored_generator_renders_the_kept_picture_and_says_how_near(picture: np.ndarray) -> None:
@@ -98,14 +98,14 @@ def test_the_head_is_solved_for(fitted: tuple[FitResult, torch.Tensor]) -> None:
     module.head.weight.detach().mul_(0.9)
     module.head.bias.detach().add_(0.05)
     spoiled = parity(module, fitted)
-    error = _solve_head(module, latent, result.picture, torch.float32)
+    error = _solve_head(module, latent, result.picture)
     assert parity(module, fitted) > spoiled + 3
     assert parity(module, fitted) == pytest.approx(solved, abs=0.5)
     assert parity(module, fitted) == pytest.approx(-10 * math.log10(error), abs=1e-3)
     with torch.no_grad():
         exact = module(latent)
     own = {name: value.clone() for name, value in module.head.state_dict().items()}
-    _solve_head(module, latent, exact, torch.float32)  # nothing is nearer than equal
+    _solve_head(module, latent, exact)  # nothing is nearer than equal
     assert all(torch.allclose(own[name], value, atol=1e-5) for name, value in module.head.state_dict().items())
 
 
@@ -116,5 +116,5 @@ def test_a_head_with_nothing_to_solve_for_stays_as_it_was(value: float) -> None:
     latent = generators.make_latent(config["input"], 32, 32, 1, torch.empty(0))
     module.head.bias.detach().fill_(value)
     weight = module.head.weight.detach().clone()
-    _solve_head(module, latent, torch.rand(1, 3, 32, 32), torch.float32)
+    _solve_head(module, latent, torch.rand(1, 3, 32, 32))
     assert torch.equal(module.head.weight.detach(), weight)

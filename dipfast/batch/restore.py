@@ -14,12 +14,13 @@ import torch
 
 import dipfast
 from dipfast import generators, tasks
+from dipfast.batch.caveats import caveats
 from dipfast.batch.failure import is_out_of_memory
 from dipfast.batch.ledger import Record, now
 from dipfast.batch.memory import Ladder
 from dipfast.errors import ItemError
 from dipfast.fit import Checkpoint, Course, FitPlan, FitResult, Workbench, compilations, finish, fitting, stream
-from dipfast.fit.distil import SHARE, Distilled, distilling
+from dipfast.fit.distil import Distilled, distil_steps, distilling
 from dipfast.fit.loop import Progress
 from dipfast.image import Image, Source, cut, pad
 from dipfast.metrics import coverage, psnr, ssim, uncertainty_ece
@@ -124,7 +125,7 @@ def restoring(
     result = yield from fitting(problem, config, plan, progress, cancelled, workbench, checkpoint)
     start = time.perf_counter()
     latent = generators.make_latent(config["input"], *problem.shape[1:], stream(plan.seed, "latent"), problem.guide)
-    steps = round(SHARE * result.steps * plan.seeds)
+    steps = distil_steps(result.steps, plan.seeds)
     distilled = yield from distilling(
         result.generator, result.averaged, latent, result.picture, steps, result.machine.dtype, cancelled
     )
@@ -240,6 +241,7 @@ def describe(
             "parity_db": _decibel(restored.distilled.parity_db),
         },
         "facts": restored.facts,
+        "warnings": caveats(settings, restored.facts),
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
         "metrics": measure(observation, restored),
         "finished": now(),

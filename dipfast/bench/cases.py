@@ -5,8 +5,10 @@ A damage is named by one word: `gaussian:25`, `poisson:30`, `jpeg:10`, `missing:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,7 @@ from dipfast.fit import FitPlan
 from dipfast.image import Limits, read
 from dipfast.manifest.options import read_options
 from dipfast.manifest.settings import Layer, resolve
-from dipfast.samples import locate
+from dipfast.samples import PREFIX, locate
 from dipfast.tasks import Damaged, Problem, degrade, pose
 
 SAMPLES = ("sample:astronaut", "sample:chelsea", "sample:coffee", "sample:rocket")
@@ -33,6 +35,16 @@ class Case:
     problem: Problem
     clean: np.ndarray
     damaged: Damaged
+
+    @property
+    def name(self) -> str:
+        return picture_name(self.picture)
+
+    @property
+    def digest(self) -> str:
+        """Of the truth and of what was damaged: rows of one case, whatever run they are from, have the same."""
+        levels = [(255 * pixels).round().astype(np.uint8).tobytes() for pixels in (self.clean, self.damaged.observed)]
+        return hashlib.sha256(b"".join(levels)).hexdigest()[:12]
 
     def under(self, preset: str, sets: Sequence[str]) -> Problem:
         """The problem as ``preset`` and ``sets`` pose it: the paper's knows nothing of clipping."""
@@ -51,6 +63,11 @@ def make_case(picture: str, damage: str, crop: int, seed: int) -> Case:
         raise UsageError(f"--crop is {crop}, but {picture} is {image.pixels.shape[2]}×{image.pixels.shape[1]}")
     damaged = degrade({"crop": crop, "seed": seed, **config}, image.pixels)
     return Case(picture, damage, task, pose(task, damaged.observed, damaged.known), damaged.clean, damaged)
+
+
+def picture_name(picture: str) -> str:
+    """``picture`` without the folders that it lies in."""
+    return picture if picture.startswith(PREFIX) else Path(picture).name
 
 
 def settings_of(

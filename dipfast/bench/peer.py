@@ -11,10 +11,11 @@ import importlib
 import multiprocessing as mp
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def _serve(
     """Take as many steps as each message says, answering None, or what is wrong with the checkout."""
     torch.set_num_threads(threads)
     try:
-        run = _loop(_skip(checkout), torch.from_numpy(picture).to(device)[None], watched)
+        run = _loop(checkout, torch.from_numpy(picture).to(device)[None], watched)
     except UsageError as error:
         connection.recv()
         connection.send(str(error))
@@ -73,24 +74,28 @@ def _serve(
             connection.send(None)
 
 
-def _skip(checkout: Path) -> Callable[..., nn.Module]:
+def imported(checkout: Path, module: str, bare: Sequence[str] = ()) -> Any:
+    """``module`` of ``checkout``. The packages named ``bare`` are set in place without running their `__init__`.
+
+    Raises UsageError where it cannot be imported.
+    """
+    for package in bare:
+        sys.modules[package] = ModuleType(package)
+        sys.modules[package].__path__ = [str(checkout.joinpath(*package.split(".")))]
     sys.path.insert(0, str(checkout))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its docstrings have bare backslashes
-            return importlib.import_module("models.skip").skip
+            warnings.simplefilter("ignore")  # docstrings with bare backslashes
+            return importlib.import_module(module)
     except ImportError as error:
         raise UsageError(f"--peer {checkout}: cannot be imported ({error})") from None
     finally:
         sys.path.remove(str(checkout))
 
 
-def _loop(skip: Callable[..., nn.Module], target: Tensor, watched: bool) -> Loop:
+def _loop(checkout: Path, target: Tensor, watched: bool) -> Loop:
     torch.manual_seed(0)
-    widths = {"num_channels_down": [128] * 5, "num_channels_up": [128] * 5, "num_channels_skip": [4] * 5}
-    net = skip(32, 3, **widths, upsample_mode="bilinear", pad="reflection").to(target.device)
-    latent = torch.rand(1, 32, *target.shape[2:], device=target.device) * 0.1
-    steps = _steps(net, latent, target, watched)
+    steps = original_steps(checkout, target, watched=watched)
 
     def run(count: int) -> None:
         for _ in range(count):
@@ -99,23 +104,37 @@ def _loop(skip: Callable[..., nn.Module], target: Tensor, watched: bool) -> Loop
     return run
 
 
-def _steps(net: nn.Module, latent: Tensor, target: Tensor, watched: bool) -> Iterator[Any]:
-    """Adam at 0.01 on the mean square, jitter of 1/30, EMA of 0.99."""
+def original_steps(
+    checkout: Path,
+    target: Tensor,  # [1, C, H, W]
+    channels: int = 128,
+    watched: bool = False,
+) -> Iterator[Tensor]:
+    """The original network for denoising, laid out; then at each step the average [1, C, H, W] of its outputs."""
+    widths = {"num_channels_down": [channels] * 5, "num_channels_up": [channels] * 5, "num_channels_skip": [4] * 5}
+    build = imported(checkout, "models.skip").skip
+    net = build(32, target.shape[1], **widths, upsample_mode="bilinear", pad="reflection").to(target.device)
+    latent = torch.rand(1, 32, *target.shape[2:], device=target.device) * 0.1
+    return _steps(net, latent, target, watched)
+
+
+def _steps(net: nn.Module, latent: Tensor, target: Tensor, watched: bool) -> Iterator[Tensor]:
+    """Adam at 0.01 on the mean square, jitter of 1/30, EMA of 0.99 from the first output on."""
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01)
-    noise, average, kept = torch.empty_like(latent), torch.zeros_like(target), []
+    noise, average, kept = torch.empty_like(latent), None, []
     while True:
         optimizer.zero_grad()
         output = net(latent + noise.normal_() / 30)
-        average = average * 0.99 + output.detach() * 0.01
+        average = output.detach() if average is None else average * 0.99 + output.detach() * 0.01
         loss = nn.functional.mse_loss(output, target)
         loss.backward()
         if watched:
             pictures = (output.detach().cpu(), output.detach().cpu(), average.detach().cpu())
             scores = [-10 * (picture.double() - target.cpu()).square().mean().log10() for picture in pictures]
             kept = [parameter.detach().cpu() for parameter in net.parameters()]
-            print(f"{loss.item():.6f} {scores}", file=_NOWHERE)
+            print(f"{loss.item():.6f} {scores} {len(kept)}", file=_NOWHERE)
         optimizer.step()
-        yield kept
+        yield average
 
 
 class _Nowhere:

@@ -1,18 +1,19 @@
 """The frontier as one drawing, an SVG: PSNR of what is returned against operations, a panel for each damage.
 
-Methods that are no fits have no operations here: they are lines across the panel.
+Methods that are no fits have no operations here: they are lines across the panel. Bars are deviations over seeds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import Any
 
 WIDTH, HEIGHT = 560, 300  # of a panel
 LEFT, RIGHT, TOP, BOTTOM = 48, 130, 28, 36  # margins, for labels
-STYLE = "text{font:12px sans-serif;fill:#333} .faint{stroke:#ddd} .line{stroke:#999;stroke-dasharray:4 3}"
+LINES = ".faint{stroke:#ddd} .line{stroke:#999;stroke-dasharray:4 3} .spread{stroke:#1f6f8b}"
+STYLE = "text{font:12px sans-serif;fill:#333} " + LINES
 
 
 def frontier_svg(summary: Sequence[dict[str, Any]]) -> str:
@@ -48,12 +49,19 @@ def _panel(rows: Sequence[dict[str, Any]], damage: str) -> str:
         height = y(row["psnr"])
         if row.get("flops"):
             place = x(math.log10(row["flops"] / 1e12))
+            parts.extend(_spread(place, row["psnr"], row.get("spread"), y))
             parts.append(f'<circle cx="{place}" cy="{height}" r="4" fill="#1f6f8b"/>')
             parts.append(_text(place + 7, height - 5, row["contender"]))
         else:
             parts.append(_line(LEFT, height, WIDTH - RIGHT, height, "line"))
             parts.append(_text(WIDTH - RIGHT + 6, height + 4, row["contender"]))
     return "".join(parts)
+
+
+def _spread(x: float, psnr: float, spread: float | None, y: Callable[[float], float]) -> Iterator[str]:
+    """A bar over the deviation that seeds make."""
+    if spread is not None:
+        yield _line(x, y(psnr - spread), x, y(psnr + spread), "spread")
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> str:

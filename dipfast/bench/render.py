@@ -70,8 +70,8 @@ def bench_render(
     for size in sizes:
         generator = fresh(config, size)
         reference = generator.output("fp32")
-        variants = [_variant(generator, reference, *pair, provider) for pair in asked]
-        rows += _timed(variants, rounds)
+        variants = [variant_of(generator, reference, *pair, provider) for pair in asked]
+        rows += timed(variants, rounds)
     return {
         "benchmark": "render",
         "channels": list(config["channels"]),
@@ -89,7 +89,14 @@ def fresh(config: dict[str, Any], size: int) -> FittedGenerator:
     return FittedGenerator(module, latent.contiguous(memory_format=torch.channels_last), card)
 
 
-def _variant(generator: FittedGenerator, reference: np.ndarray, backend: str, precision: str, provider: str) -> Variant:
+def variant_of(
+    generator: FittedGenerator,
+    reference: np.ndarray,  # [C, H, W], PyTorch's in float32
+    backend: str,
+    precision: str,
+    provider: str,
+) -> Variant:
+    """``generator`` made ready and rendered once. Raises DipfastError where that is another picture."""
     start = time.perf_counter()
     chosen = renderer(backend, precision, provider, torch.get_num_threads())
     run = chosen.prepare(generator)
@@ -101,7 +108,8 @@ def _variant(generator: FittedGenerator, reference: np.ndarray, backend: str, pr
     return Variant(backend, precision, reference.shape[-1], run, cold, chosen.ran, found)
 
 
-def _timed(variants: Sequence[Variant], rounds: int) -> list[dict[str, Any]]:
+def timed(variants: Sequence[Variant], rounds: int) -> list[dict[str, Any]]:
+    """A row for each, rendered in turns; the first is what the others are held against."""
     samples: dict[str, list[Sample]] = {variant.name: [] for variant in variants}
     for _ in range(rounds):
         for variant in variants:

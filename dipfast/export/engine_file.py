@@ -15,7 +15,7 @@ import safetensors.torch
 from torch import Tensor
 
 from dipfast.errors import UsageError
-from dipfast.export.tensorrt import Key
+from dipfast.export.engine_build import Key
 from dipfast.generators import Card, card_of
 
 FORMAT = "dipfast-engine/1"

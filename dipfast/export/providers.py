@@ -65,7 +65,10 @@ class Session:
         if not declared:
             raise UsageError("the model's latent is baked in; export it without --bake-latent to give another")
         if list(latent.shape[1:]) != declared[0].shape[1:]:
-            raise UsageError(f"latent should be {declared[0].shape}, is {list(latent.shape)}")
+            raise UsageError(
+                f"latent should be {declared[0].shape}, is {list(latent.shape)}: statistics of one size are folded into a "
+                "model; `sizes` of `dipfast variants` renders others"
+            )
 
 
 def runtime(provider: str) -> Any:
@@ -80,6 +83,8 @@ def runtime(provider: str) -> Any:
     available = onnxruntime.get_available_providers()
     if PROVIDERS[provider] not in available:
         raise MachineError(f"this onnxruntime has no {PROVIDERS[provider]} (it has {', '.join(available)}): {hint}")
+    if provider != "cpu":
+        onnxruntime.preload_dlls()  # CUDA and cuDNN as PyTorch or pip brought them, wherever they lie
     return onnxruntime
 
 

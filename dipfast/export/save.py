@@ -84,12 +84,10 @@ def export_tensorrt(
     """
     module, latent, card = from_file(generator)
     one = backend.fold(module.state_dict(), latent, card)
-    _, found = backend.render(one)
+    data, found = backend.plan(one)
     path = folder / f"{card.id or generator.stem}.{backend.precision}.engine"
     least = parity.required(backend.precision, min_psnr)
     _gate(found, least, path)
-    engine = backend.engine(one)
-    data = bytes(engine.engine.serialize())
     report = {
         "id": card.id,
         "model": path.name,
@@ -104,7 +102,7 @@ def export_tensorrt(
         "min_psnr": least,
         "finished": now(),
     }
-    write_atomic(beside(path), pack(StoredEngine(data, latent, card, engine.key)))
+    write_atomic(beside(path), pack(StoredEngine(data, latent, card, backend.key(one))))
     write_atomic(path, data)
     write_atomic(report_path(path), dumps(report))
     return report | {"path": str(path)}

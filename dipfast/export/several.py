@@ -9,19 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from dipfast.errors import GateError, MachineError
+from dipfast.export.engine_build import Say
 from dipfast.export.providers import runtime
 from dipfast.export.save import Report, export_onnx, export_tensorrt, report_path
 from dipfast.export.targets import Target, targets
 from dipfast.export.tensorrt import TensorRTRenderer
 
 
-def ready(formats: Sequence[str], precision: str) -> TensorRTRenderer | None:
-    """What builds engines, where they are asked for. Raises MachineError for what cannot be exported here."""
+def ready(formats: Sequence[str], precision: str, say: Say = lambda line: None) -> TensorRTRenderer | None:
+    """What builds engines, where they are asked for, and tells ``say`` of it.
+
+    Raises MachineError for what cannot be exported here.
+    """
     if precision == "bf16":
         raise MachineError("export.precision is bf16, which onnxruntime cannot prove on the CPU; use fp16 or fp32")
     if "onnx" in formats:
         runtime("cpu")
-    return TensorRTRenderer(precision) if "tensorrt" in formats else None
+    return TensorRTRenderer(precision, say=say) if "tensorrt" in formats else None
 
 
 def export(
@@ -32,9 +36,10 @@ def export(
     min_psnr: float | None = None,
     bake_latent: bool = False,
     output: Path | None = None,
+    say: Say = lambda line: None,
 ) -> tuple[list[Report], list[str]]:
     """The reports of what was written, and a line for each generator that missed its gate."""
-    engines = ready(formats, precision)
+    engines = ready(formats, precision, say)
     reports, missed = [], []
     for one in found:
         folder = output or one.folder

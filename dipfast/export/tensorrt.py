@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,69 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dipfast.errors import DipfastError, MachineError
+from dipfast.errors import MachineError
 from dipfast.export import parity
+from dipfast.export.engine_build import Gpu, Key, Say, bindings, build, cache_folder
 from dipfast.export.fold import FrozenNet, freeze
 from dipfast.export.onnx import to_onnx
 from dipfast.files import sha256_of, write_atomic
 from dipfast.generators import Card
-
-INSTALL = "pip install 'dipfast[tensorrt]' (version 11 or later, with an NVIDIA driver)"
-WORKSPACE = 4 << 30  # bytes that a tactic may take while the engine is built
-
-
-@dataclass(frozen=True)
-class Key:
-    """What an engine is for. Another value anywhere is another engine."""
-
-    tensorrt: str
-    gpu: str
-    capability: tuple[int, int]
-    driver: int
-    architecture: str  # the generator's section, as JSON
-    latent: tuple[int, ...]
-    channels: int
-    precision: str
-
-    @property
-    def name(self) -> str:
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:24]
-
-
-class Gpu:
-    """What the engine's buffers and stream lie on."""
-
-    def __init__(self) -> None:
-        if not torch.cuda.is_available():
-            raise MachineError("--backend tensorrt: this machine has no CUDA device")
-        self.device = torch.device("cuda", torch.cuda.current_device())
-
-    def facts(self) -> dict[str, Any]:
-        capability = torch.cuda.get_device_capability(self.device)
-        driver = int(torch._C._cuda_getDriverVersion())  # type: ignore[attr-defined]
-        return {"gpu": torch.cuda.get_device_name(self.device), "capability": capability, "driver": driver}
-
-    def stream(self) -> int:
-        return int(torch.cuda.current_stream(self.device).cuda_stream)
-
-    def wait(self) -> None:
-        torch.cuda.synchronize(self.device)
-
-
-def bindings() -> Any:
-    """The module tensorrt. Raises MachineError with what to install."""
-    try:
-        import tensorrt
-    except ImportError:
-        raise MachineError(f"TensorRT is not installed: {INSTALL}") from None
-    if int(tensorrt.__version__.split(".")[0]) < 11:
-        raise MachineError(f"TensorRT {tensorrt.__version__} is installed, 11 is needed: {INSTALL}")
-    return tensorrt
-
-
-def cache_folder() -> Path:
-    """Where engines and timings are kept: $XDG_CACHE_HOME/dipfast/tensorrt."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dipfast" / "tensorrt"
 
 
 class Engine:
@@ -93,9 +36,10 @@ class Engine:
     def __init__(self, trt: Any, gpu: Gpu, plan: bytes, key: Key) -> None:
         self.trt, self.gpu, self.key = trt, gpu, key
         self.logger = trt.Logger(trt.Logger.WARNING)
-        self.engine = trt.Runtime(self.logger).deserialize_cuda_engine(plan)
+        self.runtime = trt.Runtime(self.logger)  # has to live as long as its engines
+        self.engine = self.runtime.deserialize_cuda_engine(plan)
         if self.engine is None:
-            raise MachineError("TensorRT cannot load its own engine; see its messages above")
+            raise MachineError("TensorRT cannot load the engine; see its messages above")
         self.context = self.engine.create_execution_context()
         self.latent = torch.zeros(1, *key.latent, device=gpu.device)
         self.image = torch.zeros(1, key.channels, *key.latent[1:], device=gpu.device)
@@ -104,11 +48,13 @@ class Engine:
         self.context.set_tensor_address("image", self.image.data_ptr())
 
     def refit(self, weights: Mapping[str, Tensor]) -> None:
-        """Give the engine ``weights``, by name. Raises MachineError where names are left or unknown."""
+        """Give the engine ``weights``, by name. Raises MachineError where one is unknown or another is missing.
+
+        What else is refittable are constants of the graph, which all generators of an architecture share.
+        """
         refitter = self.trt.Refitter(self.engine, self.logger)
-        known = set(refitter.get_all_weights())
-        if known != set(weights):
-            odd = sorted(known ^ set(weights))
+        odd = sorted(set(weights) - set(refitter.get_all_weights()))
+        if odd:
             raise MachineError(f"TensorRT's refittable weights are not the generator's: {', '.join(odd[:4])}")
         kinds = {torch.float32: self.trt.DataType.FLOAT, torch.float16: self.trt.DataType.HALF}
         held = {name: value.contiguous().to(self.gpu.device) for name, value in weights.items()}
@@ -128,33 +74,6 @@ class Engine:
         self.gpu.wait()
         picture: np.ndarray = self.image[0].cpu().numpy()
         return picture
-
-
-def build(trt: Any, model: bytes, key: Key, folder: Path) -> bytes:
-    """A refittable plan for ``model``, whose `latent` is an input, with the GPU's timing cache in ``folder``."""
-    logger = trt.Logger(trt.Logger.WARNING)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(model):
-        reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)]
-        raise DipfastError(f"TensorRT cannot parse the model: {'; '.join(reasons)}")
-    config = builder.create_builder_config()
-    config.set_flag(trt.BuilderFlag.REFIT)
-    config.clear_flag(trt.BuilderFlag.TF32)
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)
-    profile = builder.create_optimization_profile()
-    shape = (1, *key.latent)
-    profile.set_shape("latent", shape, shape, shape)
-    config.add_optimization_profile(profile)
-    timings = folder / f"{hashlib.sha256(f'{key.tensorrt} {key.gpu}'.encode()).hexdigest()[:16]}.timing"
-    cache = config.create_timing_cache(timings.read_bytes() if timings.is_file() else b"")
-    config.set_timing_cache(cache, False)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise MachineError("TensorRT could not build the engine; see its messages above")
-    write_atomic(timings, bytes(config.get_timing_cache().serialize()))
-    return bytes(plan)
 
 
 def run_stored(plan: bytes, key: Key, latent: Tensor, gpu: Gpu | None = None) -> tuple[np.ndarray, dict[str, Any]]:
@@ -184,12 +103,18 @@ class Folded:
 class TensorRTRenderer:
     """Renders generators on refitted engines, one for each architecture and shape. See `dipfast.render.Renderer`."""
 
-    def __init__(self, precision: str, folder: Path | None = None, gpu: Gpu | None = None) -> None:
+    def __init__(
+        self,
+        precision: str,
+        folder: Path | None = None,
+        gpu: Gpu | None = None,
+        say: Say = lambda line: None,
+    ) -> None:
         if precision not in ("fp32", "fp16"):
             raise MachineError(f"--precision {precision}: TensorRT engines are of fp32 or fp16")
         self.trt = bindings()
         self.gpu, self.precision, self.folder = gpu or Gpu(), precision, folder or cache_folder()
-        self.engines: dict[Key, Engine] = {}
+        self.say, self.engines = say, dict[Key, Engine]()
         self.built = 0
         self.ran: dict[str, Any] = {"backend": "tensorrt", "version": self.trt.__version__, **self.gpu.facts()}
 
@@ -212,14 +137,26 @@ class TensorRTRenderer:
         """Refit and run: the picture [C, H, W], and how it agrees with the folded network in PyTorch."""
         engine = self.engine(one)
         exact = one.net.to(self.gpu.device)
-        wanted = exact(one.latent.to(self.gpu.device))[0].cpu().numpy()
         engine.refit(_typed(exact, self.precision))
         picture = engine.run(one.latent)
-        return picture, parity.agreement(picture, wanted)
+        return picture, parity.agreement(picture, self._wanted(one))
 
-    def engine(self, one: Folded) -> Engine:
-        """The engine for a generator like this one: at hand, on disk, or built now."""
-        key = Key(
+    def plan(self, one: Folded) -> tuple[bytes, dict[str, Any]]:
+        """The engine refitted, as a file has it, and how it agrees once it is loaded again."""
+        self.render(one)
+        engine = self.engine(one)
+        data = bytes(engine.engine.serialize())
+        picture = Engine(self.trt, self.gpu, data, engine.key).run(one.latent)
+        return data, parity.agreement(picture, self._wanted(one))
+
+    def _wanted(self, one: Folded) -> np.ndarray:
+        with self.gpu.exact():
+            picture: np.ndarray = one.net.to(self.gpu.device)(one.latent.to(self.gpu.device))[0].cpu().numpy()
+        return picture
+
+    def key(self, one: Folded) -> Key:
+        """What an engine for such a generator on this machine is for."""
+        return Key(
             tensorrt=self.trt.__version__,
             **self.gpu.facts(),
             architecture=json.dumps(one.card.generator, sort_keys=True),
@@ -227,16 +164,29 @@ class TensorRTRenderer:
             channels=one.card.channels,
             precision=self.precision,
         )
+
+    def engine(self, one: Folded) -> Engine:
+        """The engine for a generator like this one: at hand, on disk, or built now."""
+        key = self.key(one)
         if key not in self.engines:
-            plan = self._stored(key)
-            if plan is None:
-                model = to_onnx(one.state, one.latent, one.card, precision=self.precision)
-                del model.graph.initializer[[t.name for t in model.graph.initializer].index("latent")]
-                plan = build(self.trt, model.SerializeToString(), key, self.folder)
-                self._store(key, plan)
-                self.built += 1
-            self.engines[key] = Engine(self.trt, self.gpu, plan, key)
+            self.engines[key] = self._loaded(key) or self._built(key, one)
         return self.engines[key]
+
+    def _loaded(self, key: Key) -> Engine | None:
+        """From disk, where it is whole and TensorRT takes it."""
+        plan = self._stored(key)
+        try:
+            return None if plan is None else Engine(self.trt, self.gpu, plan, key)
+        except MachineError:
+            return None
+
+    def _built(self, key: Key, one: Folded) -> Engine:
+        model = to_onnx(one.state, one.latent, one.card, precision=self.precision)
+        del model.graph.initializer[[t.name for t in model.graph.initializer].index("latent")]
+        plan = build(self.trt, model.SerializeToString(), key, self.folder, self.say)
+        self._store(key, plan)
+        self.built += 1
+        return Engine(self.trt, self.gpu, plan, key)
 
     def _stored(self, key: Key) -> bytes | None:
         """The plan of ``key``, where it is whole and says that it is for ``key``."""

@@ -24,7 +24,7 @@ def make_stop(
         case "fixed":
             return Fixed(picture)
         case "ema-variance":
-            return EmaVariance(picture, config)
+            return EmaVariance(picture, config, blind)
         case "windowed-variance":
             return WindowedVariance(picture, config, steps)
         case "held-out":

@@ -1,9 +1,9 @@
 """One set of weights for the picture that is kept: a short distillation behind the fit, without jitter.
 
 The kept picture is an average of outputs, and no weights of the fit render it: the last are 30 to 43 dB from it,
-their moving average 34 to 49. The head is solved for, a few steps of Muon follow, onto the picture, at the fitted
-latent, and the head is solved for again: 42 dB and more, and against the truth within 0.05 dB of the kept picture, for
-about a twentieth of the fit's time (LOG.md).
+their moving average 34 to 49. From that average a few steps of Muon follow, onto the picture, at the fitted latent
+with nothing hidden. The head is not theirs to move: in each step it is solved for, and once more behind the last.
+Figures are in LOG.md; `dipfast bench render RUN` prints those of a run.
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dipfast.fit.engine import loss_scale
-from dipfast.fit.lane import Course, finish
+from dipfast.fit.lane import Course
 from dipfast.fit.loop import Cancelled
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
 from dipfast.generators import SkipNet, twin
-from dipfast.kernels import ops
 
-SHARE = 0.04  # of the steps of all the fit's seeds; the head costs as much as one step and a half
-BAND = 1 << 14  # pixels of the normal equations at a time
+SHARE = 0.05  # of the steps of all the fit's seeds: a step here is cheaper, the head behind the last costs half of one
+POINTS = 4096  # pixels that the head is solved for on
 RIDGE = 1e-6  # over the mean of the normal equations' diagonal
-LEARNING_RATE = 9e-3  # falls to zero over the distillation
-MUON = {"type": "muon", "momentum": 0.8, "newton_schulz_steps": 3}
+TURN = 0.007  # of a filter by the first step, over its norm: the normalisations leave it only its direction
+MUON = {"type": "muon", "momentum": 0.5, "newton_schulz_steps": 3}
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,12 @@ class Distilled:
     steps: int
 
 
-def distil(
+def distil_steps(steps: int, seeds: int) -> int:
+    """Of a distillation behind ``steps`` of ``seeds`` each."""
+    return int(SHARE * steps * seeds)
+
+
+def distilling(
     generator: nn.Module,
     averaged: Tensor,  # [P], as `FlatParameters` has them, on the generator's device
     latent: Tensor,  # [1, D, H, W]
@@ -47,25 +51,12 @@ def distil(
     steps: int,
     dtype: torch.dtype,
     cancelled: Callable[[], bool] | None = None,
-) -> Distilled:
-    """A copy of ``generator`` that renders ``picture`` at ``latent``, by mean squares and ``steps`` of Muon.
-
-    It begins at the averaged weights and keeps the nearest of all steps. Before and behind them the head is solved for.
-    Convolutions run in ``dtype``. The same arguments give the same bits. Raises Cancelled.
-    """
-    return finish(distilling(generator, averaged, latent, picture, steps, dtype, cancelled))
-
-
-def distilling(
-    generator: nn.Module,
-    averaged: Tensor,  # as in `distil`
-    latent: Tensor,
-    picture: Tensor,
-    steps: int,
-    dtype: torch.dtype,
-    cancelled: Callable[[], bool] | None = None,
 ) -> Course[Distilled]:
-    """`distil`, step by step."""
+    """A copy of ``generator`` that renders ``picture`` at ``latent``, by mean squares, step by step.
+
+    It begins at the averaged weights and keeps the nearest of all steps. Convolutions run in ``dtype``. The same
+    arguments give the same bits. Raises Cancelled.
+    """
     module = twin(generator)
     assert isinstance(module, SkipNet)
     parameters = FlatParameters(module, averaged.device)
@@ -74,13 +65,15 @@ def distilling(
         with torch.no_grad():
             return Distilled(module, _decibel(_distance(module(latent), picture)), steps)
     parameters.values.copy_(averaged)
-    _solve_head(module, latent, picture, dtype)
-    nearest, error = parameters.values.clone(), math.inf
+    module.head.requires_grad_(False)  # its gradients stay zero, and so do its steps
+    nearest, error, rate = averaged.clone(), math.inf, TURN * _filter_norm(module)
     moments, scale = OptimizerState.zeros_like(averaged), loss_scale(dtype, picture.numel())
     for step in range(steps):
         if cancelled is not None and cancelled():
             raise Cancelled("cancelled behind the last step")
-        loss = (module(latent, dtype) - picture).square().mean()
+        features = module.features(latent, dtype)
+        _aim_head(module, features.detach(), picture)
+        loss = (module.picture(features) - _like(picture, features)).square().mean()
         yield
         if float(loss.detach()) < error:
             nearest, error = parameters.values.clone(), float(loss.detach())
@@ -88,12 +81,19 @@ def distilling(
         (loss * scale).backward()
         with torch.no_grad():
             parameters.grads.div_(scale)
-            optimizer_step(MUON | {"lr": LEARNING_RATE * (1 - step / steps)}, parameters, moments, dtype)
-    exact = _solve_head(module, latent, picture, torch.float32)
+            optimizer_step(MUON | {"lr": rate * (1 - step / steps)}, parameters, moments, dtype)
+    exact = _solve_head(module, latent, picture)
     if not exact < error:  # the steps led away
         parameters.values.copy_(nearest)
-        exact = _solve_head(module, latent, picture, torch.float32)
+        exact = _solve_head(module, latent, picture)
+    module.head.requires_grad_(True)
     return Distilled(module, _decibel(exact), steps)
+
+
+def _filter_norm(module: nn.Module) -> float:
+    """Mean norm of the filters of all convolutions."""
+    norms = [p.detach().flatten(1).norm(dim=1) for p in module.parameters() if p.dim() == 4]
+    return float(torch.cat(norms).mean())
 
 
 def _decibel(error: float) -> float:
@@ -102,44 +102,48 @@ def _decibel(error: float) -> float:
 
 
 @torch.no_grad()
-def _solve_head(module: SkipNet, latent: Tensor, picture: Tensor, dtype: torch.dtype) -> float:
-    """One Gauss-Newton step of the head towards ``picture``, kept where it brings ``module`` nearer.
+def _aim_head(module: SkipNet, features: Tensor, picture: Tensor) -> None:
+    """One Gauss-Newton step of the head towards ``picture``, by about `POINTS` of its pixels."""
+    every = max(1, picture[0, 0].numel() // POINTS) | 1  # odd, so that columns change from row to row
+    known, target = (_columns(x, every) for x in (features, _like(picture, features)))
+    change = _gauss_newton(known, module.head, target, module.sigmoid)
+    change = torch.where(change.isfinite().all(), change, 0.0)
+    module.head.weight += change[:, :-1, None, None]
+    module.head.bias += change[:, -1]  # type: ignore[operator]
 
-    Returns the mean square distance then, convolutions in ``dtype``.
-    """
-    features = module.features(latent, dtype).float()
-    features = (ops.interleave(features) if len(features) > 1 else features)[0].flatten(1)  # [U, H W]
-    target, head = picture[0].flatten(1), module.head  # [C, H W]
-    change = _gauss_newton(features, head, target, module.sigmoid)
+
+@torch.no_grad()
+def _solve_head(module: SkipNet, latent: Tensor, picture: Tensor) -> float:
+    """The same in float32, kept where it brings ``module`` nearer; the mean square distance then."""
+    features, head = module.features(latent, torch.float32), module.head
     before = {name: value.clone() for name, value in head.state_dict().items()}
-    error = _distance(_headed(features, head, module.sigmoid), target)
-    head.weight += change[:, :-1, None, None]
-    head.bias += change[:, -1]  # type: ignore[operator]
-    moved = _distance(_headed(features, head, module.sigmoid), target)
+    error = _distance(module.picture(features), _like(picture, features))
+    _aim_head(module, features, picture)
+    moved = _distance(module.picture(features), _like(picture, features))
     if not moved < error:
         head.load_state_dict(before)
-    return min(moved, error) if math.isfinite(moved) else error
+    return moved if moved < error else error
+
+
+def _like(picture: Tensor, features: Tensor) -> Tensor:  # [1, C, H, W] -> the same, or [4, C, H / 2, W / 2]
+    """``picture`` in phases where ``features`` are."""
+    return picture if len(features) == 1 else F.pixel_unshuffle(picture.transpose(0, 1), 2).transpose(0, 1)
+
+
+def _columns(x: Tensor, every: int) -> Tensor:  # [P, C, H, W] -> [C, P H W / every]
+    return x.float().flatten(2)[..., ::every].transpose(0, 1).flatten(1)
 
 
 def _gauss_newton(features: Tensor, head: nn.Conv2d, target: Tensor, sigmoid: bool) -> Tensor:  # [C, U + 1]
     """What solves the normal equations, in float64, for each channel's weights and bias."""
-    count, size = len(target), len(features) + 1
-    normal = torch.zeros(count, size, size, dtype=torch.float64, device=target.device)
-    right = normal.new_zeros(count, size)
-    for part, wanted in zip(features.split(BAND, dim=1), target.split(BAND, dim=1), strict=True):
-        y = _headed(part, head, sigmoid).double()
-        slopes = F.pad(part.double(), (0, 0, 0, 1), value=1.0).expand(count, -1, -1)  # [C, U + 1, N]
-        slopes = slopes * (y * (1 - y))[:, None] if sigmoid else slopes
-        normal += slopes @ slopes.mT
-        right += (slopes @ (wanted - y)[..., None])[..., 0]
+    y = head.weight.flatten(1) @ features + head.bias[:, None]  # type: ignore[index]
+    y = (y.sigmoid() if sigmoid else y).double()  # [C, N]
+    slopes = F.pad(features.double(), (0, 0, 0, 1), value=1.0).expand(len(y), -1, -1)  # [C, U + 1, N]
+    slopes = slopes * (y * (1 - y))[:, None] if sigmoid else slopes
+    normal, right = slopes @ slopes.mT, (slopes @ (target - y)[..., None])[..., 0]
     diagonal = normal.diagonal(dim1=1, dim2=2)
     diagonal.add_((RIDGE * diagonal.mean()).clamp_min(1e-30))  # where every pixel is saturated, nothing moves
     return torch.linalg.solve_ex(normal, right).result.float()
-
-
-def _headed(features: Tensor, head: nn.Conv2d, sigmoid: bool) -> Tensor:  # [U, N] -> [C, N]
-    y = head.weight.flatten(1) @ features + head.bias[:, None]  # type: ignore[index]
-    return y.sigmoid() if sigmoid else y
 
 
 def _distance(output: Tensor, picture: Tensor) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 from dipfast.errors import UsageError
 from dipfast.fit.auto import choose_stop
 from dipfast.fit.average import newest_weight
-from dipfast.fit.blind import hide
+from dipfast.fit.blind import Look, hide
 from dipfast.fit.criteria import make_stop
 from dipfast.fit.engine import WARM_UP, Machine, loss_scale
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step, sgld_step
@@ -21,7 +21,7 @@ from dipfast.fit.spread import Spread
 from dipfast.fit.stop import Fixed, Sure
 from dipfast.generators import SkipNet, build, latent_channels, make_latent
 from dipfast.tasks import Problem
-from dipfast.tasks.problem import mean_square
+from dipfast.tasks.problem import ClippedGaussian, mean_square
 
 
 class Member:
@@ -38,6 +38,9 @@ class Member:
         self.forward: Callable[..., Tensor] = self.generator  # an engine may put a faster one here
         self.optimizer = OptimizerState.zeros_like(self.parameters.values)
         self.blind: float | None = config["input"].get("blind")
+        self.recorrupt: float | None = config["input"].get("recorrupt")
+        if self.recorrupt is not None and not isinstance(problem.expected_residual, ClippedGaussian):
+            raise UsageError("generator.input.recorrupt needs a denoise task with gaussian noise")
         depth = latent_channels(config["input"], channels)
         self.latent = _blank(depth, height, width, device)
         self.noise = torch.zeros(1, height, width, depth, device=device)  # a normal draw is slow in another layout
@@ -59,29 +62,29 @@ class Member:
 
     def tensors(self) -> dict[str, Tensor]:
         """What a rollback must restore."""
-        return {"values": self.parameters.values, **vars(self.optimizer)}
+        return {"values": self.parameters.values, "output": self.output, **vars(self.optimizer)}
 
     def move(self, problem: Problem, plan: FitPlan, stop: Fixed, dtype: torch.dtype) -> None:
-        """Take one step, in place; `output` and `loss` are those before the update."""
-        latent, target = self.latent, problem.target
-        if self.blind is not None:
-            hidden = self.noise.uniform_(generator=self.random).permute(0, 3, 1, 2) < self.blind
-            latent = hide(latent, hidden)
+        """Take one step, in place; `output` and `loss` (where it is blind, if it is) are those before the update."""
+        target, look = problem.target, self._look(problem)
+        latent = self.latent if look is None else look.latent
         if plan.reg_noise_std:
             self.noise.normal_(generator=self.random)
             latent = latent.add(self.noise.permute(0, 3, 1, 2), alpha=plan.reg_noise_std)
         output = self.forward(latent, dtype)
         fitted = stop.fitted(problem.operator(output), target)
-        if self.blind is not None:
-            fitted = torch.where(hidden, fitted, target)
-        loss = problem.data_term(fitted, target)
+        more = None
+        if look is None:
+            loss = problem.data_term(fitted, target)
+        else:
+            loss, more = look.losses(fitted, target, problem.data_term)
         if isinstance(stop, Sure):
             stop.probe.normal_(generator=self.random)
             shifted = self.forward(latent.add(stop.probe, alpha=stop.probe_step), dtype)
             loss = loss + stop.penalty(output, shifted)
         scale = loss_scale(dtype, problem.target.numel())
         self.parameters.grads.zero_()
-        (loss * scale).backward()
+        ((loss if more is None else loss + more) * scale).backward()
         with torch.no_grad():
             if scale != 1:
                 self.parameters.grads.div_(scale)
@@ -91,6 +94,19 @@ class Member:
                 optimizer_step(plan.optimizer, self.parameters, self.optimizer, dtype)
             self.output.copy_(output)
             self.loss.copy_(loss)
+
+    def _look(self, problem: Problem) -> Look | None:
+        """What the network is shown in this step, where that is not the latent as it is."""
+        if self.blind is None:
+            return None
+        hidden = self.noise.uniform_(generator=self.random).permute(0, 3, 1, 2) < self.blind
+        look = Look(hide(self.latent, hidden), hidden)
+        if self.recorrupt is None:
+            return look
+        drawn = torch.empty_like(self.noise).normal_(generator=self.random).permute(0, 3, 1, 2)
+        noise = problem.expected_residual
+        assert isinstance(noise, ClippedGaussian)
+        return look.recorrupted(drawn * noise.deviation(self.output), self.recorrupt)
 
     def _sample(self, problem: Problem, plan: FitPlan) -> None:
         """One step of the chain of weights whose outputs are the posterior's samples."""

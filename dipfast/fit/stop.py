@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from dipfast.errors import UsageError
-from dipfast.fit.average import newest_weight
+from dipfast.fit.average import MEMORY, newest_weight
 from dipfast.tasks import Problem
 from dipfast.tasks.problem import ClippedGaussian, PoissonVariance, mean_square
 
 WATCHED_PIXELS = 4096  # values of the subsample that a windowed variance is taken over
 LONGEST_WINDOW = 1024  # outputs
 SHORTEST_WINDOW = 2
+BLIND_MEMORY = 0.3  # of the outputs so far, and as much again shared by the channels, with blind spots (LOG.md)
 TAKEN_UP = 0.075  # of the noise's energy, by the best average of one channel (LOG.md)
 BLIND_FACTOR, BLIND_NOISE = 0.92, 1.03  # likewise, of a network with blind spots
 FEWEST_RISKS = 4  # steps before an averaged risk is believed
@@ -108,19 +109,23 @@ class EmaVariance(Valley):
     """ES-EMV of Wang et al. (TMLR 2023): m and v are the moving mean and variance of the outputs, v has a valley.
 
     m <- m + alpha (x - m), v <- (1 - alpha) (v + alpha |x - m|^2 / n), here with a memory that grows with the fit
-    unless ``alpha`` is a number. Known false minimum: the first steps, hence `min_steps`.
+    unless ``alpha`` is a number. A network with blind spots gains and takes up noise more slowly: there it is longer
+    than the average's, so that what the outputs still gain counts in v beside their swing, and puts the valley off to
+    where the average is best; longer still for one channel, where they swing more. Known false minimum: the first
+    steps, hence `min_steps`.
     """
 
     what = "the outputs' moving variance"
 
-    def __init__(self, picture: Tensor, config: Mapping[str, Any]) -> None:
+    def __init__(self, picture: Tensor, config: Mapping[str, Any], blind: float | None = None) -> None:
         super().__init__(picture, config)
         self.kind = "auto" if config["alpha"] == "auto" else 1 - config["alpha"]
+        self.memory = MEMORY if blind is None else BLIND_MEMORY * (1 + 1 / picture.shape[1])
         self.mean = torch.zeros_like(picture)
         self.seen = torch.zeros_like(self.best_step)
 
     def update(self, step: Tensor, output: Tensor, picture: Tensor, loss: Tensor) -> None:
-        alpha = newest_weight(self.kind, self.seen)
+        alpha = newest_weight(self.kind, self.seen, self.memory)
         change = (output - self.mean).square().mean()
         self.mean.lerp_(output, alpha)
         self.value.copy_((1 - alpha) * (self.value + alpha * change))

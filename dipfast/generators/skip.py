@@ -149,7 +149,7 @@ class SkipNet(nn.Module):
             scale.recompute = on
 
     def forward(self, z: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        x = self._head(self.features(z, dtype))
+        x = self.picture(self.features(z, dtype))
         return ops.interleave(x) if self._levels()[0].in_phases else x
 
     def features(self, z: Tensor, dtype: torch.dtype) -> Tensor:
@@ -163,7 +163,8 @@ class SkipNet(nn.Module):
             x = scale.ascend(x, kept.pop(), dtype)
         return finest.rise(x, kept.pop(), dtype)
 
-    def _head(self, x: Tensor) -> Tensor:
+    def picture(self, x: Tensor) -> Tensor:
+        """What the head makes of `features`: the image, or its phases."""
         weight = self.head.weight
         x = x.to(weight.dtype).permute(
             0, 2, 3, 1

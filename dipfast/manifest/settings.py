@@ -220,8 +220,8 @@ def _conflicts(settings: Settings, with_mask: bool) -> Iterator[tuple[Path, str]
             yield ("task", "mask"), "task.mask: should be left out, for degrade makes the mask"
     for needs, given in _missing(settings):
         yield ("fit", "stop", "type"), f"fit.stop.type: {stop.type} needs {needs}, is {given}"
-    if isinstance(settings.generator.input, ImageInput) and settings.generator.input.blind is not None:
-        yield from _blind_conflicts(settings)
+    if isinstance(settings.generator.input, ImageInput):
+        yield from _blind_conflicts(settings, settings.generator.input)
     chain = settings.fit.optimizer
     if isinstance(chain, Sgld) and chain.rule == "preconditioned":
         if chain.sigma == "auto" and not _knows_its_noise(settings):
@@ -248,11 +248,17 @@ def _missing(settings: Settings) -> Iterator[tuple[str, str]]:
             yield "fit.seeds 1", str(settings.fit.seeds)
 
 
-def _blind_conflicts(settings: Settings) -> Iterator[tuple[Path, str]]:
+def _blind_conflicts(settings: Settings, latent: ImageInput) -> Iterator[tuple[Path, str]]:
     """What a network that is judged where it is blind cannot have."""
-    name, task = "generator.input.blind", settings.task.type
-    if task != "denoise":
-        yield tuple(name.split(".")), f"{name}: should be null for task {task}; it is for task denoise"
+    task, name, more = settings.task, "generator.input.blind", "generator.input.recorrupt"
+    if latent.recorrupt is not None and latent.blind is None:
+        yield tuple(more.split(".")), f"{more}: should be null without {name}"
+    if latent.blind is None:
+        return
+    if not isinstance(task, Denoise):
+        yield tuple(name.split(".")), f"{name}: should be null for task {task.type}; it is for task denoise"
+    elif latent.recorrupt is not None and not isinstance(task.noise, GaussianNoise):
+        yield tuple(more.split(".")), f"{more}: should be null for {task.noise.type} noise; it is for gaussian noise"
     if settings.fit.stop.type == "sure":
         yield ("fit", "stop", "type"), f"fit.stop.type: sure needs a network that sees all, without {name}"
 

@@ -89,3 +89,8 @@ def _side(side: object, damage: Mapping[str, Any], scale: int) -> int | None:
         return None
     length = finite(damage.get("crop")) or length
     return length // scale * scale if damage else length * scale
+
+
+def words(value: object) -> list[str]:
+    """The texts of ``value`` if it is a list, else none."""
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []

@@ -21,7 +21,7 @@ from dipfast.batch.ledger import RunFolder
 from dipfast.files import write_atomic
 from dipfast.report.comparison import Comparison, compare_rows
 from dipfast.report.curve import HEIGHT, WIDTH, Curve, curve
-from dipfast.report.facts import MAX_LISTED, Facts, facts, finite, section, word
+from dipfast.report.facts import MAX_LISTED, Facts, facts, finite, section, word, words
 from dipfast.report.markdown import as_markdown
 from dipfast.report.pictures import Pictures, pictures
 from dipfast.report.summary import Summary, headlines
@@ -132,6 +132,7 @@ def lines_of(row: Row) -> list[tuple[str, str]]:
         ("Time", known["seconds"] is not None and _seconds(record, known["seconds"])),
         ("PSNR", known["psnr"] is not None and change(known["psnr_before"], known["psnr"], 2, " dB")),
         ("SSIM", known["ssim"] is not None and change(known["ssim_before"], known["ssim"], 3)),
+        ("Beware", "; ".join(words(record.get("warnings")))),
         ("Ran on", ", ".join(known[name] for name in ("device", "engine", "precision") if known[name])),
     ]
     return [(name, value) for name, value in lines if value]

@@ -57,16 +57,27 @@ class ClippedGaussian:
     about_mean: bool = True
 
     def __call__(self, picture: Tensor) -> Tensor:
-        std = self.std.clamp_min(LEAST_STD)
         x = subsample(picture).clamp(0, 1)
+        mean, squares = self._moments(x)
+        centre = mean if self.about_mean else x
+        return (squares - 2 * centre * mean + centre.square()).mean().clamp_min(LEAST_STD**2)
+
+    def deviation(self, picture: Tensor) -> Tensor:
+        """Of y at each value of x = ``picture``: [1, C, H, W], or 0-D where nothing is cut off."""
+        if not self.about_mean:
+            return self.std.clamp_min(LEAST_STD)
+        mean, squares = self._moments(picture.clamp(0, 1))
+        return (squares - mean.square()).clamp_min(LEAST_STD**2).sqrt()
+
+    def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """E y and E y^2."""
+        std = self.std.clamp_min(LEAST_STD)
         a, b = x / std, (x - 1) / std
         inside = (torch.erf(a * math.sqrt(0.5)) - torch.erf(b * math.sqrt(0.5))) / 2
         density, cut = normal_density(a), normal_density(b)
         above = (1 + torch.erf(b * math.sqrt(0.5))) / 2
         mean = x * inside + std * (density - cut) + above
-        centre = mean if self.about_mean else x
-        squares = (x.square() + std.square()) * inside + std * (x * density - (x + 1) * cut) + above
-        return (squares - 2 * centre * mean + centre.square()).mean().clamp_min(LEAST_STD**2)
+        return mean, (x.square() + std.square()) * inside + std * (x * density - (x + 1) * cut) + above
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,155 @@
+"""The GPU that TensorRT runs on, what an engine is for, and how one is built: with timings kept, and progress told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dipfast.batch.environment import driver
+from dipfast.errors import DipfastError, MachineError
+from dipfast.files import write_atomic
+
+INSTALL = "pip install 'dipfast[tensorrt]' (version 11 or later, with an NVIDIA driver)"
+WORKSPACE = 4 << 30  # bytes that a tactic may take while the engine is built
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Key:
+    """What an engine is for. Another value anywhere is another engine."""
+
+    tensorrt: str
+    gpu: str
+    capability: tuple[int, int]
+    driver: str
+    architecture: str  # the generator's section, as JSON
+    latent: tuple[int, ...]
+    channels: int
+    precision: str
+
+    @property
+    def name(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:24]
+
+
+class Gpu:
+    """What the engine's buffers lie on, with a stream of its own: on the default one TensorRT waits for all of it."""
+
+    def __init__(self) -> None:
+        if not torch.cuda.is_available():
+            raise MachineError("--backend tensorrt: this machine has no CUDA device")
+        self.device = torch.device("cuda", torch.cuda.current_device())
+        self._stream = torch.cuda.Stream(self.device)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "gpu": torch.cuda.get_device_name(self.device),
+            "capability": torch.cuda.get_device_capability(self.device),
+            "driver": driver() or f"of CUDA {torch._C._cuda_getDriverVersion()}",  # type: ignore[attr-defined]
+        }
+
+    def stream(self) -> int:
+        """Its handle; what is enqueued on it comes behind what PyTorch has been given so far."""
+        self._stream.wait_stream(torch.cuda.current_stream(self.device))
+        return int(self._stream.cuda_stream)
+
+    def wait(self) -> None:
+        self._stream.synchronize()
+
+    @contextmanager
+    def exact(self) -> Iterator[None]:
+        """PyTorch's own convolutions in float32 proper: what an engine is held against."""
+        before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = before
+
+
+def bindings() -> Any:
+    """The module tensorrt. Raises MachineError with what to install."""
+    try:
+        import tensorrt
+    except ImportError:
+        raise MachineError(f"TensorRT is not installed: {INSTALL}") from None
+    if int(tensorrt.__version__.split(".")[0]) < 11:
+        raise MachineError(f"TensorRT {tensorrt.__version__} is installed, 11 is needed: {INSTALL}")
+    return tensorrt
+
+
+def cache_folder() -> Path:
+    """Where engines and timings are kept: $XDG_CACHE_HOME/dipfast/tensorrt."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dipfast" / "tensorrt"
+
+
+def build(trt: Any, model: bytes, key: Key, folder: Path, say: Say) -> bytes:
+    """A refittable plan for ``model``, whose `latent` is an input, with the GPU's timing cache in ``folder``."""
+    logger = trt.Logger(trt.Logger.WARNING)
+    builder = trt.Builder(logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(model):
+        reasons = [parser.get_error(i).desc() for i in range(parser.num_errors)]
+        raise DipfastError(f"TensorRT cannot parse the model: {'; '.join(reasons)}")
+    config = builder.create_builder_config()
+    config.set_flag(trt.BuilderFlag.REFIT)
+    config.clear_flag(trt.BuilderFlag.TF32)
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)
+    profile = builder.create_optimization_profile()
+    shape = (1, *key.latent)
+    profile.set_shape("latent", shape, shape, shape)
+    config.add_optimization_profile(profile)
+    monitor = config.progress_monitor = _monitor(trt, say)
+    timings = _use_timings(config, key, folder)
+    say(f"TensorRT builds an engine for {key.gpu}, {key.latent[2]}×{key.latent[1]} in {key.precision}")
+    plan = builder.build_serialized_network(network, config)
+    del monitor  # the build holds no reference of its own
+    if plan is None:
+        raise MachineError("TensorRT could not build the engine; see its messages above")
+    write_atomic(timings, bytes(config.get_timing_cache().serialize()))
+    return bytes(plan)
+
+
+def _use_timings(config: Any, key: Key, folder: Path) -> Path:
+    """Give the build what earlier ones on such a GPU have measured, where TensorRT takes it; the file that holds it."""
+    facts = (key.tensorrt, key.gpu, key.capability, key.driver)
+    path = folder / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.timing"
+    for data in (path.read_bytes() if path.is_file() else b"", b""):  # one that is broken or of another GPU is refused
+        cache = config.create_timing_cache(data)
+        if cache is not None and config.set_timing_cache(cache, False):
+            break
+    return path
+
+
+def _monitor(trt: Any, say: Say) -> Any:
+    """What tells of a build: each outermost phase by its name, in quarters."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.steps: dict[str, int] = {}
+            self.told: dict[str, int] = {}
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            if parent is None:
+                self.steps[name], self.told[name] = steps, 0
+
+        def step_complete(self, name: str, step: int) -> bool:
+            quarter = 4 * (step + 1) // max(1, self.steps.get(name, 0))
+            if name in self.steps and quarter > self.told[name]:
+                self.told[name] = quarter
+                say(f"TensorRT: {name}, {25 * quarter} %")
+            return True  # False would end the build
+
+        def phase_finish(self, name: str) -> None:
+            self.steps.pop(name, None)
+
+    return Monitor()

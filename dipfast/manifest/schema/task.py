@@ -1,0 +1,83 @@
+"""`task`: the inverse problem."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    Field,
+)
+
+from dipfast.manifest.schema.section import Section, Sigma, Template
+
+Kernel = Literal["lanczos2", "lanczos3", "bicubic"]
+
+LATER_TASKS = ("flash", "invert", "maximize")  # words of the manifest that this version does not do
+
+
+class GaussianNoise(Section):
+    """White noise of one standard deviation."""
+
+    type: Literal["gaussian"] = "gaussian"
+    sigma: Sigma | Literal["auto"] = Field(
+        default="auto", description="standard deviation in 8-bit units; auto: estimated"
+    )
+    clipped: bool = Field(
+        default=True,
+        description="the noise was cut off at black and white, as any file of 8 bits has it, and the fit reckons with "
+        "it; false: fitted as it is, as the papers do",
+    )
+
+
+class PoissonNoise(Section):
+    """Photon noise."""
+
+    type: Literal["poisson"]
+    peak: Annotated[float, Field(gt=0)] = Field(description="expected photons at full white")
+
+
+class SaltPepperNoise(Section):
+    """Pixels thrown to black or white."""
+
+    type: Literal["salt-pepper"]
+
+
+Noise = Annotated[GaussianNoise | PoissonNoise | SaltPepperNoise, Field(discriminator="type")]
+
+
+class Denoise(Section):
+    """Remove noise: A is the identity."""
+
+    type: Literal["denoise"] = "denoise"
+    noise: Noise = Field(default=GaussianNoise(), description="what the noise is like")
+
+
+class Jpeg(Section):
+    """Remove the blocks and rings of JPEG compression."""
+
+    type: Literal["jpeg"]
+
+
+class Inpaint(Section):
+    """Fill what the mask leaves out: A multiplies by the mask."""
+
+    type: Literal["inpaint"]
+    mask: Template | None = Field(
+        default=None, description="mask image of the input's size; {stem} and the like are filled in"
+    )
+    known: Literal["auto", "white", "black"] = Field(
+        default="auto",
+        description="which colour of the mask marks known pixels; auto: white, refused where that looks upside down",
+    )
+    keep_known: bool = Field(default=True, description="return the known pixels exactly as they were")
+
+
+class SuperRes(Section):
+    """Enlarge: A filters and keeps each scale-th pixel."""
+
+    type: Literal["superres"]
+    scale: Annotated[int, Field(ge=2, le=32)] = Field(description="how many times larger each side becomes")
+    kernel: Kernel = Field(default="lanczos2", description="the filter that made the small image")
+
+
+Task = Annotated[Denoise | Jpeg | Inpaint | SuperRes, Field(discriminator="type")]
