@@ -228,6 +228,15 @@ def test_results_have_a_line_for_each_item(folder) -> None:
         "precision": "fp32",
         "kind": "",
         "reason": "",
+        "seconds_load": "0.5",
+        "seconds_pose": "",
+        "seconds_setup": "0.25",
+        "seconds_fit": "9.0",
+        "seconds_distil": "",
+        "seconds_save": "0.25",
+        "finished": "",
+        "device_name": "x86",
+        "host": "box",
     }
     assert (second["status"], second["kind"], second["reason"]) == ("failed", "unreadable", "it is empty")
     assert third["status"] == "pending"
@@ -259,6 +268,7 @@ def test_the_closing_table_can_be_read_when_piped() -> None:
         "seconds per image  median 10.0 s, p90 10.0 s, p99 10.0 s",
         "medians by phase   load 0.5 s, setup 0.25 s, fit 9.0 s, save 0.25 s",
         "per megapixel      33 min 20 s",
+        "slowest            dog.png 10.0 s, cat.png 10.0 s",
         "wall time          30.0 s",
         "images per hour    240",
         "ran on             cpu (x86), eager, fp32: 2 images",

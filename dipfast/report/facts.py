@@ -14,11 +14,14 @@ if TYPE_CHECKING:
 
 Facts = dict[str, Any]
 
+PHASES = ("load", "pose", "setup", "fit", "distil", "save")  # of which an item's seconds are made up
 METRICS = ("psnr_before", "psnr", "ssim_before", "ssim")
 MAX_LISTED = 2000  # items in a table of a report; results.csv has all
 COLUMNS = (
     *("path", "output", "status", "id", "task", "preset", "width", "height", "steps", "chosen_step", "why"),
     *("seconds", *METRICS, "device", "engine", "precision", "kind", "reason"),
+    *(f"seconds_{phase}" for phase in PHASES),
+    *("finished", "device_name", "host"),
 )
 
 
@@ -30,7 +33,7 @@ def facts(row: Row, record: Mapping[str, Any] | None = None) -> Facts:
     record = record or row.record or {}
     settings, ran = section(record, "settings"), section(record, "ran")
     width, height = output_size(record)
-    metrics = section(record, "metrics")
+    metrics, seconds = section(record, "metrics"), section(record, "seconds")
     return {
         "path": row.path,
         "output": row.output,
@@ -43,11 +46,14 @@ def facts(row: Row, record: Mapping[str, Any] | None = None) -> Facts:
         "steps": finite(record.get("steps")),
         "chosen_step": finite(record.get("chosen_step")),
         "why": word(record.get("why")),
-        "seconds": finite(section(record, "seconds").get("total")),
+        "seconds": finite(seconds.get("total")),
         **{name: finite(metrics.get(name)) for name in METRICS},
         **{name: word(ran.get(name)) for name in ("device", "engine", "precision")},
         "kind": row.kind,
         "reason": row.reason,
+        **{f"seconds_{phase}": finite(seconds.get(phase)) for phase in PHASES},
+        "finished": word(record.get("finished")),
+        **{name: word(ran.get(name)) for name in ("device_name", "host")},
     }
 
 

@@ -30,6 +30,7 @@ Summary = dict[str, Any]
 Record = dict[str, Any]
 
 SHOWN_FAILURES = 20
+SHOWN_SLOWEST = 3
 NAME_WIDTH = 19
 
 
@@ -164,6 +165,9 @@ def headlines(summary: Summary) -> list[tuple[str, str]]:
         lines += [("cold and warm", ", ".join(words))]
     if summary["seconds_per_megapixel"] is not None:
         lines += [("per megapixel", duration(summary["seconds_per_megapixel"]))]
+    if len(summary["slowest"]) > 1:
+        words = [f"{printable(one['output'])} {duration(one['seconds'])}" for one in summary["slowest"][:SHOWN_SLOWEST]]
+        lines += [("slowest", ", ".join(words))]
     if summary["wall_seconds"] is not None:
         lines += [("wall time", duration(summary["wall_seconds"]))]
     if summary["seconds_left"] is not None:

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dipfast.report.facts import Facts, facts, finite, output_size, section, word
+from dipfast.report.facts import PHASES, Facts, facts, finite, output_size, section, word
 
 if TYPE_CHECKING:
     from dipfast.batch.run import Row
 
-PHASES = ("load", "pose", "setup", "fit", "distil", "save")
 PLACE = ("device", "device_name", "engine", "precision", "host")
 SLOWEST = 5
 Record = Mapping[str, Any]
