@@ -11,6 +11,7 @@ import dipfast
 from dipfast.batch import run as module
 from dipfast.batch.run import RunResult
 from dipfast.manifest import parse
+from dipfast.report import note_current
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 PRODUCTS = ("summary.json", "results.csv", "report.md", "report.html")
@@ -47,6 +48,16 @@ def test_a_product_that_is_gone_is_written_again(inputs: Path, name: str) -> Non
     (inputs.parent / "run" / name).unlink()
     go(inputs)
     assert (inputs.parent / "run" / name).is_file()
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"done": 3}', "null"])
+def test_what_is_no_summary_is_not_believed(inputs: Path, text: str) -> None:
+    folder = go(inputs).folder
+    (folder.root / "summary.json").write_text(text)
+    note_current(folder)
+    result = go(inputs)
+    assert result.summary is not None
+    assert result.summary["done"] == 3
 
 
 def test_an_item_more_or_less_is_reported(inputs: Path) -> None:

@@ -7,13 +7,17 @@ A run that finds nothing to do changes none of them.
 
 from __future__ import annotations
 
+import io
 import json
 from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
+from rich.console import Console
+
 from dipfast.batch.index import stamp_of
 from dipfast.batch.ledger import RunFolder, dumps
+from dipfast.report.summary import print_summary
 
 NOTE = ".index/reported.json"
 SOURCES = ("items*.jsonl", "ledger/*.jsonl", ".index/*.jsonl")
@@ -35,8 +39,17 @@ def current_summary(folder: RunFolder, html: bool) -> dict[str, Any] | None:
         return None
     state = _state(folder)
     wanted = PRODUCTS if html else PRODUCTS[:-1]
-    whole = isinstance(summary, dict) and all(state["products"].get(name) for name in wanted)
-    return summary if whole and known == state else None
+    whole = known == state and all(state["products"].get(name) for name in wanted)
+    return summary if whole and _prints(summary) else None
+
+
+def _prints(summary: Any) -> bool:
+    """Whether it is a summary at all: a run's folder may come from anyone, with stamps to match."""
+    try:
+        print_summary(summary, Console(file=io.StringIO()))
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return False
+    return True
 
 
 def _state(folder: RunFolder) -> dict[str, Any]:
