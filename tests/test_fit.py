@@ -24,8 +24,10 @@ from dipfast.fit.criteria import make_stop
 from dipfast.fit.engine import WARM_UP, Machine, choose_machine, compilations
 from dipfast.fit.loop import LOOK_EVERY, Watch
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
+from dipfast.fit.plan import stream
 from dipfast.fit.step import FitState, Member, fit_step
 from dipfast.fit.stop import Sure
+from dipfast.generators import make_latent
 from dipfast.metrics import psnr
 from dipfast.tasks.operators import Identity
 from dipfast.tasks.problem import mean_square
@@ -609,8 +611,21 @@ class Memory:
         self.saved = tensors
 
 
+def test_seeds_that_are_kept_have_averaged_weights(noisy: tasks.Problem) -> None:
+    plan = fit_plan(steps=40, optimizer=MUON, average="auto", seeds=2, keep_seeds=True)
+    averaged, last = fit(noisy, generator_config(), plan), fit(noisy, generator_config(), replace(plan, average=None))
+
+    def apart(result: FitResult) -> float:
+        latent = make_latent(generator_config()["input"], 32, 32, stream(plan.seed, "latent/1"), noisy.guide)
+        with torch.no_grad():
+            return float((result.members[0](latent, torch.float32) - averaged.picture).square().mean())
+
+    assert apart(averaged) < 0.7 * apart(last)
+
+
 INTERRUPTED: list[dict[str, Any]] = [
-    {"stop": {"type": "held-out"}, "average": "auto", "optimizer": MUON, "seeds": 2, "checkpoints": 2},
+    {"stop": {"type": "held-out"}, "average": "auto", "optimizer": MUON, "seeds": 2, "checkpoints": 2}
+    | {"keep_seeds": True},
     {"stop": {"type": "windowed-variance"}, "average": 0.9},
     {"optimizer": {"type": "sgld"}, "posterior": {"burn_in": 4, "every": 2, "keep": 2}, "stop": {"type": "fixed"}},
 ]
@@ -640,6 +655,8 @@ def test_a_fit_that_was_interrupted_goes_on_to_the_same_bits(
         assert step == other and all(
             torch.equal(*pair) for pair in zip(one.parameters(), two.parameters(), strict=True)
         )
+    for kept, known in zip(resumed.members, whole.members, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), known.parameters(), strict=True))
 
 
 def test_a_long_fit_is_saved_as_it_goes(noisy: tasks.Problem, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ class FitResult:
     samples: int = 0  # whose mean the answer is; 0: it is no mean of samples
     kept: tuple[nn.Module, ...] = ()  # generators with the weights of some of the samples
     trail: tuple[tuple[int, nn.Module], ...] = ()  # steps, and generators with the averaged weights of then
-    members: tuple[nn.Module, ...] = ()  # the generators of the other seeds, from the second, where they are kept
+    members: tuple[nn.Module, ...] = ()  # of the other seeds, where they are kept, with averaged weights
 
 
 def fit(
@@ -183,7 +183,8 @@ class Watch:
         self.rollbacks = self.non_finite = 0
         self.good, self.good_residual = state.snapshot(), float("inf")
         self.stopped = False
-        self.averaged, self.looks = state.first.parameters.values.clone(), torch.zeros_like(state.step)
+        self.kept = state.members if plan.keep_seeds else [state.first]  # whose weights are averaged
+        self.averaged, self.looks = self._weights(), torch.zeros_like(state.step)
         self.trail = Trail(plan.checkpoints or 0)
 
     def look(self) -> None:
@@ -201,9 +202,13 @@ class Watch:
             return
         self.good, self.good_residual = self.state.snapshot(), residual
         self.stopped = bool(self.state.stop.done)
-        self.averaged.lerp_(self.state.first.parameters.values, self._newest_weight())
+        self.averaged.lerp_(self._weights(), self._newest_weight())
         self.looks.add_(1)
-        self.trail.add(int(self.state.step), self.averaged)
+        self.trail.add(int(self.state.step), self.averaged[0])
+
+    def _weights(self) -> Tensor:  # [K, P]
+        """Of the seeds that are kept, as they are now."""
+        return torch.stack([member.parameters.values for member in self.kept])
 
     def _newest_weight(self) -> Tensor:
         """Of the weights at this look, so that their average is as long as that of the outputs."""
@@ -240,7 +245,7 @@ def _result(
         image=image,
         last=last,
         picture=state.stop.best.cpu(),
-        averaged=watch.averaged,
+        averaged=watch.averaged[0],
         generator=state.first.generator,
         machine=machine,
         steps=steps,
@@ -254,9 +259,17 @@ def _result(
         seconds=seconds,
         earlier=earlier,
         trail=watch.trail.generators(state.first.generator, state.first.parameters),
-        members=tuple(member.generator for member in state.members[1:]) if plan.keep_seeds else (),
+        members=_members(watch),
         **sampled,
     )
+
+
+def _members(watch: Watch) -> tuple[nn.Module, ...]:
+    """The generators of the seeds behind the first that are kept, with their averaged weights."""
+    others = watch.kept[1:]
+    for member, weights in zip(others, watch.averaged[1:], strict=True):
+        member.parameters.values.copy_(weights)
+    return tuple(member.generator for member in others)
 
 
 def _sampled(state: FitState) -> dict[str, Any]:
