@@ -83,6 +83,14 @@ class Check:
         results = {engine: self._fit(problem, engine, "fp32", 20) for engine in self.engines}
         return {engine: _difference(result, results["eager"]) for engine, result in results.items()}
 
+    def engines_agree_on_blind_spots(self) -> dict[str, Any]:
+        """The same of a fit as the presets denoise: blind spots, recorrupted pairs, Muon."""
+        problem, _ = self.problem(self.side)
+        net = self.narrow | {"input": {"type": "image", "blind": 0.1, "recorrupt": 0.7}}
+        more: dict[str, Any] = {"reg_noise_std": 0.0, "optimizer": MUON, "average": "auto"}
+        results = {engine: fit(problem, net, self.plan(engine, "fp32", 20, **more)) for engine in self.engines}
+        return {engine: _difference(result, results["eager"]) for engine, result in results.items()}
+
     def device_agrees_with_cpu(self) -> dict[str, Any]:
         """The first steps without jitter on the device and on the CPU, fp32: losses side by side."""
         problem, _ = self.problem(min(self.side, 64))
@@ -289,6 +297,7 @@ SECTIONS: tuple[Callable[[Check], Any], ...] = (
     Check.kernels_are_exact,
     Check.device_agrees_with_cpu,
     Check.engines_agree,
+    Check.engines_agree_on_blind_spots,
     Check.used_workbench,
     Check.members,
     Check.cohorts,
