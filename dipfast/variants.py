@@ -25,7 +25,7 @@ from dipfast import generators
 from dipfast.batch.ledger import Record, RunFolder
 from dipfast.batch.restore import observe, pose
 from dipfast.errors import UsageError
-from dipfast.export.targets import Target
+from dipfast.export.targets import Target, inside
 from dipfast.image import cut, read
 from dipfast.manifest import yaml
 from dipfast.metrics import psnr, ssim
@@ -135,12 +135,13 @@ def subject(target: Target, reference: Path | None = None) -> Subject:
 def _further(run: RunFolder, record: Record) -> dict[str, dict[str, Path]]:
     """The generators that the run kept of this item beside the one, by kind, under the names of their variants."""
     names: dict[str, Callable[[int, Mapping[str, Any]], str]] = {
-        "checkpoints": lambda _, part: f"step {part['step']} of {record['steps']}",
+        "checkpoints": lambda _, part: f"step {part.get('step')} of {record.get('steps')}",
         "samples": lambda number, _: f"sample {number}",
-        "seeds": lambda _, part: f"seed {part['number']}",
+        "seeds": lambda _, part: f"seed {part.get('number')}",
     }
+    parts = {kind: record["generator"].get(kind, ()) for kind in names}
     return {
-        kind: {name(n, part): run.root / part["path"] for n, part in enumerate(record["generator"].get(kind, ()), 1)}
+        kind: {name(n, part): inside(run, part["path"]) for n, part in enumerate(parts[kind], 1)}
         for kind, name in names.items()
     }
 
