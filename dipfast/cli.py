@@ -31,10 +31,13 @@ from dipfast.cli_options import (
     ask,
     cohort_of,
     console,
+    finite,
     print_json,
     taking,
 )
-from dipfast.errors import DipfastError, ItemError, UsageError
+from dipfast.errors import DipfastError, ItemError, MachineError, UsageError
+from dipfast.files import DISK_IS_OUT
+from dipfast.text import printable
 
 if TYPE_CHECKING:
     from dipfast.batch.run import RunResult
@@ -144,7 +147,8 @@ def evaluate(
     reference: Annotated[Path, typer.Option("--reference", metavar="DIR", help="true images of the same names")],
     as_json: AsJson = False,
     fail_under: Annotated[
-        float | None, typer.Option("--fail-under", metavar="DB", help="exit 6 if the mean PSNR is lower")
+        float | None,
+        typer.Option("--fail-under", metavar="DB", callback=finite, help="exit 6 if the mean PSNR is lower"),
     ] = None,
 ) -> None:
     """Measure a run's images against true ones: PSNR and SSIM."""
@@ -356,6 +360,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        return _amiss(error)
     except Exception as error:
         return _other(error)
     return status if isinstance(status, int) else 0
@@ -384,9 +390,16 @@ def _terminable() -> Iterator[None]:
 
 def _shown(error: Exception) -> str:
     """All its lines, with nothing in them that moves a cursor."""
-    from dipfast.text import printable
-
     return "\n".join(map(printable, str(error).split("\n")))
+
+
+def _amiss(error: OSError) -> int:
+    """A file that cannot be written or read, such as where -o leads: a user's to mend, where it has a name."""
+    if error.filename is None and error.errno not in DISK_IS_OUT:
+        return _other(error)
+    where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    print(f"dipfast: error: {printable(f'{where}{error.strerror}')}", file=sys.stderr)
+    return MachineError.exit_code
 
 
 def _other(error: Exception) -> int:

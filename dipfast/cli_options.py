@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -72,6 +73,13 @@ class ProgressChoice(StrEnum):
     PLAIN = "plain"
     JSON = "json"
     NONE = "none"
+
+
+def finite(value: float | None) -> float | None:
+    """``value``; NaN, below which nothing is, would let everything through a gate."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"should be a finite number, is {value}")
+    return value
 
 
 Run = Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN")]
