@@ -21,6 +21,7 @@ from dipfast.batch.restore import restore as restore_observation
 from dipfast.batch.run import Executor, Resume, RunResult, rows_of
 from dipfast.batch.run import run as run_manifest
 from dipfast.errors import UsageError
+from dipfast.fit import Hooks
 from dipfast.image import Image, Limits, from_array, read, to_array
 from dipfast.manifest import Manifest, Settings, content_id, files_beside, settings_from, title
 from dipfast.manifest import load as load_manifest
@@ -81,7 +82,7 @@ def restore(
     plain = settings.model_dump(mode="json")
     observation = observe(plain, source, hole, truth)
     id = content_id(_digest(source), settings, {} if hole is None else {"mask": _digest(hole)})
-    restored = restore_observation(plain, observation, "auto", id, progress)
+    restored = restore_observation(plain, observation, "auto", id, Hooks(progress))
     seconds = restored.fit.seconds | {"total": time.perf_counter() - start}
     return RestoreResult(
         image=to_array(restored.pixels, image if isinstance(image, np.ndarray) else restored.source),

@@ -185,6 +185,7 @@ ALLOWED: dict[str, set[str]] = {
         "batch.run",
         "errors",
         "export",
+        "fit",
         "remote",
         "generators",
         "image",
