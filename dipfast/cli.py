@@ -33,6 +33,7 @@ from dipfast.cli_options import (
     console,
     finite,
     print_json,
+    show,
     taking,
 )
 from dipfast.errors import DipfastError, ItemError, MachineError, UsageError
@@ -157,10 +158,7 @@ def evaluate(
     from dipfast.report.evaluate import print_scores
 
     scores = measure(RunFolder(run), reference)
-    if as_json:
-        print_json(scores)
-    else:
-        print_scores(scores, console())
+    show(scores, as_json, print_scores)
     if fail_under is not None:
         from dipfast.report.evaluate import check
 
@@ -204,10 +202,7 @@ def doctor(as_json: AsJson = False) -> None:
     from dipfast.doctor import examine, print_findings
 
     findings = examine()
-    if as_json:
-        print_json(findings)
-    else:
-        print_findings(findings, console())
+    show(findings, as_json, print_findings)
 
 
 @app.command()
@@ -327,10 +322,7 @@ def _print_plan(asked: Asked, as_json: bool) -> None:
     folder = api.output_folder(manifest, asked.output)
     listed = None if as_json else SHOWN
     prediction = forecast(manifest, folder, asked.devices, asked.workers, asked.cohort, listed)
-    if as_json:
-        print_json(prediction)
-    else:
-        print_forecast(prediction, console())
+    show(prediction, as_json, print_forecast)
 
 
 def _say(progress: str, text: str) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dipfast.cli_options import AsJson, console, finite, print_json
+from dipfast.cli_options import AsJson, console, finite, print_json, show
 from dipfast.errors import GateError, UsageError
 
 Target = Annotated[Path, typer.Argument(help="a run's folder, a folder of generators, or one", metavar="RUN|GENERATOR")]
@@ -245,10 +245,7 @@ def bench_render(
         provider=provider,
         rounds=rounds,
     )
-    if as_json:
-        print_json(result)
-    else:
-        print_bench(result, console())
+    show(result, as_json, print_bench)
 
 
 def _bench_exports(
@@ -265,10 +262,7 @@ def _bench_exports(
         rounds=rounds,
         say=_say,
     )
-    if as_json:
-        print_json(result)
-    else:
-        print_bench(result, console())
+    show(result, as_json, print_bench)
 
 
 def _say(line: str) -> None:

@@ -189,6 +189,14 @@ def taking(first: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable
     return decorate
 
 
+def show(result: Any, as_json: bool, table: Callable[[Any, Any], object]) -> None:
+    """A result for machines, or as ``table`` prints it onto a console for people."""
+    if as_json:
+        print_json(result)
+    else:
+        table(result, console())
+
+
 def print_json(value: Any) -> None:
     """A result for machines, in ASCII: names of files may be no UTF-8, or move a terminal's cursor."""
     typer.echo(json_text(value))

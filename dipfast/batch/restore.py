@@ -156,8 +156,8 @@ def _restored(
 ) -> Restored:
     """The picture cut back to its size, and every generator as bytes."""
 
-    def packed(module: nn.Module, **changes: int) -> bytes:
-        return generators.to_bytes(module, problem.guide, replace(card, **changes))
+    def packed(module: nn.Module, latent_seed: int = card.latent_seed) -> bytes:
+        return generators.to_bytes(module, problem.guide, replace(card, latent_seed=latent_seed))
 
     return Restored(
         pixels=cut(result.image[0].numpy(), *card.size),
@@ -173,8 +173,7 @@ def _restored(
         kept=tuple(packed(sample) for sample in result.kept),
         trail=tuple((step, packed(module)) for step, module in result.trail),
         members=tuple(
-            packed(module, latent_seed=stream(card.seed, f"latent/{number}"))
-            for number, module in enumerate(result.members, 1)
+            packed(module, stream(card.seed, f"latent/{number}")) for number, module in enumerate(result.members, 1)
         ),
     )
 

@@ -210,7 +210,8 @@ class Discrepancy(Fixed):
     the channels share the net's freedom, so of three each takes up a third of what one alone does: hence `factor`
     auto, 1 - `TAKEN_UP` / C. A noise level given too low is never reached.
 
-    A network that is blind to a share of the values takes up little noise, and its residual says less. There auto is
+    A network that is blind to a share of the values takes up little noise, and its residual says less: `fit.stop: auto`
+    takes another criterion there, and this one only where it is named. Its factor auto is then
     `BLIND_FACTOR`, or a mean square of single outputs where they were blind, over the steps of an average, down to
     `BLIND_NOISE` of the noise: structure that is left to learn shows there in full.
     """
