@@ -61,7 +61,9 @@ def run(
     asked: Asked,
     executor: Annotated[Executor, typer.Option(help="what workers run on")] = Executor.LOCAL,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan, write nothing")] = False,
-    resume: Annotated[ResumeChoice, typer.Option(help="what to do again")] = ResumeChoice.AUTO,
+    resume: Annotated[
+        ResumeChoice, typer.Option(help="auto, failed: do what is not done; never: do all again")
+    ] = ResumeChoice.AUTO,
     max_failures: Annotated[
         str | None, typer.Option("--max-failures", metavar="N|P%", help="give up after more failed items than this")
     ] = None,
@@ -350,7 +352,7 @@ def main(arguments: list[str] | None = None) -> int:
         return code
     except (typer.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # which is what typer makes of it
         return 0
     except OSError as error:
         return _amiss(error)

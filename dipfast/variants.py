@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from dipfast import generators
 from dipfast.batch.ledger import Record, RunFolder
 from dipfast.batch.restore import observe, pose
-from dipfast.errors import UsageError
+from dipfast.errors import ItemError, UsageError
 from dipfast.export.targets import Target, inside
 from dipfast.image import cut, read
 from dipfast.manifest import yaml
@@ -114,7 +114,7 @@ def read_spec(path: Path | None) -> Spec:
 
 
 def subject(target: Target, reference: Path | None = None) -> Subject:
-    """What `variants_of` works on. Raises UsageError for a reference of another size."""
+    """What `variants_of` works on. Raises UsageError for a reference that cannot be read or has another size."""
     generator = load(target.generator)
     if target.run is None or target.record is None:
         fit, before, clean = kept(generator.output("fp32"), generator.card.size), None, None
@@ -126,7 +126,10 @@ def subject(target: Target, reference: Path | None = None) -> Subject:
         before, clean = _seen(target)
     if reference is not None:
         path = reference / name if reference.is_dir() else reference
-        clean = read(path).pixels
+        try:
+            clean = read(path).pixels
+        except ItemError as error:
+            raise UsageError(f"--reference {error}") from None
         if clean.shape != fit.shape:
             raise UsageError(f"--reference {path}: should be {list(fit.shape)}, is {list(clean.shape)}")
     return Subject(generator.card.id or target.generator.stem, generator, fit, before, clean, further)

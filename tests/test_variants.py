@@ -142,6 +142,11 @@ def test_a_wrong_spec_is_one_line(
     assert message in error and error.count("\n") == 1 and not (tmp_path / "g.variants").exists()
 
 
+def test_a_reference_that_is_not_there_is_one_line(lone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["variants", str(lone), "--reference", "nowhere.png"]) == 2
+    assert capsys.readouterr().err == "dipfast: error: --reference nowhere.png: No such file or directory\n"
+
+
 def test_what_a_fit_kept_along_its_way_is_laid_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pixels = np.random.default_rng(0).random((3, 32, 32), np.float32)
     write(tmp_path / "a.png", pixels, Source("png", "rgb", 8))
