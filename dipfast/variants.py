@@ -30,7 +30,7 @@ from dipfast.image import cut, read
 from dipfast.manifest import yaml
 from dipfast.metrics import psnr, ssim
 from dipfast.remote import holds
-from dipfast.render import FittedGenerator, kept, load, renderer
+from dipfast.render import FittedGenerator, as_fitted, kept, load, renderer
 from dipfast.samples import locate
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -122,7 +122,7 @@ def subject(target: Target, reference: Path | None = None) -> Subject:
     else:
         further = _further(target.run, target.record)
         name = target.record["output"]["paths"][0]
-        fit = read(target.run.images / name).pixels
+        fit = as_fitted(read(target.run.images / name).pixels, generator.card.channels)
         before, clean = _seen(target)
     if reference is not None:
         path = reference / name if reference.is_dir() else reference

@@ -173,6 +173,7 @@ def test_a_finished_run_can_be_shown_measured_and_reported(
     scores = json.loads(said(capsys, "evaluate", run, "--reference", str(image.parent), "--json")[1])
     assert scores["items"][0]["psnr"] > 5
     assert said(capsys, "evaluate", run, "--reference", str(image.parent), "--fail-under", "90")[0] == 6
+    assert said(capsys, "evaluate", run, "--reference", f"{run}/images", "--fail-under", "90")[0] == 0  # itself
     assert said(capsys, "report", run)[0] == 0
     broken.write_bytes(image.read_bytes())
     assert said(capsys, "retry", run, "--workers", "1")[0] == 0

@@ -150,6 +150,12 @@ def _text(value: float | None, digits: int) -> str:
 
 
 def check(scores: Scores, fail_under: float) -> None:
-    """Raises GateError where the mean PSNR is below ``fail_under`` dB, or was not measured."""
+    """Raises GateError where the mean PSNR is below ``fail_under`` dB, or was not measured.
+
+    Pictures that equal their references have none, and pass.
+    """
+    measured = [item["psnr"] for item in scores["items"] if "reason" not in item]
+    if measured and not any(psnr is not None for psnr in measured):
+        return
     if scores["psnr"] is None or scores["psnr"] < fail_under:
         raise GateError(f"--fail-under {fail_under:g}: the mean PSNR is {_text(scores['psnr'], 2)} dB")
