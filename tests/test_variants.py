@@ -85,6 +85,16 @@ def test_every_latent_can_be_resized(kind: dict[str, Any]) -> None:
     assert torch.allclose(resized_latent(one, 24, 32), one.latent, atol=1e-5)
 
 
+def test_a_render_that_is_not_finite_is_a_row_that_says_so(lone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def prepare(self, generator: FittedGenerator) -> Any:
+            return lambda: np.full((3, 32, 32), np.nan, np.float32)
+
+    monkeypatch.setattr("dipfast.variants.renderer", lambda *_: Broken())
+    found = measured(lone, precisions=["bf16"])
+    assert "torch bf16, not finite" in found and all(np.isfinite(v.pixels).all() for v in found.values())
+
+
 def test_sharpness_is_that_of_edges() -> None:
     flat, edge = np.full((1, 8, 8), 0.5, np.float32), np.zeros((1, 8, 8), np.float32)
     edge[:, :, 4:] = 1
