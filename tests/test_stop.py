@@ -217,3 +217,11 @@ def test_a_blind_network_stops_by_what_it_said_where_it_was_blind() -> None:
         for step in range(1, 20):
             stop.update(torch.tensor(step), picture, picture, torch.tensor(0.1 * noise * 0.5))
         assert bool(stop.done) is done
+
+
+def test_a_fit_too_short_for_a_minimum_says_so() -> None:
+    problem = problem_of("gaussian")
+    stop = make_stop(STILLEST, torch.zeros_like(problem.guide), problem, 3, "image", 0.1)
+    stop.reset(0)
+    stop.update(torch.tensor(0), problem.guide, problem.guide, torch.tensor(1.0))
+    assert stop.why() == "all steps taken; the outputs' moving variance had no minimum yet"

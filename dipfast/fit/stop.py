@@ -101,6 +101,8 @@ class Valley(Fixed):
         self.lowest.fill_(torch.inf)
 
     def why(self) -> str:
+        if not bool(torch.isfinite(self.lowest)):
+            return f"all steps taken; {self.what} had no minimum yet"
         lowest = f"{self.what} was lowest, {float(self.lowest):.3g}"
         return lowest if bool(self.done) else f"all steps taken; {lowest}"
 
