@@ -163,6 +163,7 @@ def test_a_gray_picture_that_was_kept_as_webp_is_gray_again(tmp_path: Path, caps
     assert [row["name"] for row in rows][-1] == "blend 0.5 of the input" and rows[1]["psnr"] > 20
     assert main(["render", str(tmp_path / "run"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rendered"][0]["kept_db"] > 20
+    assert main(["evaluate", str(tmp_path / "run"), "--reference", str(tmp_path), "--fail-under", "1"]) == 0
 
 
 def test_a_reference_that_is_not_there_is_one_line(lone: Path, capsys: pytest.CaptureFixture[str]) -> None:
