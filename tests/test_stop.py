@@ -224,7 +224,7 @@ def test_a_blind_network_stops_by_what_it_said_where_it_was_blind() -> None:
 
 def test_a_fit_too_short_for_a_minimum_says_so() -> None:
     problem = problem_of("gaussian")
-    stop = make_stop(STILLEST, torch.zeros_like(problem.guide), problem, 3, "image", 0.1)
+    stop = make_stop(STILLEST, torch.zeros_like(problem.guide), problem, 3, IMAGE | {"blind": 0.1})
     stop.reset(0)
     stop.update(torch.tensor(0), problem.guide, problem.guide, torch.tensor(1.0))
     assert stop.why() == "all steps taken; the outputs' moving variance had no minimum yet"

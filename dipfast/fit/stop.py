@@ -24,7 +24,7 @@ LONGEST_WINDOW = 1024  # outputs
 SHORTEST_WINDOW = 2
 BLIND_MEMORY = 0.3  # of the outputs so far, and as much again shared by the channels, with blind spots (LOG.md)
 TAKEN_UP = 0.075  # of the noise's energy, by the best average of one channel (LOG.md)
-CODED_FACTOR = 0.68  # of what rounding leaves, by the best averages of pictures that were JPEGs (LOG.md)
+CODED_FACTOR = 0.72  # of what rounding leaves, by the best averages of pictures that were JPEGs (LOG.md)
 BLIND_FACTOR, BLIND_NOISE = 0.92, 1.03  # likewise, of a network with blind spots
 FEWEST_RISKS = 4  # steps before an averaged risk is believed
 
