@@ -12,8 +12,8 @@ from dipfast.manifest.schema.section import Section
 
 
 class AutoStop(Section):
-    """What suits the task: `discrepancy` where its noise is known, `ema-variance` where the network has blind spots,
-    `blocks` for jpeg, else `fixed`. The record says which, and why.
+    """What suits the task: `discrepancy` where its noise or a JPEG's quantisation is known, `ema-variance` where the
+    network has blind spots, `blocks` for jpeg by pixels, else `fixed`. The record says which, and why.
     """
 
     type: Literal["auto"] = "auto"
