@@ -94,7 +94,7 @@ def write_done(folder: Path, count: int) -> None:
 
 def write_items(run: RunFolder, entries: list[dict[str, Any]], record: dict[str, Any], part: int) -> None:
     """What is left of ``entries`` when they are done, with an index and a ledger of their own."""
-    from dipfast.batch.index import Index, brief, stamp_of
+    from dipfast.batch.index import BRIEFS, Index, brief, stamp_of
     from dipfast.batch.ledger import dumps
 
     index, text, short = Index(run), dumps(record).decode(), brief(record)
@@ -118,7 +118,8 @@ def write_items(run: RunFolder, entries: list[dict[str, Any]], record: dict[str,
             index._write(id, stamps, short | own)  # type: ignore[arg-type]
             for event in ("claimed", "done"):
                 ledger.write(json.dumps({"time": "", "event": event, "id": id, "path": entry["path"]}) + "\n")
-    (run.index / f"run-{part}.jsonl").write_bytes(b"\n".join(index.lines.values()) + b"\n")
+    for ending, lines in ((".jsonl", index.stamped), (BRIEFS, index.briefs)):
+        (run.index / f"run-{part}{ending}").write_text("\n".join(lines.values()) + "\n")
 
 
 def a_record() -> dict[str, Any]:

@@ -62,7 +62,7 @@ def rows_of(folder: RunFolder, entries: Iterable[Entry] | None = None, index: In
 def _row(entry: Entry, index: Index, failed: Mapping[str, Record]) -> Row:
     """Done is what has a record whose hashes hold. A record is taken back before its item is fitted again."""
     about = entry["path"], entry["output"], entry["id"]
-    held = index.row(entry["id"]) if entry["id"] else None
+    held = index.row(entry["id"], entry["output"]) if entry["id"] else None
     if held is not None and entry["output"] in held[1]:
         return Row(*about, "done", held[0])
     failure = failed.get(entry["id"] or entry["path"])

@@ -89,17 +89,15 @@ def run(
     mine = shard_of(manifest, shard)
     places = ready(mine, devices, workers, executor)
     with claimed(folder, shard), writing(folder), mirrored(folder) as mirror:
-        index = Index(folder, owner=f"run{suffix(shard)}")
-        changes = _changed_software(folder)
-        with collector_paused():
+        changes, driver = _changed_software(folder), _named("driver", shard)
+        with collector_paused():  # once for all: what is found grows to millions of objects, and none is garbage
+            index = Index(folder, owner=f"run{suffix(shard)}")
             before = entries_before(folder)
             prepared = prepare(mine.items, by_path(before))
             _write_head(manifest, folder, prepared, shard, before)
-        driver = _named("driver", shard)
-        for event in prepared.failed:
-            folder.log(driver, **event)
-            on_event(event)
-        with collector_paused():
+            for event in prepared.failed:
+                folder.log(driver, **event)
+                on_event(event)
             _check_folders(prepared.jobs, folder)
             there = mirror.held()
             if resume != "never":
@@ -212,7 +210,7 @@ def _split(jobs: Sequence[Job], folder: RunFolder, index: Index, resume: Resume)
 
 def _is_done(job: Job, folder: RunFolder, index: Index) -> bool:
     """Whether all pictures of ``job`` are there; one that another item of the same id has is copied."""
-    intact = index.pictures(job.id)
+    intact = index.pictures(job.id, job.outputs)
     missing = set(job.outputs) - intact
     if missing and intact:
         data = folder.read(f"images/{min(intact)}")
