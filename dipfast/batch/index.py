@@ -12,16 +12,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from hashlib import sha256
 
 from dipfast.batch.ledger import Record, RunFolder, append_line, files_of, is_record, posterior_files
-from dipfast.files import sha256_of, stays_inside, within
+from dipfast.batch.stamps import Stamp, Stamps
+from dipfast.files import sha256_of, stays_inside
 
-Stamp = list[int]  # size in bytes, modification time in nanoseconds
 BULK = ("losses", "stop_curve", "stop", "facts", "rollbacks", "seed")  # of a record, for its own page only
 BRIEFS = ".records.jsonl"  # how files with brief records end
 IN_COMMON = ("version", "settings", "ran")  # mostly the same in all records of a worker
@@ -39,17 +38,20 @@ class Index:
 
     def __init__(self, folder: RunFolder, owner: str | None = None) -> None:
         self.folder, self.owner = folder, owner
-        self.root = str(folder.root)
-        self.stamped = dict(self._lines(of_records=False))  # id → line with the stamps of its files
+        self.stamps = Stamps(str(folder.root))
         self.briefs: dict[str, str] = {}  # of an id its brief record, of a key what records have in common
         self.briefs_read = False
         self.common: dict[str, Record] = {}  # parts of records that have been parsed, by key
         self.written: set[str] = set()  # keys of this owner's file
-        self.sound: dict[str, bool] = {}  # folder → whether no link leads to it
         self.added = 0  # findings that are new
 
+    @cached_property
+    def stamped(self) -> dict[str, str]:
+        """Of each id the line with the stamps of its files."""
+        return dict(self._lines(of_records=False))
+
     def _lines(self, of_records: bool) -> Iterator[tuple[str, str]]:
-        """The lines of all files of one kind, each with the id or key that it begins with; of one id the last counts."""
+        """The lines of all files of one kind, each behind the id or key that it begins with. The last of one counts."""
         for path in sorted(self.folder.index.glob("*.jsonl")):
             if path.name.endswith(BRIEFS) == of_records:
                 with suppress(OSError):
@@ -96,28 +98,15 @@ class Index:
 
     def _as_it_was(self, id: str, pictures: Sequence[str]) -> bool:
         """Whether the line of ``id`` is what would be written now, were ``pictures`` all that it has: as of most."""
-        line = self.stamped.get(id)
-        if line is None:
-            return False
-        paths = (f"records/{id}.json", *(f"images/{path}" for path in pictures), f"generators/{id}.safetensors")
-        return line == f'{{"id": "{id}", "files": {{{", ".join(map(self._stamp_as_text, paths))}}}}}'
-
-    def _stamp_as_text(self, path: str) -> str:
-        folder = path.rpartition("/")[0]
-        try:
-            found = os.lstat(f"{self.root}/{path}")
-        except (OSError, ValueError):
-            return ""
-        sound = self.sound[folder] if folder in self.sound else self._is_sound(path)
-        return "" if not sound or stat.S_ISLNK(found.st_mode) else f'"{path}": [{found.st_size}, {found.st_mtime_ns}]'
+        return id in self.stamped and self.stamped[id] == self.stamps.line(id, pictures)
 
     def _unchanged(self, files: dict[str, Stamp]) -> bool:
-        return all(self._stamp(path) == stamp for path, stamp in files.items())
+        return all(self.stamps.of(path) == stamp for path, stamp in files.items())
 
     def _looked_at(self, id: str, files: dict[str, Stamp], record: Record | None) -> tuple[Record, set[str]] | None:
         """What `held` finds where a file is new, changed or gone."""
         own = f"records/{id}.json"
-        stamp = self._stamp(own)
+        stamp = self.stamps.of(own)
         if stamp is None:
             return None
         if record is None or files.get(own) != stamp:
@@ -158,7 +147,7 @@ class Index:
         return record if is_record(record) else None
 
     def _is_intact(self, path: str, digest: str, known: dict[str, Stamp]) -> bool:
-        stamp = self._stamp(path)
+        stamp = self.stamps.of(path)
         if stamp is None:
             known.pop(path, None)
             return False
@@ -166,27 +155,12 @@ class Index:
             return True
         known.pop(path, None)
         try:
-            if sha256_of(f"{self.root}/{path}") != digest:
+            if sha256_of(f"{self.folder.root}/{path}") != digest:
                 return False
         except OSError:
             return False
         known[path] = stamp
         return True
-
-    def _stamp(self, path: str) -> Stamp | None:
-        """Of a file that is one of the run's own: no link, and not behind one."""
-        return stamp_of(f"{self.root}/{path}", follow=False) if self._is_sound(path) else None
-
-    def _is_sound(self, path: str) -> bool:
-        """Whether no link leads to the folder of ``path``. Looked for once."""
-        folder = path.rpartition("/")[0]
-        if folder not in self.sound:
-            try:
-                within(self.root, path)
-                self.sound[folder] = True
-            except OSError:
-                self.sound[folder] = False
-        return self.sound[folder]
 
     def _write(self, id: str, files: dict[str, Stamp], record: Record) -> None:
         common = json.dumps({name: record[name] for name in IN_COMMON if name in record})
@@ -207,17 +181,6 @@ class Index:
 
 def _pictures(files: dict[str, Stamp]) -> set[str]:
     return {path[7:] for path in files if path.startswith("images/")}
-
-
-def stamp_of(path: str, *, follow: bool = True) -> Stamp | None:
-    """Size and modification time of a file; None where there is none, and without ``follow`` for a link."""
-    try:
-        found = os.stat(path, follow_symlinks=follow)  # noqa: PTH116 - a million times
-    except (OSError, ValueError):
-        return None
-    if stat.S_ISLNK(found.st_mode):
-        return None
-    return [found.st_size, found.st_mtime_ns]
 
 
 def brief(record: Record) -> Record:

@@ -92,7 +92,7 @@ def preview(items: Sequence[Item], seen: Seen | None = None) -> Prepared:
     return prepared
 
 
-class _Shared(NamedTuple):
+class Shared(NamedTuple):
     """What items of the same settings and ending have in common, worked out once."""
 
     settings: dict[str, Any]  # as plain data
@@ -103,25 +103,36 @@ class _Shared(NamedTuple):
     source: Settings  # holding it keeps its id() its own
 
 
+class SettingsBook:
+    """What items share, by item."""
+
+    def __init__(self) -> None:
+        self.shared: dict[tuple[int, str], Shared] = {}
+
+    def __getitem__(self, item: Item) -> Shared:
+        key = id(item.settings), item.output[-4:]  # no image's ending is longer
+        return self.shared.get(key) or self.shared.setdefault(key, _shared(item))
+
+
 class _Identifier:
     """Makes jobs of items."""
 
     def __init__(self, seen: Seen, hashing: bool = True) -> None:
         self.seen, self.hashing = seen, hashing
         self.costs: dict[tuple, tuple[tuple[int, int, int], tuple, float]] = {}
-        self.shared: dict[tuple[int, str], _Shared] = {}
+        self.book = SettingsBook()
 
     def inputs(self, items: Sequence[Item]) -> Iterator[tuple[Item, Known | ItemError]]:
         """Every item with what is known of its input, which is read where that is nothing."""
         known = [self._known(item) for item in items]
-        new = [(item.path, self._shared(item).limits) for item, facts in zip(items, known, strict=True) if not facts]
+        new = [(item.path, self.book[item].limits) for item, facts in zip(items, known, strict=True) if not facts]
         found = look_at(new, self.hashing)
         return ((item, facts or next(found)) for item, facts in zip(items, known, strict=True))
 
     def _known(self, item: Item) -> Known | None:
         """The entry of an input that is as it was."""
         seen = self.seen.get(item.path)
-        if seen is None or seen.get("limits") != self._shared(item).limits_name:
+        if seen is None or seen.get("limits") != self.book[item].limits_name:
             return None
         stamp = stamp_at(path_of(item.path))
         return seen if stamp is not None and seen.get("stamp") == stamp else None
@@ -134,7 +145,7 @@ class _Identifier:
         _check_name(item)
         if isinstance(found, ItemError):
             raise found
-        shared, facts = self._shared(item), found
+        shared, facts = self.book[item], found
         same = found.get("rule") == shared.rule
         if not same or "mask" in found or item.mask is not None or item.reference is not None:
             facts = {key: found[key] for key in FACTS[:3]}
@@ -161,7 +172,7 @@ class _Identifier:
         extra = {} if item.mask is None else {"mask": facts["mask"]["sha256"]}
         if not (facts["sha256"] and all(extra.values())):
             return ""
-        shared = self._shared(item)
+        shared = self.book[item]
         if apart and item.reference is not None:
             extra["reference"] = self._checked(item.reference, shared.limits)
         return identified(facts["sha256"], shared.text, extra)
@@ -173,10 +184,6 @@ class _Identifier:
             padded = fitted_shape(settings, shape)
             self.costs[key] = padded, (program(settings), padded), fit_flops(settings, padded)
         return self.costs[key]
-
-    def _shared(self, item: Item) -> _Shared:
-        key = id(item.settings), item.output[-4:]
-        return self.shared.get(key) or self.shared.setdefault(key, _shared(item))
 
     def _mask(self, item: Item, limits: Limits) -> Facts:
         """The hash of the item's mask, where it has one; read only where it is not known. Raises ItemError."""
@@ -196,12 +203,12 @@ class _Identifier:
         return hash_of(path, limits.max_bytes)
 
 
-def _shared(item: Item) -> _Shared:
+def _shared(item: Item) -> Shared:
     tree, text = item.settings.model_dump(mode="json"), settings_text(item.settings, item.output)
     given = tree["input"]
     limits = Limits(**(given | {"formats": tuple(given["formats"])}))
     names = [sha256(repr(limits).encode()).hexdigest()[:8], sha256(text.encode()).hexdigest()[:16]]
-    return _Shared(tree, limits, names[0], text, names[1], item.settings)
+    return Shared(tree, limits, names[0], text, names[1], item.settings)
 
 
 def _check_name(item: Item) -> None:

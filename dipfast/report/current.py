@@ -15,8 +15,8 @@ from typing import Any
 
 from rich.console import Console
 
-from dipfast.batch.index import stamp_of
 from dipfast.batch.ledger import RunFolder, dumps
+from dipfast.batch.stamps import stamp_of
 from dipfast.report.summary import print_summary
 
 NOTE = ".index/reported.json"
