@@ -62,7 +62,7 @@ ALLOWED: dict[str, set[str]] = {
         "",
     },
     "batch.memory": {"fit", "errors", "batch.plan"},
-    "batch.stamps": {"files"},
+    "batch.stamps": {"files", "batch.ledger"},
     "batch.index": {"files", "batch.ledger", "batch.stamps"},
     "batch.mirror": {"remote", "errors", "batch.ledger"},
     "batch.lock": {"errors", "files", "batch.ledger"},

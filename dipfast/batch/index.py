@@ -98,7 +98,7 @@ class Index:
 
     def _as_it_was(self, id: str, pictures: Sequence[str]) -> bool:
         """Whether the line of ``id`` is what would be written now, were ``pictures`` all that it has: as of most."""
-        return id in self.stamped and self.stamped[id] == self.stamps.line(id, pictures)
+        return id in self.stamped and self.stamps.is_line(self.stamped[id], id, pictures)
 
     def _unchanged(self, files: dict[str, Stamp]) -> bool:
         return all(self.stamps.of(path) == stamp for path, stamp in files.items())
@@ -119,7 +119,7 @@ class Index:
         if not {record["generator"]["path"], *posterior_files(record)} <= intact:
             return None
         if known != files and len(known) == 1 + len(intact) == 1 + len(files_of(record)):
-            self._write(id, known, record)
+            self._write(id, {path: known[path] for path in (own, *files_of(record))}, record)
         return record, {path for path in record["output"]["paths"] if f"images/{path}" in intact}
 
     def _files(self, id: str) -> dict[str, Stamp]:

@@ -35,7 +35,10 @@ def done_before(folder: RunFolder, items: Sequence[Item], shard: Shard | None) -
             id = line[: line.find("\t")]
             if not ID.fullmatch(id) or item.mask is not None or item.reference is not None:
                 return None
-            if line != line_of(item, id, stamp_at(path_of(item.path)), stamps.line(id, (item.output,))):
+            files = line[line.rfind("\t") + 1 :]
+            if line != line_of(item, id, stamp_at(path_of(item.path)), files):
+                return None
+            if not stamps.is_line(files, id, (item.output,)):
                 return None
             ids.append(id)
     return ids if len(ids) == len(items) else None
@@ -53,7 +56,7 @@ def _lines(items: Sequence[Item], entries: Sequence[Known], index: Index) -> Ite
     line_of = _Writer()
     for item, entry in zip(items, entries, strict=True):
         found, stamp = index.stamped.get(entry["id"], ""), entry.get("stamp")
-        alone = item.mask is None and item.reference is None and found.count('": [') == 3
+        alone = item.mask is None and item.reference is None and found.count('": [') in (3, 4)
         if not alone or stamp is None or "\n" in item.path:
             raise _NoLineError
         yield line_of(item, entry["id"], stamp, found)

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Sequence
 from json.encoder import encode_basestring_ascii as as_json
 
+from dipfast.batch.ledger import uncertainty_of
 from dipfast.files import within
 
 Stamp = list[int]  # size in bytes, modification time in nanoseconds
@@ -34,12 +35,18 @@ class Stamps:
         """The stamp of the file at ``path``, from the root."""
         return stamp_of(f"{self.root}/{path}", follow=False) if self._is_sound(path) else None
 
-    def line(self, id: str, pictures: Sequence[str]) -> str:
-        """An item's line in the index, were ``pictures`` all that it has, as their files are now.
+    def is_line(self, line: str, id: str, pictures: Sequence[str]) -> bool:
+        """Whether ``line`` is what the index would say of an item with just these pictures, as its files are now.
 
-        To compare this with the line that is there takes half as long as to parse that.
+        Beside record, pictures and generator it may have a map of deviations. To make a line and compare it takes
+        half as long as to parse the one that is there.
         """
-        paths = (f"records/{id}.json", *(f"images/{path}" for path in pictures), f"generators/{id}.safetensors")
+        paths = [f"records/{id}.json", *(f"images/{path}" for path in pictures), f"generators/{id}.safetensors"]
+        if '"uncertainty/' in line:
+            paths.append(uncertainty_of(pictures[0]))
+        return line == self._line(id, paths)
+
+    def _line(self, id: str, paths: Sequence[str]) -> str:
         return f'{{"id": "{id}", "files": {{{", ".join(map(self._as_text, paths))}}}}}'
 
     def _as_text(self, path: str) -> str:
