@@ -141,3 +141,15 @@ def test_names_that_are_not_plain_are_known_too(inputs: Path) -> None:
     folder = go(inputs).folder
     assert known(inputs, folder)
     assert len(json.loads(min(folder.records.glob("*.json")).read_text())["output"]["paths"]) == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", b"\xff\xfe\n\t", b"\0" * 9])
+@pytest.mark.parametrize("behind_the_head", [True, False])
+def test_any_bytes_in_its_place_cost_time_only(
+    inputs: Path, done: RunFolder, data: bytes, behind_the_head: bool
+) -> None:
+    path = done.index / "done.txt"
+    head = path.read_bytes().partition(b"\n")[0] + b"\n" if behind_the_head else b""
+    path.write_bytes(head + data)
+    assert known(inputs, done) is None
+    assert go(inputs).already_done == 3
