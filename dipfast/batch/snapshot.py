@@ -5,7 +5,7 @@ makes the lines anew, from the files as they are. Where all are the same, all is
 is read, and one line is held at a time. At the first that differs the run looks at each item, as without a snapshot.
 
 What it trusts is what `prepare` and `Index` trust, and it names no file that the manifest and the item's id do not.
-Runs whose items share fits, or have masks, references, posteriors or a mirror, have no snapshot.
+Runs whose items share fits, or have masks, references, several generators or a mirror, are not known by one.
 """
 
 from __future__ import annotations
