@@ -37,7 +37,8 @@ with atheris.instrument_imports(include=["dipfast", "yaml", "tifffile", "PIL"]):
 PNG = b"\x89PNG\r\n\x1a\n"
 RECORD = """\
 {"id": "a", "version": 1, "output": {"sha256": "0", "paths": ["a.png"], "uncertainty": {"path": "u", "sha256": "0"}},
-"generator": {"path": "generators/a.safetensors", "sha256": "0", "samples": [{"path": "s", "sha256": "0"}]},
+"generator": {"path": "generators/a.safetensors", "sha256": "0", "samples": [{"path": "s", "sha256": "0"}],
+"checkpoints": [{"path": "c", "sha256": "0", "step": 1}], "seeds": [{"path": "d", "sha256": "0", "number": 2}]},
 "settings": {"task": {"type": "denoise"}, "fit": {"steps": 3}}, "seconds": {"total": 1.5}, "steps": 3,
 "event": "failed", "input": {"path": "a.png", "sha256": "0", "width": 3, "height": 4}, "metrics": {"psnr": 1.0},
 "losses": [1, 0.5], "path": "a.png", "kind": "x", "reason": "y", "files": {"records/a.json": [1, 2]}}

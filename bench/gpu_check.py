@@ -32,7 +32,7 @@ from dipfast.bench.kernels import bench_kernels, check_kernels
 from dipfast.bench.machine import describe, synchronize
 from dipfast.bench.step import ADAM, MUON, STANDARD, bench_step, plan_for
 from dipfast.errors import MachineError
-from dipfast.fit import Course, FitPlan, FitResult, Lane, Workbench, abreast, choose_machine, fit, fitting
+from dipfast.fit import Course, FitPlan, FitResult, Hooks, Lane, Workbench, abreast, choose_machine, fit, fitting
 from dipfast.metrics import psnr
 from dipfast.tasks import Problem, degrade, pose
 
@@ -160,7 +160,7 @@ class Check:
         return found
 
     def _course(self, item: Problem, plan: FitPlan, workbench: Workbench) -> Course[FitResult]:
-        return fitting(item, self.narrow, plan, workbench=workbench)
+        return fitting(item, self.narrow, plan, Hooks(workbench=workbench))
 
     def sizes(self) -> dict[str, Any]:
         """A new size on one workbench: seconds until its first step, milliseconds a step, programs built."""

@@ -21,6 +21,7 @@ from dipfast.batch.restore import restore as restore_observation
 from dipfast.batch.run import Executor, Resume, RunResult, rows_of
 from dipfast.batch.run import run as run_manifest
 from dipfast.errors import UsageError
+from dipfast.fit import Hooks
 from dipfast.image import Image, Limits, from_array, read, to_array
 from dipfast.manifest import Manifest, Settings, content_id, files_beside, settings_from, title
 from dipfast.manifest import load as load_manifest
@@ -81,7 +82,7 @@ def restore(
     plain = settings.model_dump(mode="json")
     observation = observe(plain, source, hole, truth)
     id = content_id(_digest(source), settings, {} if hole is None else {"mask": _digest(hole)})
-    restored = restore_observation(plain, observation, "auto", id, progress)
+    restored = restore_observation(plain, observation, "auto", id, Hooks(progress))
     seconds = restored.fit.seconds | {"total": time.perf_counter() - start}
     return RestoreResult(
         image=to_array(restored.pixels, image if isinstance(image, np.ndarray) else restored.source),
@@ -221,9 +222,10 @@ def write_models(manifest: Manifest, result: RunResult) -> int:
 def output_folder(manifest: Manifest, output: str | os.PathLike[str] | None) -> Path:
     """Where a run of ``manifest`` goes: ``output``, its own, or a folder in `runs` that is named after the source.
 
-    Of an address, too, it is a folder in `runs`: the run is here, and its results go there as well.
+    Of an address, too, it is a folder in `runs`: the run is here, and its results go there as well. Raises as
+    `run_folder`.
     """
-    named = manifest.output if output is None else os.fspath(output)
+    named = _destination(manifest, output)
     if named is None or is_remote(named):
         return Path("runs", title(manifest.source if named is None else named))
     return Path(named)
@@ -232,8 +234,21 @@ def output_folder(manifest: Manifest, output: str | os.PathLike[str] | None) -> 
 def run_folder(manifest: Manifest, output: str | os.PathLike[str] | None) -> RunFolder:
     """The folder of a run, which knows where its results go. Raises UsageError, and MachineError for a protocol."""
     folder = RunFolder(output_folder(manifest, output))
-    named = manifest.output if output is None else os.fspath(output)
+    named = _destination(manifest, output)
     if named is not None and is_remote(named):
         with writing(folder):
             mark(folder, checked(named))
     return folder
+
+
+def _destination(manifest: Manifest, output: str | os.PathLike[str] | None) -> str | None:
+    """The folder or address that a run goes to, where one is named. Raises UsageError for one that may not be used."""
+    named = manifest.output if output is None else os.fspath(output)
+    if named == "":
+        raise UsageError("output: should be a folder or an address, is ''")
+    if named is not None and is_remote(named):
+        try:
+            checked(named)
+        except UsageError as error:
+            raise UsageError(f"output: {error}") from None
+    return named

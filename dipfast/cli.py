@@ -31,10 +31,14 @@ from dipfast.cli_options import (
     ask,
     cohort_of,
     console,
+    finite,
     print_json,
+    show,
     taking,
 )
-from dipfast.errors import DipfastError, ItemError, UsageError
+from dipfast.errors import DipfastError, ItemError, MachineError, UsageError
+from dipfast.files import DISK_IS_OUT
+from dipfast.text import printable
 
 if TYPE_CHECKING:
     from dipfast.batch.run import RunResult
@@ -57,7 +61,9 @@ def run(
     asked: Asked,
     executor: Annotated[Executor, typer.Option(help="what workers run on")] = Executor.LOCAL,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan, write nothing")] = False,
-    resume: Annotated[ResumeChoice, typer.Option(help="what to do again")] = ResumeChoice.AUTO,
+    resume: Annotated[
+        ResumeChoice, typer.Option(help="auto, failed: do what is not done; never: do all again")
+    ] = ResumeChoice.AUTO,
     max_failures: Annotated[
         str | None, typer.Option("--max-failures", metavar="N|P%", help="give up after more failed items than this")
     ] = None,
@@ -145,7 +151,8 @@ def evaluate(
     reference: Annotated[Path, typer.Option("--reference", metavar="DIR", help="true images of the same names")],
     as_json: AsJson = False,
     fail_under: Annotated[
-        float | None, typer.Option("--fail-under", metavar="DB", help="exit 6 if the mean PSNR is lower")
+        float | None,
+        typer.Option("--fail-under", metavar="DB", callback=finite, help="exit 6 if the mean PSNR is lower"),
     ] = None,
 ) -> None:
     """Measure a run's images against true ones: PSNR and SSIM."""
@@ -154,10 +161,7 @@ def evaluate(
     from dipfast.report.evaluate import print_scores
 
     scores = measure(RunFolder(run), reference)
-    if as_json:
-        print_json(scores)
-    else:
-        print_scores(scores, console())
+    show(scores, as_json, print_scores)
     if fail_under is not None:
         from dipfast.report.evaluate import check
 
@@ -201,10 +205,7 @@ def doctor(as_json: AsJson = False) -> None:
     from dipfast.doctor import examine, print_findings
 
     findings = examine()
-    if as_json:
-        print_json(findings)
-    else:
-        print_findings(findings, console())
+    show(findings, as_json, print_findings)
 
 
 @app.command()
@@ -324,10 +325,7 @@ def _print_plan(asked: Asked, as_json: bool) -> None:
     folder = api.output_folder(manifest, asked.output)
     listed = None if as_json else SHOWN
     prediction = forecast(manifest, folder, asked.devices, asked.workers, asked.cohort, listed)
-    if as_json:
-        print_json(prediction)
-    else:
-        print_forecast(prediction, console())
+    show(prediction, as_json, print_forecast)
 
 
 def _say(progress: str, text: str) -> None:
@@ -355,8 +353,10 @@ def main(arguments: list[str] | None = None) -> int:
         return code
     except (typer.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # which is what typer makes of it
         return 0
+    except OSError as error:
+        return _amiss(error)
     except Exception as error:
         return _other(error)
     return status if isinstance(status, int) else 0
@@ -385,9 +385,16 @@ def _terminable() -> Iterator[None]:
 
 def _shown(error: Exception) -> str:
     """All its lines, with nothing in them that moves a cursor."""
-    from dipfast.text import printable
-
     return "\n".join(map(printable, str(error).split("\n")))
+
+
+def _amiss(error: OSError) -> int:
+    """A file that cannot be written or read, such as where -o leads: a user's to mend, where it has a name."""
+    if error.filename is None and error.errno not in DISK_IS_OUT:
+        return _other(error)
+    where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    print(f"dipfast: error: {printable(f'{where}{error.strerror}')}", file=sys.stderr)
+    return MachineError.exit_code
 
 
 def _other(error: Exception) -> int:

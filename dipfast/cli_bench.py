@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dipfast.cli_options import AsJson, Engine, Precision, Preset, cohort_of, console, json_text, print_json
+from dipfast.cli_options import AsJson, Engine, Precision, Preset, cohort_of, console, json_text, print_json, show
 from dipfast.errors import UsageError
 from dipfast.files import write_atomic
 
@@ -20,6 +20,14 @@ class Optimizer(StrEnum):
 
     ADAM = "adam"
     MUON = "muon"
+
+
+class Alone(StrEnum):
+    """Stop criteria that need a fit of their own."""
+
+    HELD_OUT = "held-out"
+    SURE = "sure"
+    NONE = "none"
 
 
 def _device(name: str) -> str:
@@ -67,10 +75,7 @@ def step(
         steps=steps,
         peer=peer,
     )
-    if as_json:
-        print_json(result)
-    else:
-        print_bench(result, console())
+    show(result, as_json, print_bench)
 
 
 @bench.command()
@@ -117,10 +122,7 @@ def kernels(
     if threads is not None:
         torch.set_num_threads(threads)
     result = bench_kernels(size, device_of(device), kernels=kernel or None, rounds=rounds, compiled=compiled)
-    if as_json:
-        print_json(result)
-    else:
-        print_bench(result, console())
+    show(result, as_json, print_bench)
     refuse_wrong(result)
 
 
@@ -145,10 +147,7 @@ def stop(
     sets: Sets = None,
     seeds: Annotated[int, typer.Option(metavar="N", min=1, help="seeds of damage and weights")] = 1,
     alone: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--alone", metavar="held-out|sure|none", help="criteria with a fit of their own; both unless given"
-        ),
+        list[Alone] | None, typer.Option("--alone", help="criteria with a fit of their own; both unless given")
     ] = None,
     threads: Threads = None,
     as_json: AsJson = False,
@@ -166,13 +165,10 @@ def stop(
         steps=steps,
         sets=sets or [],
         seeds=range(seeds),
-        alone=alone or ("held-out", "sure"),
+        alone=alone or [Alone.HELD_OUT, Alone.SURE],
         say=lambda line: typer.echo(line, err=True),
     )
-    if as_json:
-        print_json(result)
-    else:
-        print_bench(result, console())
+    show(result, as_json, print_bench)
 
 
 @bench.command()
@@ -249,10 +245,7 @@ def frontier(
         plot.write_text(frontier_svg(result["summary"]))
     for file in gallery.lay_out() if gallery is not None else ():
         typer.echo(f"wrote {file}", err=True)
-    if as_json:
-        print_json(result)
-    else:
-        print_standing(result, console())
+    show(result, as_json, print_standing)
 
 
 def prepare(threads: int | None) -> None:
@@ -279,10 +272,7 @@ def image(
     from dipfast.bench.image import bench_image, print_bench
 
     result = bench_image(picture, preset, sets or [], devices=devices, repeats=repeats)
-    if as_json:
-        print_json(result)
-    else:
-        print_bench(result, console())
+    show(result, as_json, print_bench)
 
 
 @bench.command("run")
@@ -313,7 +303,4 @@ def whole_run(
         rounds=rounds,
         say=lambda line: typer.echo(line, err=True),
     )
-    if as_json:
-        print_json(result)
-    else:
-        print_bench(result, console())
+    show(result, as_json, print_bench)

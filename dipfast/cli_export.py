@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dipfast.cli_options import AsJson, console, print_json
+from dipfast.cli_options import AsJson, console, finite, print_json, show
 from dipfast.errors import GateError, UsageError
 
 Target = Annotated[Path, typer.Argument(help="a run's folder, a folder of generators, or one", metavar="RUN|GENERATOR")]
@@ -31,7 +31,12 @@ def export(
     precision: Annotated[ExportPrecision, typer.Option(help="of the convolutions")] = ExportPrecision.FP32,
     min_psnr: Annotated[
         float | None,
-        typer.Option("--min-psnr", metavar="DB", help="exit 6 below this agreement with PyTorch; 50, and 80 in fp32"),
+        typer.Option(
+            "--min-psnr",
+            metavar="DB",
+            callback=finite,
+            help="exit 6 below this agreement with PyTorch; 50, and 80 in fp32",
+        ),
     ] = None,
     bake_latent: Annotated[
         bool, typer.Option("--bake-latent", help="the latent as a constant, not as an input with a default")
@@ -240,10 +245,7 @@ def bench_render(
         provider=provider,
         rounds=rounds,
     )
-    if as_json:
-        print_json(result)
-    else:
-        print_bench(result, console())
+    show(result, as_json, print_bench)
 
 
 def _bench_exports(
@@ -260,10 +262,7 @@ def _bench_exports(
         rounds=rounds,
         say=_say,
     )
-    if as_json:
-        print_json(result)
-    else:
-        print_bench(result, console())
+    show(result, as_json, print_bench)
 
 
 def _say(line: str) -> None:

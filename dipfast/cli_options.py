@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
@@ -74,10 +75,19 @@ class ProgressChoice(StrEnum):
     NONE = "none"
 
 
+def finite(value: float | None) -> float | None:
+    """``value``; NaN, below which nothing is, would let everything through a gate."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"should be a finite number, is {value}")
+    return value
+
+
 Run = Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 Devices = Annotated[str, typer.Option("--devices", metavar="auto|cpu|cuda:0,1", help="where workers run")]
-Workers = Annotated[int | None, typer.Option("--workers", metavar="N", min=1, help="processes on the CPU")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", metavar="N", min=1, help="processes on the CPU; one a core unless given")
+]
 Cohort = Annotated[
     str, typer.Option("--cohort", metavar="auto|N", help="pictures of one size fitted side by side on a device")
 ]
@@ -99,7 +109,10 @@ class Asked:
 def ask(
     source: Annotated[str, typer.Argument(help="manifest.yaml, a folder, a glob, or one image", metavar="SOURCE")],
     output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="RUN", help="the run's folder, or an address: s3://…")
+        str | None,
+        typer.Option(
+            "-o", "--output", metavar="RUN", help="the run's folder, or an address: s3://…; in runs/ unless given"
+        ),
     ] = None,
     task: Annotated[str | None, typer.Option("--task", metavar="T", help="denoise, jpeg, inpaint or superres")] = None,
     preset: Annotated[Preset | None, typer.Option("--preset", help="what all settings start from")] = None,
@@ -117,18 +130,16 @@ def ask(
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="only the first N items")] = None,
     reference: Annotated[
-        Path | None, typer.Option("--reference", metavar="DIR", help="true images of the same names, for metrics")
+        str | None, typer.Option("--reference", metavar="DIR", help="true images of the same names, for metrics")
     ] = None,
 ) -> Asked:
     """The manifest behind SOURCE with all options in it. Raises what `dipfast.manifest.load` raises."""
     from dataclasses import replace
 
-    from dipfast.manifest import SUFFIXES, load
+    from dipfast.manifest import load
 
-    if reference is not None and not reference.is_dir() and reference.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"--reference {reference}: should be a folder, or the one true image")
-    if reference is not None and not reference.exists():
-        raise UsageError(f"--reference {reference}: is not there")
+    if reference is not None:
+        _check_reference(reference)
     manifest = load(
         source,
         sets=sets or (),
@@ -137,11 +148,25 @@ def ask(
         seed=seed,
         engine=engine,
         precision=precision,
-        reference=None if reference is None else str(reference),
+        reference=reference,
     )
     part = None if shard is None else _shard(shard)
     limited = replace(manifest, items=manifest.items[:limit])
     return Asked(limited, output, devices, workers, part, cohort_of(cohort))
+
+
+def _check_reference(reference: str) -> None:
+    """Raises UsageError for a path that is neither a folder nor an image; an address is looked at item by item."""
+    from dipfast.manifest import SUFFIXES
+    from dipfast.remote import is_remote
+
+    path = Path(reference)
+    if is_remote(reference):
+        return
+    if not path.is_dir() and path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"--reference {reference}: should be a folder, or the one true image")
+    if not path.exists():
+        raise UsageError(f"--reference {reference}: is not there")
 
 
 def cohort_of(text: str) -> int | None:
@@ -179,6 +204,14 @@ def taking(first: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable
         return run
 
     return decorate
+
+
+def show(result: Any, as_json: bool, table: Callable[[Any, Any], object]) -> None:
+    """A result for machines, or as ``table`` prints it onto a console for people."""
+    if as_json:
+        print_json(result)
+    else:
+        table(result, console())
 
 
 def print_json(value: Any) -> None:

@@ -20,7 +20,7 @@ OPTIONAL = {
     "fsspec": "images on object storage; pip install 'dipfast[remote]'",
     "s3fs": "s3:// addresses; pip install s3fs",
     "pillow_heif": "HEIF images; pip install 'dipfast[heif]'",
-    "pynvml": "GPU telemetry; pip install 'dipfast[gpu]'",
+    "pynvml": "the driver's version in environment.json; pip install 'dipfast[gpu]'",
 }
 
 

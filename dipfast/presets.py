@@ -42,7 +42,7 @@ def _paper_jpeg(task: Tree) -> Tree:
         "input": {"type": "noise", "depth": 3},
     }
     fit = {**PAPER_FIT, "steps": 2400, "reg_noise_std": 1 / 30, "average": 0.99, "rollback_db": 5.0}
-    return {"generator": generator, "fit": fit}
+    return {"generator": generator, "fit": fit, "task": {"type": "jpeg", "quality": None}}
 
 
 def _paper_inpaint(task: Tree) -> Tree:
@@ -74,6 +74,8 @@ STEPS = {"denoise": 600, "jpeg": 300, "inpaint": 300, "superres": 220}  # the mo
 # Where noise is known and independent from pixel to pixel, the net sees the picture, and is judged where it is blind.
 BLIND_INPUT: Tree = {"input": {"type": "image", "blind": 0.1}}
 RECORRUPTED_INPUT: Tree = {"input": {"type": "image", "blind": 0.1, "recorrupt": 0.7}}  # needs the noise to be Gaussian
+# What a codec left is not on the same grid in the picture that the net sees and in the one that it is held against.
+RECOMPRESSED_INPUT: Tree = {"input": {"type": "image", "recompress": True}}
 BLIND_FIT: Tree = {"steps": 400, "reg_noise_std": 0.0, "optimizer": {"type": "muon", "lr": 0.04}}
 
 
@@ -90,4 +92,6 @@ def preset(name: str, task: Tree) -> Tree:
         elif noise.get("sigma") != "auto":  # of unknown make: neighbours may share it, and blind spots would keep it
             blind = RECORRUPTED_INPUT if noise.get("type", "gaussian") == "gaussian" else BLIND_INPUT
             generator, fit = NET | blind, fit | BLIND_FIT | {"seeds": BLIND_SEEDS[name]}
+    elif kind == "jpeg" and task.get("quality", "auto") is not None:
+        generator, fit = NET | RECOMPRESSED_INPUT, fit | BLIND_FIT | {"seeds": BLIND_SEEDS[name]}
     return copy.deepcopy({"generator": generator, "fit": fit})

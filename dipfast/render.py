@@ -60,6 +60,11 @@ def kept(output: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return cut(output.clip(0, 1), *size)
 
 
+def as_fitted(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """A picture [C, H, W] that a run kept, with the ``channels`` that were fitted: WebP has three for gray."""
+    return pixels if len(pixels) == channels else pixels.mean(0, keepdims=True)
+
+
 class Renderer(Protocol):
     """One backend. ``ran`` says what it really is, for records; `prepare` is what can be done ahead of `render`."""
 

@@ -23,7 +23,7 @@ from dipfast.files import write_atomic
 from dipfast.image import Source, encode, format_of, read
 from dipfast.metrics import psnr
 from dipfast.remote import holds
-from dipfast.render import FittedGenerator, OnnxRenderer, Renderer, kept, load
+from dipfast.render import FittedGenerator, OnnxRenderer, Renderer, as_fitted, kept, load
 from dipfast.samples import locate
 
 AHEAD = 2  # generators loaded before they are rendered
@@ -121,7 +121,7 @@ def _finish(
     else:
         to = [output] if names_file(output) else [output / path for path in paths]
     _write(to, pixels, source, record["settings"]["output"]["bit_depth"])
-    before = read(target.run.images / paths[0]).pixels
+    before = as_fitted(read(target.run.images / paths[0]).pixels, card.channels)
     distance = psnr(pixels, before) if before.shape == pixels.shape else np.inf
     return Rendered(card.id, to[0], ms, round(distance, 3) if np.isfinite(distance) else None)
 

@@ -24,13 +24,13 @@ from torch.nn import functional as F
 from dipfast import generators
 from dipfast.batch.ledger import Record, RunFolder
 from dipfast.batch.restore import observe, pose
-from dipfast.errors import UsageError
-from dipfast.export.targets import Target
+from dipfast.errors import ItemError, UsageError
+from dipfast.export.targets import Target, inside
 from dipfast.image import cut, read
 from dipfast.manifest import yaml
 from dipfast.metrics import psnr, ssim
 from dipfast.remote import holds
-from dipfast.render import FittedGenerator, kept, load, renderer
+from dipfast.render import FittedGenerator, as_fitted, kept, load, renderer
 from dipfast.samples import locate
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -114,7 +114,7 @@ def read_spec(path: Path | None) -> Spec:
 
 
 def subject(target: Target, reference: Path | None = None) -> Subject:
-    """What `variants_of` works on. Raises UsageError for a reference of another size."""
+    """What `variants_of` works on. Raises UsageError for a reference that cannot be read or has another size."""
     generator = load(target.generator)
     if target.run is None or target.record is None:
         fit, before, clean = kept(generator.output("fp32"), generator.card.size), None, None
@@ -122,11 +122,14 @@ def subject(target: Target, reference: Path | None = None) -> Subject:
     else:
         further = _further(target.run, target.record)
         name = target.record["output"]["paths"][0]
-        fit = read(target.run.images / name).pixels
+        fit = as_fitted(read(target.run.images / name).pixels, generator.card.channels)
         before, clean = _seen(target)
     if reference is not None:
         path = reference / name if reference.is_dir() else reference
-        clean = read(path).pixels
+        try:
+            clean = read(path).pixels
+        except ItemError as error:
+            raise UsageError(f"--reference {error}") from None
         if clean.shape != fit.shape:
             raise UsageError(f"--reference {path}: should be {list(fit.shape)}, is {list(clean.shape)}")
     return Subject(generator.card.id or target.generator.stem, generator, fit, before, clean, further)
@@ -135,12 +138,13 @@ def subject(target: Target, reference: Path | None = None) -> Subject:
 def _further(run: RunFolder, record: Record) -> dict[str, dict[str, Path]]:
     """The generators that the run kept of this item beside the one, by kind, under the names of their variants."""
     names: dict[str, Callable[[int, Mapping[str, Any]], str]] = {
-        "checkpoints": lambda _, part: f"step {part['step']} of {record['steps']}",
+        "checkpoints": lambda _, part: f"step {part.get('step')} of {record.get('steps')}",
         "samples": lambda number, _: f"sample {number}",
-        "seeds": lambda _, part: f"seed {part['number']}",
+        "seeds": lambda _, part: f"seed {part.get('number')}",
     }
+    parts = {kind: record["generator"].get(kind, ()) for kind in names}
     return {
-        kind: {name(n, part): run.root / part["path"] for n, part in enumerate(record["generator"].get(kind, ()), 1)}
+        kind: {name(n, part): inside(run, part["path"]) for n, part in enumerate(parts[kind], 1)}
         for kind, name in names.items()
     }
 
@@ -241,6 +245,8 @@ def _clocked(run: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
 
 
 def _measured(one: Subject, name: str, pixels: np.ndarray, ms: float | None, deviation: float | None = None) -> Variant:
+    if not np.isfinite(pixels).all():  # as fp16 may give: a row that says so, and not the end of all rows
+        name, pixels = f"{name}, not finite", np.nan_to_num(pixels)
     same = _sized(pixels, one.fit.shape[1:])
     reference = one.reference
     return Variant(

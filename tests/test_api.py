@@ -162,6 +162,23 @@ def test_a_wrong_argument_is_named(arguments: dict[str, Any], message: str, pict
         dipfast.restore(**{"image": picture.transpose(1, 2, 0)} | arguments)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"workers": -1}, "workers should be at least 1, is -1"),
+        ({"cohort": 0}, "cohort should be at least 1, is 0"),
+        ({"resume": "yes"}, "resume should be auto or never or failed, is 'yes'"),
+        ({"executor": "slurm"}, "executor should be local or ray, is 'slurm'"),
+        ({"shard": (0, 2)}, r"shard should be \(I, N\) with I from 1 to N, is \(0, 2\)"),
+    ],
+)
+def test_a_wrong_option_of_a_run_is_named(
+    arguments: dict[str, Any], message: str, inputs: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        dipfast.run(inputs, tmp_path / "run", **arguments)
+
+
 def test_an_engine_that_is_not_here_is_an_error(picture: np.ndarray) -> None:
     with pytest.raises(MachineError, match=r"fit\.engine is cudagraph"):
         dipfast.restore(picture.transpose(1, 2, 0), engine="cudagraph")

@@ -202,11 +202,11 @@ def test_an_item_that_finds_no_memory_beside_others_is_tried_again_with_fewer(
 ) -> None:
     fit, under_way = pipeline.restoring, set[str]()
 
-    def crowded(settings: Any, observed: Any, problem: Any, device: str, ladder: Any, id: str, *rest: Any) -> Any:
+    def crowded(settings: Any, observed: Any, problem: Any, device: str, id: str, *rest: Any) -> Any:
         if len(under_way) == 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
         under_way.add(id)
-        restored = yield from fit(settings, observed, problem, device, ladder, id, *rest)
+        restored = yield from fit(settings, observed, problem, device, id, *rest)
         under_way.remove(id)
         return restored
 

@@ -62,6 +62,8 @@ def test_every_device_gets_an_array_task_that_does_its_shard(
 ) -> None:
     assert main([*command, "--workers", "2", "--devices", "cpu", "--limit", "2", "--cohort", "2"]) == 0
     assert "job 7" in capsys.readouterr().out
+    assert main(["status", str(inputs.parent / "run")]) == 2
+    assert "its run has not begun yet" in capsys.readouterr().err
     script = kept.read_text()
     assert re.search(r"^#SBATCH --array=0-1%2$", script, re.M)
     assert re.search(r"^#SBATCH --signal=TERM@90$", script, re.M)

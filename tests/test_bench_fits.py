@@ -46,7 +46,10 @@ def test_a_case_is_damaged_alike_for_one_seed(file: str, damage: str) -> None:
     assert psnr(one.problem.guide[0].numpy(), one.clean) < 45
 
 
-@pytest.mark.parametrize("word", ["gaussian", "gaussian:loud", "fog:3", ""])
+@pytest.mark.parametrize(
+    "word",
+    ["gaussian", "gaussian:loud", "gaussian:-3", "jpeg:nan", "jpeg:500", "superres:0", "superres:inf", "fog:3", ""],
+)
 def test_a_damage_that_is_none_is_refused(word: str) -> None:
     with pytest.raises(UsageError, match="--damage should be like gaussian:25"):
         parse_damage(word)

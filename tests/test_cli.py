@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +86,10 @@ def test_verbs_and_flags_are_the_contracts() -> None:
         (["run", "{image}", "--stepz", "3"], 2, "--stepz"),
         (["run", "{image}", "--reference", "{dir}/no.png"], 2, "no.png: is not there"),
         (["run", ""], 2, "SOURCE: should be text that is not empty"),
+        (["plan", "{image}", "-o", ""], 2, "output: should be a folder or an address"),
+        (["plan", "{image}", "-o", "odd://x"], 2, "output: should be a local path or an address"),
+        (["evaluate", "{dir}", "--reference", "{dir}", "--fail-under", "nan"], 2, "should be a finite number, is nan"),
+        (["export", "{dir}", "--min-psnr", "nan"], 2, "should be a finite number, is nan"),
         (["frobnicate"], 2, "No such command 'frobnicate'"),
         (["run"], 2, "SOURCE"),
         (["status", "{dir}"], 2, "holds no run"),
@@ -167,6 +173,7 @@ def test_a_finished_run_can_be_shown_measured_and_reported(
     scores = json.loads(said(capsys, "evaluate", run, "--reference", str(image.parent), "--json")[1])
     assert scores["items"][0]["psnr"] > 5
     assert said(capsys, "evaluate", run, "--reference", str(image.parent), "--fail-under", "90")[0] == 6
+    assert said(capsys, "evaluate", run, "--reference", f"{run}/images", "--fail-under", "90")[0] == 0  # itself
     assert said(capsys, "report", run)[0] == 0
     broken.write_bytes(image.read_bytes())
     assert said(capsys, "retry", run, "--workers", "1")[0] == 0
@@ -249,6 +256,16 @@ def test_a_sigterm_before_the_workers_start_ends_with_its_code_and_leaves_nothin
     assert said(capsys, "run", str(image), "-o", str(tmp_path / "run"), "--workers", "1", *TINY)[0] == 143
     assert not list((tmp_path / "run").rglob("*.part"))
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(value: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    monkeypatch.setattr("dipfast.cli.print_json", closed)
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))  # typer puts others in their place
+    assert main(["schema"]) == 0
 
 
 def test_the_doctor_names_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:

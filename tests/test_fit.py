@@ -36,6 +36,7 @@ GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
 ADAM = {"type": "adam", "lr": 0.01}
 MUON = {"type": "muon", "lr": 0.01}
 MACHINE = choose_machine(fit_plan())
+NOISE = {"type": "noise"}
 NOTHING = tasks.pose({"type": "jpeg"}, np.zeros((1, 2, 2), np.float32))
 
 
@@ -236,7 +237,7 @@ def test_discrepancy_stops_when_the_residual_is_the_noise(noisy: tasks.Problem) 
 
 
 def test_discrepancy_without_a_noise_level_is_refused(picture: np.ndarray) -> None:
-    problem = problem_of(picture, {"type": "jpeg", "quality": 10}, {"type": "jpeg"})
+    problem = problem_of(picture, {"type": "jpeg", "quality": 10}, {"type": "jpeg", "quality": None})
     with pytest.raises(UsageError, match="the task knows no noise level"):
         fitted(problem, stop={"type": "discrepancy"})
 
@@ -248,7 +249,7 @@ def drive(stop: Any, outputs: list[float]) -> None:
 
 
 def stop_of(kind: str, problem: tasks.Problem = NOTHING, steps: int = 400, **settings: Any) -> Any:
-    stop = make_stop(fit_plan(stop={"type": kind, **settings}).stop, torch.zeros(1, 3, 4, 4), problem, steps, "noise")
+    stop = make_stop(fit_plan(stop={"type": kind, **settings}).stop, torch.zeros(1, 3, 4, 4), problem, steps, NOISE)
     stop.reset(0)
     return stop
 
@@ -277,7 +278,7 @@ def test_with_blind_spots_the_outputs_variance_is_lowest_where_their_average_is_
     """Outputs that come to the scene, swing, and take up what is not there; their average has a best step."""
     rng = torch.Generator().manual_seed(0)
     scene, noise = torch.rand(1, 3, 16, 16, generator=rng), torch.randn(1, 3, 16, 16, generator=rng)
-    stop = make_stop(fit_plan(stop={"type": "ema-variance"}).stop, scene, NOTHING, 600, "image", blind=0.1)
+    stop = make_stop(fit_plan(stop={"type": "ema-variance"}).stop, scene, NOTHING, 600, {"type": "image", "blind": 0.1})
     stop.reset(0)
     average, errors = torch.zeros_like(scene), []
     for step in range(150 * pace):

@@ -12,7 +12,7 @@ from conftest import fit_plan, generator_config
 
 from dipfast import tasks
 from dipfast.errors import ItemError
-from dipfast.fit import Course, Fit, FitPlan, FitResult, Lane, Workbench, abreast, fit, fitting
+from dipfast.fit import Course, Fit, FitPlan, FitResult, Hooks, Lane, Workbench, abreast, fit, fitting
 from dipfast.fit.distil import distilling
 from dipfast.fit.lane import finish
 from dipfast.fit.loop import LOOK_EVERY
@@ -34,7 +34,7 @@ def items(picture: np.ndarray, count: int) -> list[tasks.Problem]:
 
 
 def course(item: tasks.Problem, plan: FitPlan, workbench: Workbench) -> Course[FitResult]:
-    return fitting(item, generator_config(), plan, workbench=workbench)
+    return fitting(item, generator_config(), plan, Hooks(workbench=workbench))
 
 
 @pytest.mark.parametrize("changes", PLANS, ids=["discrepancy", "members", "posterior"])

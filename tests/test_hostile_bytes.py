@@ -43,7 +43,10 @@ RECORD: dict[str, Any] = {
     "id": "a",
     "version": 1,
     "output": {"sha256": X, "paths": ["a.png"], "uncertainty": {"path": "images/a.png", "sha256": X}},
-    "generator": {"path": "images/a.png", "sha256": X, "samples": [{"path": "images/a.png", "sha256": X}]},
+    "generator": {
+        **{"path": "images/a.png", "sha256": X},
+        **{kind: [{"path": "images/a.png", "sha256": X}] for kind in ("samples", "checkpoints", "seeds")},
+    },
     "settings": {"task": {"type": "denoise"}, "fit": {"steps": 3}},
     "seconds": {"total": 1.5, "fit": 1},
     "steps": 3,

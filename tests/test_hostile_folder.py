@@ -62,7 +62,7 @@ def below(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("path", OUTSIDE)
-@pytest.mark.parametrize("key", ["output", "generator", "uncertainty", "samples"])
+@pytest.mark.parametrize("key", ["output", "generator", "uncertainty", "samples", "checkpoints", "seeds"])
 def test_a_record_that_names_files_outside_is_none(done: RunFolder, secret: Path, key: str, path: str) -> None:
     digest = sha256(b"not yours").hexdigest()
     there = {"path": path, "sha256": digest}

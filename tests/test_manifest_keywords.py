@@ -66,7 +66,7 @@ def test_an_inpainting_needs_no_mask_here() -> None:
         ({"task": "flash"}, "restore(): task.type: task 'flash' is not in this version; there are denoise, jpeg, inpaint, superres"),
         ({"task": "superres"}, "restore(): task.scale: is missing (how many times larger each side becomes)"),
         ({"task": "jpeg", "scale": 3}, "restore(): task: unknown key 'scale'; scale belongs to task superres"),
-        ({"task": "jpeg", "stop": "discrepancy"}, "restore(): stop.type: discrepancy needs task denoise with gaussian or poisson noise, is task jpeg"),
+        ({"task": "inpaint", "stop": "discrepancy"}, "restore(): stop.type: discrepancy needs task denoise with gaussian or poisson noise, or jpeg of some quality, is task inpaint"),
         ({"stop": "never"}, "restore(): stop.type: should be auto, fixed, ema-variance, windowed-variance, held-out, sure, discrepancy or blocks, is 'never'"),
         ({"generator": {"chanels": 3}}, "restore(): generator: unknown key 'chanels'; did you mean 'channels'?"),
         ({"generator": 3}, "restore(): generator: should be a mapping, is 3"),

@@ -155,7 +155,7 @@ def test_null_takes_a_setting_back() -> None:
         ({"reference": "r.png", "degrade": {"type": "gaussian", "sigma": 9}}, "reference: should be left out, for with degrade the image itself is the true one"),
         ({"degrade": {"type": "jpeg", "quality": 9}}, "degrade.type: should be gaussian, poisson or salt-pepper for task denoise, is 'jpeg'"),
         ({"task": {"type": "superres", "scale": 4}, "degrade": {"type": "downsample", "scale": 2}}, "degrade.scale: should be the task's 4, is 2"),
-        ({"task": {"type": "jpeg"}, "generator": {"skip_channels": 4}, "fit": {"stop": {"type": "discrepancy"}}}, "fit.stop.type: discrepancy needs task denoise with gaussian or poisson noise, is task jpeg"),
+        ({"task": {"type": "jpeg", "quality": None}, "fit": {"stop": {"type": "discrepancy"}}}, "fit.stop.type: discrepancy needs task denoise with gaussian or poisson noise, or jpeg of some quality, is task jpeg"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_in_plain_words(tree: dict[str, Any], expected: str) -> None:

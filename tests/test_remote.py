@@ -22,6 +22,7 @@ from dipfast.batch.ledger import RunFolder
 from dipfast.batch.mirror import mirrored
 from dipfast.batch.rows import rows_of
 from dipfast.cli import main
+from dipfast.cli_options import ask
 from dipfast.errors import ItemError, MachineError, UsageError
 from dipfast.image import Limits, Source, encode, read
 from dipfast.manifest import load, parse
@@ -225,6 +226,12 @@ def test_masks_and_references_may_lie_there(bucket: Any, picture: np.ndarray, tm
     assert [(item.path, item.mask, item.reference) for item in again.items] == [
         ("memory:///in/a.png", "memory:///in/a_mask.png", "memory:///true/a.png")
     ]
+
+
+def test_a_folder_of_references_on_the_command_line_may_lie_there(bucket: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    manifest = ask(str(tmp_path / "a.png"), reference="memory:///true").manifest
+    assert [item.reference for item in manifest.items] == ["memory:///true/a.png"]
 
 
 @pytest.mark.usefixtures("in_this_process")

@@ -149,6 +149,7 @@ def test_loading_and_rendering_overlap(run: Path, tmp_path: Path) -> None:
         (["{run}", "--backend", "onnxruntime", "--precision", "bf16"], 5, "--precision bf16"),
         (["{run}", "--backend", "onnxruntime", "--provider", "cuda"], 5, "CUDAExecutionProvider"),
         (["{run}", "--backend", "tensorrt"], 5, "TensorRT is not installed: pip install"),
+        (["{run}", "-o", "{run}/summary.json/x"], 5, "summary.json/x: Not a directory"),
         (["{run}/none.onnx"], 2, "cannot be read"),
         (["{run}/summary.json"], 2, "is not a generator"),
         (["{run}/none.onnx", "--backend", "torch"], 2, "a model is rendered by onnxruntime"),

@@ -16,18 +16,20 @@ from dipfast import tasks
 from dipfast.errors import UsageError
 from dipfast.fit import fit
 from dipfast.fit.auto import BLOCKS, DISCREPANCY, FIXED, STILLEST, choose_stop
-from dipfast.fit.blocks import REACH, first_border, steps_of
 from dipfast.fit.criteria import make_stop
 from dipfast.fit.stop import TAKEN_UP
 from dipfast.manifest import settings_from
 from dipfast.manifest.schema import BlocksStop, DiscrepancyStop, EmaVarianceStop, Fit, FixedStop, Stop
+from dipfast.tasks.grid import REACH, first_border, steps_of
 
+NOISE, IMAGE = {"type": "noise"}, {"type": "image"}
 TASKS: dict[str, dict[str, Any]] = {
     "gaussian": {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}},
     "estimated": {"type": "denoise", "noise": {"type": "gaussian", "sigma": "auto"}},
     "poisson": {"type": "denoise", "noise": {"type": "poisson", "peak": 30.0}},
     "salt-pepper": {"type": "denoise", "noise": {"type": "salt-pepper"}},
     "jpeg": {"type": "jpeg"},
+    "jpeg, by pixels": {"type": "jpeg", "quality": None},
     "inpaint": {"type": "inpaint", "known": "white", "keep_known": True},
     "superres": {"type": "superres", "scale": 4, "kernel": "lanczos2"},
 }
@@ -38,15 +40,15 @@ FITS = {  # criterion: the tasks that can have it
     "fixed": set(TASKS),
     "ema-variance": set(TASKS),
     "windowed-variance": set(TASKS),
-    "held-out": set(TASKS) - {"jpeg"},
+    "held-out": set(TASKS) - {"jpeg", "jpeg, by pixels"},
     "sure": NOISY,
-    "discrepancy": NOISY,
-    "blocks": {"jpeg"},
+    "discrepancy": NOISY | {"jpeg"},
+    "blocks": {"jpeg", "jpeg, by pixels"},
 }
 NEEDS = {
     "held-out": "held-out needs a task whose pixels err each for itself, is task jpeg",
     "sure": "sure needs task denoise with gaussian or poisson noise, is task",
-    "discrepancy": "discrepancy needs task denoise with gaussian or poisson noise, is task",
+    "discrepancy": "discrepancy needs task denoise with gaussian or poisson noise, or jpeg of some quality, is task",
     "blocks": "blocks needs task jpeg, is task",
 }
 
@@ -76,13 +78,13 @@ def test_a_criterion_is_taken_by_the_tasks_that_can_have_it_and_refused_elsewher
         if stop != "auto":
             config = {"type": stop, "share": 0.05, "patience": 0.1, "min_steps": 1, "factor": 1.0, "ratio": 1.1}
             with pytest.raises(UsageError, match=f"fit.stop is {stop}"):
-                make_stop(config, torch.zeros(1, 3, 32, 32), problem_of(task), 9, "image")
+                make_stop(config, torch.zeros(1, 3, 32, 32), problem_of(task), 9, IMAGE)
         return
     found = settings(task, stop).fit.stop.model_dump()
     assert found["type"] == stop
     problem = problem_of(task)
-    chosen = choose_stop(fit_plan(stop=found), problem).stop
-    criterion = make_stop(chosen, torch.zeros(1, *problem.shape), problem, 9, "image")
+    chosen = choose_stop(fit_plan(stop=found), problem, NOISE).stop
+    criterion = make_stop(chosen, torch.zeros(1, *problem.shape), problem, 9, IMAGE)
     criterion.reset(0)
     picture = problem.guide.clone()
     criterion.update(torch.tensor(0), picture, picture, torch.tensor(1.0))
@@ -96,13 +98,14 @@ def test_a_criterion_is_taken_by_the_tasks_that_can_have_it_and_refused_elsewher
         ("estimated", DISCREPANCY, "sigma is estimated: 2"),
         ("poisson", DISCREPANCY, "photon noise of peak 30"),
         ("salt-pepper", FIXED, "the task knows no noise level"),
-        ("jpeg", BLOCKS, "a codec worked in blocks of 8"),
+        ("jpeg", DISCREPANCY, "JPEG's quality is assumed: 75"),
+        ("jpeg, by pixels", BLOCKS, "a codec worked in blocks of 8"),
         ("inpaint", FIXED, "the task knows no noise level"),
         ("superres", FIXED, "the task knows no noise level"),
     ],
 )
 def test_auto_takes_what_suits_the_task_and_says_why(task: str, expected: dict[str, Any], because: str) -> None:
-    choice = choose_stop(fit_plan(stop="auto"), problem_of(task))
+    choice = choose_stop(fit_plan(stop="auto"), problem_of(task), NOISE)
     assert choice.stop == expected and choice.because is not None and choice.because.startswith(because)
     result = fit(problem_of(task), generator_config(), fit_plan(steps=2, stop="auto"))
     assert result.stop == expected
@@ -111,13 +114,13 @@ def test_auto_takes_what_suits_the_task_and_says_why(task: str, expected: dict[s
 
 def test_auto_takes_all_steps_where_no_noise_is_found_and_where_samples_are_drawn() -> None:
     flat = problem_of("estimated", np.full((3, 32, 32), 0.5, np.float32))
-    assert choose_stop(fit_plan(stop="auto"), flat).because == "no noise was found"
+    assert choose_stop(fit_plan(stop="auto"), flat, NOISE).because == "no noise was found"
     chain = fit_plan(stop="auto", optimizer={"type": "sgld"}, posterior={"burn_in": 5, "every": 5})
-    assert choose_stop(chain, problem_of("gaussian")).stop == FIXED
+    assert choose_stop(chain, problem_of("gaussian"), NOISE).stop == FIXED
 
 
 def test_auto_takes_the_stillest_picture_of_a_network_with_blind_spots() -> None:
-    choice = choose_stop(fit_plan(stop="auto"), problem_of("gaussian"), 0.1)
+    choice = choose_stop(fit_plan(stop="auto"), problem_of("gaussian"), IMAGE | {"blind": 0.1})
     assert choice.stop == STILLEST == EmaVarianceStop(type="ema-variance").model_dump()
     config = generator_config(input={"type": "image", "blind": 0.1})
     assert fit(problem_of("gaussian"), config, fit_plan(steps=2, stop="auto")).stop == STILLEST
@@ -140,7 +143,7 @@ def test_auto_can_be_said_in_one_word_and_is_the_default() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_automatic_factor_leaves_the_channels_their_share_of_the_noise(channels: int) -> None:
     picture = np.full((channels, 16, 16), 0.5, np.float32)
-    stop = make_stop(DISCREPANCY, torch.zeros(1, channels, 16, 16), problem_of("gaussian", picture), 9, "noise")
+    stop = make_stop(DISCREPANCY, torch.zeros(1, channels, 16, 16), problem_of("gaussian", picture), 9, NOISE)
     assert stop.factor == 1 - TAKEN_UP / channels
 
 
@@ -163,7 +166,7 @@ def test_blocks_stop_when_the_picture_shows_them() -> None:
     y, x = np.mgrid[0:96, 0:96] / 96
     scene = torch.from_numpy(0.5 + 0.3 * np.sin(9 * x + 4 * y) * np.cos(7 * y * x)).float()[None, None]
     problem = tasks.pose({"type": "jpeg"}, compressed()[0].numpy())
-    stop = make_stop(BLOCKS, torch.zeros_like(scene), problem, 20, "noise")
+    stop = make_stop(BLOCKS, torch.zeros_like(scene), problem, 20, NOISE)
     stop.reset(0)
     for step in range(20):
         picture = torch.lerp(scene, problem.target, step / 10)
@@ -175,7 +178,7 @@ def test_blocks_stop_when_the_picture_shows_them() -> None:
 
 def test_the_next_picture_of_a_bucket_has_its_own_grid() -> None:
     problem = tasks.pose({"type": "jpeg"}, compressed()[0].numpy())
-    stop = make_stop(BLOCKS, torch.zeros_like(problem.target), problem, 20, "noise")
+    stop = make_stop(BLOCKS, torch.zeros_like(problem.target), problem, 20, NOISE)
     stop.reset(0)
     problem.adopt(tasks.pose({"type": "jpeg"}, compressed(5)[0].numpy()))
     stop.reset(0)
@@ -188,17 +191,17 @@ def test_an_edge_of_the_scene_on_a_border_is_no_block() -> None:
     scene[40:] += 0.5
     picture = torch.from_numpy(scene).float()[None, None]
     problem = tasks.pose({"type": "jpeg"}, compressed()[0].numpy())
-    stop = make_stop(BLOCKS, picture, problem, 20, "noise")
+    stop = make_stop(BLOCKS, picture, problem, 20, NOISE)
     stop.reset(0)
     stop.update(torch.tensor(0), picture, picture, torch.tensor(0.0))
     assert float(steps_of(picture, 2).max()) > 20 and not bool(stop.done)
 
 
 def test_a_picture_too_small_for_blocks_takes_all_steps() -> None:
-    small = tasks.pose({"type": "jpeg"}, np.zeros((1, 8, 40), np.float32))
-    assert choose_stop(fit_plan(stop="auto"), small).stop == FIXED
+    small = tasks.pose(TASKS["jpeg, by pixels"], np.zeros((1, 8, 40), np.float32))
+    assert choose_stop(fit_plan(stop="auto"), small, NOISE).stop == FIXED
     with pytest.raises(UsageError, match="needs a picture of two blocks a side, has 40×8"):
-        make_stop(BLOCKS, small.guide, small, 20, "noise")
+        make_stop(BLOCKS, small.guide, small, 20, NOISE)
 
 
 def test_a_blind_network_stops_by_what_it_said_where_it_was_blind() -> None:
@@ -210,10 +213,18 @@ def test_a_blind_network_stops_by_what_it_said_where_it_was_blind() -> None:
         (DISCREPANCY, None, False),
         ({**DISCREPANCY, "factor": 0.9}, 0.1, False),
     ):
-        stop = make_stop(config, torch.zeros_like(problem.guide), problem, 9, "image", blind)
+        stop = make_stop(config, torch.zeros_like(problem.guide), problem, 9, IMAGE | {"blind": blind})
         stop.reset(0)
         stop.update(torch.tensor(0), picture, picture, torch.tensor(0.1 * noise * 1.2))
         assert not bool(stop.done)
         for step in range(1, 20):
             stop.update(torch.tensor(step), picture, picture, torch.tensor(0.1 * noise * 0.5))
         assert bool(stop.done) is done
+
+
+def test_a_fit_too_short_for_a_minimum_says_so() -> None:
+    problem = problem_of("gaussian")
+    stop = make_stop(STILLEST, torch.zeros_like(problem.guide), problem, 3, "image", 0.1)
+    stop.reset(0)
+    stop.update(torch.tensor(0), problem.guide, problem.guide, torch.tensor(1.0))
+    assert stop.why() == "all steps taken; the outputs' moving variance had no minimum yet"

@@ -85,6 +85,16 @@ def test_every_latent_can_be_resized(kind: dict[str, Any]) -> None:
     assert torch.allclose(resized_latent(one, 24, 32), one.latent, atol=1e-5)
 
 
+def test_a_render_that_is_not_finite_is_a_row_that_says_so(lone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def prepare(self, generator: FittedGenerator) -> Any:
+            return lambda: np.full((3, 32, 32), np.nan, np.float32)
+
+    monkeypatch.setattr("dipfast.variants.renderer", lambda *_: Broken())
+    found = measured(lone, precisions=["bf16"])
+    assert "torch bf16, not finite" in found and all(np.isfinite(v.pixels).all() for v in found.values())
+
+
 def test_sharpness_is_that_of_edges() -> None:
     flat, edge = np.full((1, 8, 8), 0.5, np.float32), np.zeros((1, 8, 8), np.float32)
     edge[:, :, 4:] = 1
@@ -140,6 +150,25 @@ def test_a_wrong_spec_is_one_line(
     assert main(["variants", str(lone), "--spec", str(spec)]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and not (tmp_path / "g.variants").exists()
+
+
+def test_a_gray_picture_that_was_kept_as_webp_is_gray_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "a.png", np.random.default_rng(0).random((1, 32, 32), np.float32), Source("png", "gray", 8))
+    sets = ("generator.channels=[8, 8]", "fit.steps=2", "output.template={name}.webp")
+    assert dipfast.run(tmp_path / "a.png", tmp_path / "run", workers=1, sets=sets).exit_code == 0
+    spec = tmp_path / "v.yaml"
+    spec.write_text("{backends: [], jitter: [], blend: [0.5]}")
+    assert main(["variants", str(tmp_path / "run"), "--spec", str(spec), "--json"]) == 0
+    (rows,) = json.loads(capsys.readouterr().out).values()
+    assert [row["name"] for row in rows][-1] == "blend 0.5 of the input" and rows[1]["psnr"] > 20
+    assert main(["render", str(tmp_path / "run"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rendered"][0]["kept_db"] > 20
+    assert main(["evaluate", str(tmp_path / "run"), "--reference", str(tmp_path), "--fail-under", "1"]) == 0
+
+
+def test_a_reference_that_is_not_there_is_one_line(lone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["variants", str(lone), "--reference", "nowhere.png"]) == 2
+    assert capsys.readouterr().err == "dipfast: error: --reference nowhere.png: No such file or directory\n"
 
 
 def test_what_a_fit_kept_along_its_way_is_laid_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

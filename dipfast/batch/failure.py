@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import traceback
 
 import torch
 
 from dipfast.errors import DipfastError, ItemError
+from dipfast.files import DISK_IS_OUT
 
-DISK_IS_OUT = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no later item fares better
 CPU_ALLOCATOR = "DefaultCPUAllocator: "  # how torch says that the machine's memory is used up
 OUT_OF_MEMORY = "out-of-memory"
 
@@ -38,7 +37,7 @@ def reason_of(error: Exception) -> dict[str, str]:
             return {"kind": OUT_OF_MEMORY, "reason": f"not enough memory: {text.partition(CPU_ALLOCATOR)[2]}"}
         case OSError():
             broken = f"cannot be written ({error.strerror}); what is done stays done"
-            about = {"broken": broken} if error.errno in DISK_IS_OUT else {}
+            about = {"broken": broken} if error.errno in DISK_IS_OUT else {}  # no later item fares better
             return {"kind": "unwritable", "reason": str(error), **about}
     trace = "".join(traceback.format_exception(error))
     return {"kind": "internal", "reason": f"{type(error).__name__}: {text}", "traceback": trace}

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -188,10 +189,12 @@ def is_record(tree: object) -> bool:
     output, generator = tree.get("output"), tree.get("generator")
     if not (isinstance(output, dict) and isinstance(generator, dict)):
         return False
-    paths, samples = output.get("paths"), generator.get("samples", [])
-    if not (isinstance(paths, list) and isinstance(samples, list) and isinstance(output.get("sha256"), str)):
+    paths, further = output.get("paths"), [generator.get(kind, []) for kind in FURTHER]
+    if not (isinstance(paths, list) and isinstance(output.get("sha256"), str)):
         return False
-    parts = [generator, *(part for part in (output.get("uncertainty"), *samples) if part)]
+    if not all(isinstance(parts, list) for parts in further):
+        return False
+    parts = [generator, *(part for part in (output.get("uncertainty"), *chain.from_iterable(further)) if part)]
     return all(map(_is_part, parts)) and all(isinstance(path, str) and stays_inside(path) for path in paths)
 
 

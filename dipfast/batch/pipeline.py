@@ -29,7 +29,7 @@ from dipfast.batch.plan import Job, Place
 from dipfast.batch.restore import Restored, fit_plan, restoring
 from dipfast.batch.save import save
 from dipfast.batch.shelf import Shelf
-from dipfast.fit import Cancelled, Course, Lane
+from dipfast.fit import Cancelled, Course, Hooks, Lane
 
 PROGRESS_SECONDS = 0.5  # between two progress events of one fit
 Event = dict[str, Any]
@@ -173,20 +173,11 @@ class Pipeline:
 
     def _course(self, loaded: Loaded, lane: Lane[Restored]) -> Course[Restored]:
         job = loaded.job
-        return (
-            yield from restoring(
-                job.settings,
-                loaded.observation,
-                loaded.problem,
-                self.place.device,
-                job.id,
-                self._reporter(job),
-                partial(self._is_cancelled, job.id),
-                lane.workbench,
-                Shelf(self.folder, job.id),
-                self.ladder,
-            )
+        hooks = Hooks(
+            self._reporter(job), partial(self._is_cancelled, job.id), lane.workbench, Shelf(self.folder, job.id)
         )
+        device, settings = self.place.device, job.settings
+        return (yield from restoring(settings, loaded.observation, loaded.problem, device, job.id, hooks, self.ladder))
 
     def _reporter(self, job: Job) -> Callable[[int, float], None]:
         """Progress of one fit to the driver, not more often than every half second."""

@@ -5,23 +5,23 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 import dipfast
 from dipfast import generators, tasks
 from dipfast.batch.caveats import caveats
 from dipfast.batch.failure import is_out_of_memory
 from dipfast.batch.ledger import Record, now
-from dipfast.batch.memory import Ladder
+from dipfast.batch.memory import Fitting, Ladder
 from dipfast.errors import ItemError
-from dipfast.fit import Checkpoint, Course, FitPlan, FitResult, Workbench, compilations, finish, fitting, stream
+from dipfast.fit import NO_HOOKS, Course, FitPlan, FitResult, Hooks, Workbench, compilations, finish, fitting, stream
 from dipfast.fit.distil import Distilled, distil_steps, distilling
-from dipfast.fit.loop import Progress
 from dipfast.image import Image, Source, cut, pad
 from dipfast.metrics import coverage, psnr, ssim, uncertainty_ece
 from dipfast.shapes import on_grid, padded_side
@@ -78,10 +78,7 @@ def restore(
     observation: Observation,
     device: str,
     id: str = "",
-    progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None,
-    workbench: Workbench | None = None,
-    checkpoint: Checkpoint | None = None,
+    hooks: Hooks = NO_HOOKS,
     ladder: Ladder | None = None,
 ) -> Restored:
     """Fit a generator to ``observation`` on ``device`` and give the picture, cut back to its size.
@@ -92,12 +89,11 @@ def restore(
     start = time.perf_counter()
     problem = pose(settings, observation)
     posed = time.perf_counter() - start
-    bench, ladder = workbench or Workbench(), ladder or Ladder()
+    bench, ladder = hooks.workbench or Workbench(), ladder or Ladder()
+    hooks = replace(hooks, workbench=bench)
     while True:
         try:
-            restored = finish(
-                restoring(settings, observation, problem, device, id, progress, cancelled, bench, checkpoint, ladder)
-            )
+            restored = finish(restoring(settings, observation, problem, device, id, hooks, ladder))
             break
         except Exception as error:
             if not is_out_of_memory(error) or not ladder.descend(settings, problem.shape, fit_plan(settings, device)):
@@ -112,52 +108,72 @@ def restoring(
     observation: Observation,
     problem: tasks.Problem,
     device: str,
-    id: str = "",
-    progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None,
-    workbench: Workbench | None = None,
-    checkpoint: Checkpoint | None = None,
-    ladder: Ladder | None = None,
+    id: str,
+    hooks: Hooks,
+    ladder: Ladder,
 ) -> Course[Restored]:
     """`restore` of an observation whose ``problem`` is posed, step by step, on the rung that ``ladder`` says."""
-    task, config = settings["task"], settings["generator"]
-    plan, memory = (ladder or Ladder()).plan(settings, problem.shape, fit_plan(settings, device))
-    result = yield from fitting(problem, config, plan, progress, cancelled, workbench, checkpoint)
+    config = settings["generator"]
+    plan, memory = ladder.plan(settings, problem.shape, fit_plan(settings, device))
+    result = yield from fitting(problem, config, plan, hooks)
     start = time.perf_counter()
     latent = generators.make_latent(config["input"], *problem.shape[1:], stream(plan.seed, "latent"), problem.guide)
     steps = distil_steps(result.steps, plan.seeds)
     distilled = yield from distilling(
-        result.generator, result.averaged, latent, result.picture, steps, result.machine.dtype, cancelled
+        result.generator, result.averaged, latent, result.picture, steps, result.machine.dtype, hooks.cancelled
     )
     result.seconds["distil"] = time.perf_counter() - start
+    card = _card(settings, observation, problem, id, result.machine.precision)
+    return _restored(card, observation, problem, result, distilled, memory)
+
+
+def _card(
+    settings: Settings, observation: Observation, problem: tasks.Problem, id: str, precision: str
+) -> generators.Card:
+    """What the item's generators say of themselves."""
+    task, seed = settings["task"], settings["fit"]["seed"]
     height, width = (side * tasks.scale(task) for side in observation.observed.shape[1:])
-    card = generators.Card(
+    return generators.Card(
         id=id,
-        generator=dict(config),
+        generator=dict(settings["generator"]),
         task=dict(task),
-        seed=plan.seed,
-        latent_seed=stream(plan.seed, "latent"),
+        seed=seed,
+        latent_seed=stream(seed, "latent"),
         channels=problem.shape[0],
         padded=problem.shape[1:],
         size=(height, width),
-        precision=result.machine.precision,
+        precision=precision,
     )
+
+
+def _restored(
+    card: generators.Card,
+    observation: Observation,
+    problem: tasks.Problem,
+    result: FitResult,
+    distilled: Distilled,
+    memory: Fitting,
+) -> Restored:
+    """The picture cut back to its size, and every generator as bytes."""
+
+    def packed(module: nn.Module, latent_seed: int = card.latent_seed) -> bytes:
+        return generators.to_bytes(module, problem.guide, replace(card, latent_seed=latent_seed))
+
     return Restored(
-        pixels=cut(result.image[0].numpy(), height, width),
-        last=cut(result.last[0].numpy(), height, width),
-        before=cut(problem.guide[0].numpy(), height, width),
+        pixels=cut(result.image[0].numpy(), *card.size),
+        last=cut(result.last[0].numpy(), *card.size),
+        before=cut(problem.guide[0].numpy(), *card.size),
         source=observation.source,
         fit=result,
         distilled=distilled,
-        generator=generators.to_bytes(distilled.generator, problem.guide, card),
+        generator=packed(distilled.generator),
         facts=problem.facts,
         memory=memory.record(),
-        deviation=None if result.deviation is None else cut(result.deviation[0].numpy(), height, width),
-        kept=tuple(generators.to_bytes(sample, problem.guide, card) for sample in result.kept),
-        trail=tuple((step, generators.to_bytes(module, problem.guide, card)) for step, module in result.trail),
+        deviation=None if result.deviation is None else cut(result.deviation[0].numpy(), *card.size),
+        kept=tuple(packed(sample) for sample in result.kept),
+        trail=tuple((step, packed(module)) for step, module in result.trail),
         members=tuple(
-            generators.to_bytes(module, problem.guide, replace(card, latent_seed=stream(plan.seed, f"latent/{number}")))
-            for number, module in enumerate(result.members, 1)
+            packed(module, stream(card.seed, f"latent/{number}")) for number, module in enumerate(result.members, 1)
         ),
     )
 

@@ -110,7 +110,9 @@ def read_entries(folder: RunFolder, shard: Shard | None = None) -> Iterator[Entr
     """The items of the folder's last run. Raises UsageError where there is none, DipfastError where it is damaged."""
     parts = _parts(folder) if shard is None else [list_of(folder, shard)]
     if not parts:
-        raise UsageError(f"{folder.root}: holds no run (it has no items.jsonl)")
+        planned = (folder.root / "manifest.resolved.yaml").is_file()  # as a submitted job's that waits
+        found = "its run has not begun yet" if planned else "holds no run"
+        raise UsageError(f"{folder.root}: {found} (it has no items.jsonl)")
     for path in parts:
         yield from _entries(path)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from dipfast.batch.environment import changed_software, environment, places_for
 from dipfast.batch.index import Index
@@ -81,12 +81,12 @@ def run(
     do what is not done, never does all again. Shards may run into one folder at the same time. ``executor``:
     local for processes of this machine, ray for actors of a cluster.
 
-    Raises UsageError where another run has the folder, NothingMatchedError for an empty shard, MachineError for
-    devices that there are not and where the folder cannot be written; what is done then stays done.
+    Raises UsageError for a wrong argument and where another run has the folder, NothingMatchedError for an empty
+    shard, MachineError for devices that there are not and where the folder cannot be written; what is done then stays
+    done.
     """
     start = time.perf_counter()
-    if cohort is not None and cohort < 1:
-        raise UsageError(f"cohort should be at least 1, is {cohort}")
+    _check_options(resume, executor, shard, workers=workers, cohort=cohort)
     mine = shard_of(manifest, shard)
     places = ready(mine, devices, workers, executor)
     with claimed(folder, shard), writing(folder), mirrored(folder) as mirror:
@@ -138,6 +138,18 @@ def run(
         raise MachineError(f"{folder.root}: {outcome.broken}")
     seconds = time.perf_counter() - start
     return RunResult(folder, rows, done, seconds, outcome.signal, outcome.gave_up, idle)
+
+
+def _check_options(resume: str, executor: str, shard: Shard | None, **counts: int | None) -> None:
+    """Raises UsageError for what the types alone do not rule out."""
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise UsageError(f"{name} should be at least 1, is {count}")
+    for name, word, words in (("resume", resume, get_args(Resume)), ("executor", executor, get_args(Executor))):
+        if word not in words:
+            raise UsageError(f"{name} should be {' or '.join(words)}, is {word!r}")
+    if shard is not None and not 1 <= shard[0] <= shard[1]:
+        raise UsageError(f"shard should be (I, N) with I from 1 to N, is {shard}")
 
 
 def shard_of(manifest: Manifest, shard: Shard | None) -> Manifest:

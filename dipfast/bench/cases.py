@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from dipfast import generators
 from dipfast.errors import UsageError
 from dipfast.fit import FitPlan
 from dipfast.image import Limits, read
 from dipfast.manifest.options import read_options
+from dipfast.manifest.schema.degrade import Degradation
 from dipfast.manifest.settings import Layer, resolve
 from dipfast.samples import PREFIX, locate
 from dipfast.tasks import Damaged, Problem, degrade, pose
@@ -98,9 +100,17 @@ def parse_damage(word: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The `degrade` and `task` sections that ``word`` stands for. Raises UsageError."""
     kind, _, text = word.partition(":")
     try:
-        value = float(text)
-    except ValueError:
-        raise _bad(word) from None
+        damage, task = _sections(kind, float(text))
+        TypeAdapter(Degradation).validate_python(damage)
+    except (ValueError, OverflowError):
+        raise UsageError(
+            f"--damage should be like gaussian:25, poisson:30, jpeg:10, missing:0.5 or superres:4, is {word}"
+        ) from None
+    return damage, task
+
+
+def _sections(kind: str, value: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The two sections for a damage of that kind. Raises ValueError."""
     match kind:
         case "gaussian":
             noise = {"type": "gaussian", "sigma": value}
@@ -116,11 +126,7 @@ def parse_damage(word: str) -> tuple[dict[str, Any], dict[str, Any]]:
         case "superres":
             shrink = {"scale": int(value), "kernel": "lanczos2"}
             return {"type": "downsample", **shrink}, {"type": "superres", **shrink}
-    raise _bad(word)
-
-
-def _bad(word: str) -> UsageError:
-    return UsageError(f"--damage should be like gaussian:25, poisson:30, jpeg:10, missing:0.5 or superres:4, is {word}")
+    raise ValueError(kind)
 
 
 def pictures(given: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ from rich.table import Table
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.run import run
 from dipfast.bench.machine import describe
-from dipfast.errors import DipfastError
+from dipfast.errors import ItemError
 from dipfast.manifest import parse
 from dipfast.samples import locate
 
@@ -29,7 +29,7 @@ def bench_image(
 ) -> dict[str, Any]:
     """Fit ``picture`` (a path or `sample:NAME`) 1 + ``repeats`` times, one after another, in one worker.
 
-    Raises UsageError and ManifestError for what cannot be asked, DipfastError where a fit fails.
+    Raises UsageError and ManifestError for what cannot be asked, ItemError where a fit fails.
     """
     path = Path(locate(picture)).absolute()
     with tempfile.TemporaryDirectory(prefix="dipfast-bench-") as scratch:
@@ -40,9 +40,10 @@ def bench_image(
         text = f"version: 1\ndefaults: {{preset: {preset}}}\nitems:\n{items}"
         manifest = parse(text, "bench image", scratch, sets=sets)
         done = run(manifest, RunFolder(Path(scratch) / "run"), devices=devices, workers=1)
+    for row in done.rows:
+        if row.status != "done":
+            raise ItemError(row.kind or "unknown", f"bench image: {row.reason or 'was interrupted'}")
     records = [row.record for row in done.rows if row.record is not None]
-    if len(records) < len(done.rows):
-        raise DipfastError(f"bench image: {next(row.reason for row in done.rows if row.record is None)}")
     records.sort(key=lambda record: record["finished"])
     return {
         "benchmark": "image",

@@ -64,7 +64,7 @@ class Variant:
 
 
 def plan_for(engine: str, precision: str, device: str, optimizer: dict[str, Any], steps: int) -> FitPlan:
-    """A plan as the `fast` presets have it, for a bench that holds no manifest."""
+    """A plan for a bench that holds no manifest: the first paper's jitter and average, and no stop."""
     return FitPlan(
         steps=steps,
         optimizer=optimizer,

@@ -118,7 +118,7 @@ def follow(case: Case, config: dict[str, Any], plan: FitPlan, alone: Sequence[st
     state, step = Workbench().lay_out(case.problem, config, plan, machine)
     problem, clean = state.problem, torch.from_numpy(case.clean)[None].to(machine.device)
     found = Trajectory(case.picture, case.damage, psnr(case.problem.guide[0].numpy(), case.clean), plan.steps)
-    watched = {c.type: _criterion(c, state.output, problem, plan, config["input"].get("blind")) for c in CRITERIA}  # type: ignore[attr-defined]
+    watched = {c.type: _criterion(c, state.output, problem, plan, config["input"]) for c in CRITERIA}  # type: ignore[attr-defined]
     criteria = {name: criterion for name, criterion in watched.items() if criterion is not None}
     spent = dict.fromkeys(criteria, 0.0)
     averages = {str(kind): torch.zeros_like(state.output) for kind in AVERAGES}
@@ -147,17 +147,17 @@ def follow(case: Case, config: dict[str, Any], plan: FitPlan, alone: Sequence[st
     for own in ALONE:
         if own.type in alone:
             _add_alone(found, own, case, config, plan, quality)
-    choice = choose_stop(replace(plan, stop={"type": "auto"}), case.problem, config["input"].get("blind"))
+    choice = choose_stop(replace(plan, stop={"type": "auto"}), case.problem, config["input"])
     automatic = choice.stop["type"]
     found.chosen["all steps"] = Chosen(plan.steps, found.last, done=True, overhead=0.0)
     found.chosen["auto"] = found.chosen["all steps" if automatic == "fixed" else automatic]
     return found
 
 
-def _criterion(config: Section, picture: Tensor, problem: Any, plan: FitPlan, blind: float | None) -> Fixed | None:
+def _criterion(config: Section, picture: Tensor, problem: Any, plan: FitPlan, latent: dict[str, Any]) -> Fixed | None:
     """None where the task cannot have it."""
     try:
-        criterion = make_stop(config.model_dump(), picture, problem, plan.steps, "noise", blind)
+        criterion = make_stop(config.model_dump(), picture, problem, plan.steps, latent | {"type": "noise"})
     except UsageError:
         return None
     criterion.reset(0)

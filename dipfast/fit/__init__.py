@@ -3,17 +3,19 @@
 from dipfast.fit.checkpoint import Checkpoint
 from dipfast.fit.engine import Machine, choose_machine, compilations, keep_freed_memory
 from dipfast.fit.lane import Course, Lane, abreast, finish
-from dipfast.fit.loop import Cancelled, Fit, FitResult, fit, fitting
+from dipfast.fit.loop import NO_HOOKS, Cancelled, Fit, FitResult, Hooks, fit, fitting
 from dipfast.fit.plan import FitPlan, stream
 from dipfast.fit.workbench import Workbench
 
 __all__ = [
+    "NO_HOOKS",
     "Cancelled",
     "Checkpoint",
     "Course",
     "Fit",
     "FitPlan",
     "FitResult",
+    "Hooks",
     "Lane",
     "Machine",
     "Workbench",

@@ -24,17 +24,19 @@ class Choice:
     because: str | None = None  # None: it was asked for by name
 
 
-def choose_stop(plan: FitPlan, problem: Problem, blind: float | None = None) -> Choice:
-    """What `auto` stands for; what was asked for by name stays as it is. ``blind``: of the generator's input."""
+def choose_stop(plan: FitPlan, problem: Problem, latent: Mapping[str, Any]) -> Choice:
+    """What `auto` stands for; what was asked for by name stays as it is. ``latent``: the generator's input."""
     if plan.stop["type"] != "auto":
         return Choice(plan.stop)
     if plan.posterior is not None:
         return Choice(FIXED, "a chain of samples takes all its steps")
+    if problem.coding is not None:
+        return Choice(DISCREPANCY, f"JPEG's quality is {problem.facts['quality_source']}: {problem.facts['quality']}")
     if problem.block is not None and min(problem.shape[1:]) < SMALLEST_SIDE:
         return Choice(FIXED, "the picture is too small to show a grid of blocks")
     if problem.block is not None:
         return Choice(BLOCKS, f"a codec worked in blocks of {problem.block}")
-    if blind is not None:
+    if latent.get("blind") is not None:
         return Choice(STILLEST, "a network with blind spots leaves the residual as it is")
     if problem.expected_residual is None:
         return Choice(FIXED, "the task knows no noise level")
@@ -49,7 +51,7 @@ def _noise(facts: Mapping[str, float | str]) -> str:
     return f"sigma is {facts['sigma_source']}: {facts['sigma']:g}" if "sigma" in facts else "the noise is known"
 
 
-def settle(plan: FitPlan, problem: Problem, blind: float | None = None) -> tuple[FitPlan, Choice]:
+def settle(plan: FitPlan, problem: Problem, latent: Mapping[str, Any]) -> tuple[FitPlan, Choice]:
     """``plan`` with the criterion that `auto` stands for."""
-    choice = choose_stop(plan, problem, blind)
+    choice = choose_stop(plan, problem, latent)
     return replace(plan, stop=choice.stop), choice

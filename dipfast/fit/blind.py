@@ -26,11 +26,13 @@ class Look:
     """What the network is shown in one step, and what it is judged on. All [1, C, H, W]."""
 
     latent: Tensor
-    hidden: Tensor  # bool
+    hidden: Tensor | None = None  # bool; None: it is judged on all
     aim: Tensor | None = None  # for the values that are seen; None: those are not judged
 
     def losses(self, fitted: Tensor, target: Tensor, data_term: DataTerm) -> tuple[Tensor, Tensor | None]:
         """The data term where the network was blind, and what the values that it saw add to it; 0-D each."""
+        if self.hidden is None:
+            return data_term(fitted, target), None
         blind = data_term(torch.where(self.hidden, fitted, target), target)
         if self.aim is None:
             return blind, None
@@ -38,6 +40,7 @@ class Look:
 
     def recorrupted(self, drawn: Tensor, strength: float) -> Look:
         """With ``drawn``, noise of the picture's own kind, added ``strength`` times to what is seen."""
+        assert self.hidden is not None
         latent = torch.where(self.hidden, self.latent, self.latent + strength * drawn)
         return Look(latent, self.hidden, self.latent - drawn / strength)
 

@@ -13,13 +13,13 @@ from dipfast.tasks import Problem
 
 
 def make_stop(
-    config: Mapping[str, Any], picture: Tensor, problem: Problem, steps: int, latent: str, blind: float | None = None
+    config: Mapping[str, Any], picture: Tensor, problem: Problem, steps: int, latent: Mapping[str, Any]
 ) -> Fixed:
     """The criterion that ``config`` (the manifest's `fit.stop`) names, for pictures like ``picture`` [1, C, H, W].
 
-    ``latent`` is the type of the generator's input, ``blind`` the share of the values that it hides. Raises UsageError
-    for a criterion that the task cannot have.
+    ``latent`` is the manifest's `generator.input`. Raises UsageError for a criterion that the task cannot have.
     """
+    blind = latent.get("blind")
     match config["type"]:
         case "fixed":
             return Fixed(picture)
@@ -30,7 +30,7 @@ def make_stop(
         case "held-out":
             return HeldOut(picture, config, problem)
         case "sure":
-            return Sure(picture, problem, latent)
+            return Sure(picture, problem, latent["type"])
         case "blocks":
             return Blocks(picture, config, problem)
     return Discrepancy(picture, config, problem, blind)

@@ -32,6 +32,24 @@ CURVE_POINTS = 200
 Progress = Callable[[int, float], None]  # steps done, loss
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """What goes on around a fit. None of it changes a bit of the result.
+
+    ``progress`` is called now and then with the steps done and the loss; ``cancelled`` is asked before each step. A
+    ``workbench`` saves the next fit of the same bucket its compilation; it overwrites the last result's generator. Into
+    a ``checkpoint`` the fit is saved every minute and when it is cancelled; what it holds is gone on from.
+    """
+
+    progress: Progress | None = None
+    cancelled: Callable[[], bool] | None = None
+    workbench: Workbench | None = None
+    checkpoint: Checkpoint | None = None
+
+
+NO_HOOKS = Hooks()
+
+
 class Cancelled(DipfastError):
     """The fit was asked to end before it was done."""
 
@@ -72,30 +90,19 @@ def fit(
     workbench: Workbench | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> FitResult:
-    """Fit the generator that ``config`` describes to ``problem``.
+    """Fit the generator that ``config`` describes to ``problem``. The last four are those of `Hooks`.
 
-    The same arguments give the same bits on the same device and number of threads. ``progress`` is called now and
-    then with the steps done and the loss; ``cancelled`` is asked before each step. A ``workbench`` saves the next fit
-    of the same bucket its compilation; it overwrites this result's generator, and changes no bit of any result. Into
-    a ``checkpoint`` the fit is saved every minute and when it is cancelled; what it holds is gone on from, bit for bit.
+    The same problem, config and plan give the same bits on the same device and number of threads.
 
     Raises MachineError for a device, engine or precision that is not there; ItemError `non-finite` where the loss
     stays infinite or NaN after rollbacks; Cancelled.
     """
-    return finish(fitting(problem, config, plan, progress, cancelled, workbench, checkpoint))
+    return finish(fitting(problem, config, plan, Hooks(progress, cancelled, workbench, checkpoint)))
 
 
-def fitting(
-    problem: Problem,
-    config: dict[str, Any],
-    plan: FitPlan,
-    progress: Progress | None = None,
-    cancelled: Callable[[], bool] | None = None,
-    workbench: Workbench | None = None,
-    checkpoint: Checkpoint | None = None,
-) -> Course[FitResult]:
+def fitting(problem: Problem, config: dict[str, Any], plan: FitPlan, hooks: Hooks = NO_HOOKS) -> Course[FitResult]:
     """`fit`, step by step: it yields with steps enqueued that it will wait for when it is moved again."""
-    running = Fit(problem, config, plan, progress, cancelled, workbench, checkpoint)
+    running = Fit(problem, config, plan, hooks)
     while running.going:
         running.advance()
         yield
@@ -104,26 +111,17 @@ def fitting(
 
 
 class Fit:
-    """One fit under way, with the arguments of `fit`. `advance` enqueues steps, `look` waits for them."""
+    """One fit under way, with the arguments of `fitting`. `advance` enqueues steps, `look` waits for them."""
 
-    def __init__(
-        self,
-        problem: Problem,
-        config: dict[str, Any],
-        plan: FitPlan,
-        progress: Progress | None = None,
-        cancelled: Callable[[], bool] | None = None,
-        workbench: Workbench | None = None,
-        checkpoint: Checkpoint | None = None,
-    ) -> None:
+    def __init__(self, problem: Problem, config: dict[str, Any], plan: FitPlan, hooks: Hooks = NO_HOOKS) -> None:
         start = time.perf_counter()
-        self.plan, self.machine, self.bench = plan, choose_machine(plan), workbench or Workbench()
-        self.progress, self.cancelled, self.checkpoint = progress, cancelled, checkpoint
+        self.plan, self.machine, self.bench = plan, choose_machine(plan), hooks.workbench or Workbench()
+        self.progress, self.cancelled, self.checkpoint = hooks.progress, hooks.cancelled, hooks.checkpoint
         self.state, self.step = self.bench.lay_out(problem, config, plan, self.machine)
         self.ready = self.saved = time.perf_counter()
         self.setup = self.ready - start
         self.watch = Watch(plan, self.state)
-        held = None if checkpoint is None else checkpoint.load()
+        held = None if self.checkpoint is None else self.checkpoint.load()
         self.earlier = 0.0 if held is None else thaw(self.state, self.watch, held)
         self.steps = int(self.state.step)
 
@@ -157,7 +155,7 @@ class Fit:
     def result(self) -> FitResult:
         """What it leaves. Raises ItemError where that is not finite."""
         seconds = {"setup": self.setup, "fit": self.seconds}
-        return _result(self.plan, self.machine, self.state, self.watch, self.bench.programs, seconds, self.earlier)
+        return _result(self, seconds)
 
     def _heed(self) -> None:
         if self.cancelled is None or not self.cancelled():
@@ -222,19 +220,11 @@ class Watch:
         return residual > self.good_residual * 10 ** (self.plan.rollback_db / 10)
 
 
-def _result(
-    plan: FitPlan,
-    machine: Machine,
-    state: FitState,
-    watch: Watch,
-    programs: int,
-    seconds: dict[str, float],
-    earlier: float,
-) -> FitResult:
-    steps = int(state.step)
+def _result(done: Fit, seconds: dict[str, float]) -> FitResult:
+    state, watch, steps = done.state, done.watch, int(done.state.step)
     with torch.no_grad():
-        if not plan.steps:
-            pictures = [member.generator(member.latent, machine.dtype) for member in state.members]
+        if not done.plan.steps:
+            pictures = [member.generator(member.latent, done.machine.dtype) for member in state.members]
             state.output.copy_(torch.stack(pictures).mean(0))
             state.stop.best.copy_(state.output)
         image, last = (state.problem.finish(x).cpu() for x in (state.stop.best, state.output))
@@ -247,17 +237,17 @@ def _result(
         picture=state.stop.best.cpu(),
         averaged=watch.averaged[0],
         generator=state.first.generator,
-        machine=machine,
+        machine=done.machine,
         steps=steps,
         chosen_step=int(state.stop.best_step) + 1 if steps else 0,
         stop=state.choice.stop,
         why=_why(state, watch, steps),
         rollbacks=watch.rollbacks,
-        programs=programs,
+        programs=done.bench.programs,
         losses=_thinned(state.losses[:steps]),
         stop_curve=_thinned(state.stop_values[:steps]),
         seconds=seconds,
-        earlier=earlier,
+        earlier=done.earlier,
         trail=watch.trail.generators(state.first.generator, state.first.parameters),
         members=_members(watch),
         **sampled,

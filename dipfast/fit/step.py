@@ -21,6 +21,7 @@ from dipfast.fit.spread import Spread
 from dipfast.fit.stop import Fixed, Sure
 from dipfast.generators import SkipNet, build, latent_channels, make_latent
 from dipfast.tasks import Problem
+from dipfast.tasks.coding import CELL
 from dipfast.tasks.problem import ClippedGaussian, mean_square
 
 
@@ -41,6 +42,9 @@ class Member:
         self.recorrupt: float | None = config["input"].get("recorrupt")
         if self.recorrupt is not None and not isinstance(problem.expected_residual, ClippedGaussian):
             raise UsageError("generator.input.recorrupt needs a denoise task with gaussian noise")
+        self.recompress = bool(config["input"].get("recompress"))
+        if self.recompress and problem.coding is None:
+            raise UsageError("generator.input.recompress needs task jpeg of some quality")
         depth = latent_channels(config["input"], channels)
         self.latent = _blank(depth, height, width, device)
         self.noise = torch.zeros(1, height, width, depth, device=device)  # a normal draw is slow in another layout
@@ -97,6 +101,10 @@ class Member:
 
     def _look(self, problem: Problem) -> Look | None:
         """What the network is shown in this step, where that is not the latent as it is."""
+        if self.recompress:
+            assert problem.coding is not None
+            corner = torch.randint(CELL, (2,), generator=self.random, device=self.latent.device)
+            return Look(problem.coding.again(self.latent, corner))
         if self.blind is None:
             return None
         hidden = self.noise.uniform_(generator=self.random).permute(0, 3, 1, 2) < self.blind
@@ -134,8 +142,8 @@ class FitState:
         self.average = torch.zeros_like(self.output)
         self.averaged = torch.zeros_like(self.step)  # outputs in the average: fewer than steps behind a rollback
         latent = config["input"]
-        self.choice = choose_stop(plan, problem, latent.get("blind"))
-        self.stop = make_stop(self.choice.stop, self.output, problem, plan.steps, latent["type"], latent.get("blind"))
+        self.choice = choose_stop(plan, problem, latent)
+        self.stop = make_stop(self.choice.stop, self.output, problem, plan.steps, latent)
         if isinstance(self.stop, Sure) and plan.seeds > 1:
             raise UsageError(f"fit.stop is sure, which fits one seed, and fit.seeds is {plan.seeds}")
         several = plan.seeds > 1 and plan.uncertainty is not False

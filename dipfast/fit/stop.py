@@ -24,6 +24,7 @@ LONGEST_WINDOW = 1024  # outputs
 SHORTEST_WINDOW = 2
 BLIND_MEMORY = 0.3  # of the outputs so far, and as much again shared by the channels, with blind spots (LOG.md)
 TAKEN_UP = 0.075  # of the noise's energy, by the best average of one channel (LOG.md)
+CODED_FACTOR = 0.68  # of what rounding leaves, by the best averages of pictures that were JPEGs (LOG.md)
 BLIND_FACTOR, BLIND_NOISE = 0.92, 1.03  # likewise, of a network with blind spots
 FEWEST_RISKS = 4  # steps before an averaged risk is believed
 
@@ -101,6 +102,8 @@ class Valley(Fixed):
         self.lowest.fill_(torch.inf)
 
     def why(self) -> str:
+        if not bool(torch.isfinite(self.lowest)):
+            return f"all steps taken; {self.what} had no minimum yet"
         lowest = f"{self.what} was lowest, {float(self.lowest):.3g}"
         return lowest if bool(self.done) else f"all steps taken; {lowest}"
 
@@ -208,9 +211,11 @@ class Discrepancy(Fixed):
     An average of outputs takes up the noise later than each output does, so it is its own residual that is held
     against the noise, with the noise's clipping to [0, 1] counted in. At its best a fit has taken up some of the noise;
     the channels share the net's freedom, so of three each takes up a third of what one alone does: hence `factor`
-    auto, 1 - `TAKEN_UP` / C. A noise level given too low is never reached.
+    auto, 1 - `TAKEN_UP` / C. A noise level given too low is never reached. For a JPEG the noise is the rounding of its
+    coefficients, and auto is `CODED_FACTOR`.
 
-    A network that is blind to a share of the values takes up little noise, and its residual says less. There auto is
+    A network that is blind to a share of the values takes up little noise, and its residual says less: `fit.stop: auto`
+    takes another criterion there, and this one only where it is named. Its factor auto is then
     `BLIND_FACTOR`, or a mean square of single outputs where they were blind, over the steps of an average, down to
     `BLIND_NOISE` of the noise: structure that is left to learn shows there in full.
     """
@@ -219,32 +224,37 @@ class Discrepancy(Fixed):
         self, picture: Tensor, config: Mapping[str, Any], problem: Problem, blind: float | None = None
     ) -> None:
         super().__init__(picture)
-        if problem.expected_residual is None:
+        if not problem.noise_known:
             raise UsageError("fit.stop is discrepancy, but the task knows no noise level: give task.noise.sigma")
-        self.problem, self.expected = problem, problem.expected_residual
+        self.problem = problem
         automatic = 1 - TAKEN_UP / problem.target.shape[1] if blind is None else BLIND_FACTOR
+        if problem.coding is not None:
+            automatic = CODED_FACTOR
         self.factor = automatic if config["factor"] == "auto" else config["factor"]
         asked = config["factor"] != "auto" or problem.data_term is not mean_square
         self.blind = None if asked else blind
         self.heard, self.seen = torch.zeros_like(self.value), torch.zeros_like(self.best_step)
 
     def update(self, step: Tensor, output: Tensor, picture: Tensor, loss: Tensor) -> None:
-        prediction = self.problem.operator(picture)
-        noise = self.expected(picture)
-        ratio = mean_square(prediction, self.problem.target) / noise
+        ratio = self.problem.remaining(picture)
         self._keep(~self.done, step, picture)
         torch.where(self.done, self.value, ratio, out=self.value)
         reached = ratio <= self.factor
         if self.blind is not None:
             self.heard.lerp_(loss / self.blind, newest_weight("auto", self.seen))
             self.seen.add_(1)
-            reached = reached | (self.heard <= BLIND_NOISE * noise)
+            reached = reached | (self.heard <= BLIND_NOISE * self._noise(picture))
         self.done |= reached
 
+    def _noise(self, picture: Tensor) -> Tensor:
+        assert self.problem.expected_residual is not None  # where there is a blind spot
+        return self.problem.expected_residual(picture)
+
     def why(self) -> str:
-        reached = f"mean (A x - y)^2 is {float(self.value):.3f} of what the noise leaves"
+        noise = "noise" if self.problem.coding is None else "rounding"
+        reached = f"mean (A x - y)^2 is {float(self.value):.3f} of what the {noise} leaves"
         if self.blind is not None:
-            reached += f", {float(self.heard / self.expected(self.best)):.3f} where the network was blind"
+            reached += f", {float(self.heard / self._noise(self.best)):.3f} where the network was blind"
         return reached if bool(self.done) else f"all steps taken; {reached}, above {self.factor:.3g}"
 
 

@@ -31,7 +31,7 @@ class Workbench:
     ) -> tuple[FitState, Step]:
         """A state at its beginning and the step that moves it. What the last call gave out is overwritten."""
         turn_to(machine)
-        plan, choice = settle(plan, problem, config["input"].get("blind"))
+        plan, choice = settle(plan, problem, config["input"])
         key = (problem.signature, repr(config), repr(replace(plan, seed=0)), machine)
         if key == self._key:
             self._state.problem.adopt(problem)

@@ -13,6 +13,7 @@ from typing import Any
 from dipfast.manifest import yaml
 from dipfast.manifest.problems import Problem
 from dipfast.manifest.settings import Layer, Tree
+from dipfast.remote import is_remote
 
 FLAGS = {
     "task": ("task", "type"),
@@ -48,7 +49,8 @@ def read_options(sets: Sequence[str], flags: Mapping[str, object]) -> Options:
 def _flag(name: str, value: object) -> Layer:
     origin = f"--{name} {value}"
     if name == "reference":
-        value = str(Path(str(value)).absolute()).replace("{", "{{").replace("}", "}}")
+        path = str(value) if is_remote(str(value)) else str(Path(str(value)).absolute())
+        value = path.replace("{", "{{").replace("}", "}}")
     return Layer(nested(FLAGS[name], value), origin)
 
 

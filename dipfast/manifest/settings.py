@@ -235,8 +235,11 @@ def _missing(settings: Settings) -> Iterator[tuple[str, str]]:
     """What the stop criterion needs of the other sections and has not: the need, and what is there."""
     task, stop = settings.task, settings.fit.stop
     noise = f" with {task.noise.type} noise" if isinstance(task, Denoise) else ""
-    if isinstance(stop, DiscrepancyStop | SureStop) and not _knows_its_noise(settings):
+    if isinstance(stop, SureStop) and not _knows_its_noise(settings):
         yield "task denoise with gaussian or poisson noise", f"task {task.type}{noise}"
+    coded = isinstance(task, Jpeg) and task.quality is not None
+    if isinstance(stop, DiscrepancyStop) and not (coded or _knows_its_noise(settings)):
+        yield "task denoise with gaussian or poisson noise, or jpeg of some quality", f"task {task.type}{noise}"
     if isinstance(stop, BlocksStop) and not isinstance(task, Jpeg):
         yield "task jpeg", f"task {task.type}"
     if isinstance(stop, HeldOutStop) and isinstance(task, Jpeg):
@@ -251,6 +254,10 @@ def _missing(settings: Settings) -> Iterator[tuple[str, str]]:
 def _blind_conflicts(settings: Settings, latent: ImageInput) -> Iterator[tuple[Path, str]]:
     """What a network that is judged where it is blind cannot have."""
     task, name, more = settings.task, "generator.input.blind", "generator.input.recorrupt"
+    if latent.recompress and (not isinstance(task, Jpeg) or task.quality is None):
+        given = "with quality null" if isinstance(task, Jpeg) else f"for task {task.type}"
+        text = f"generator.input.recompress: should be null {given}; it is for task jpeg of some quality"
+        yield ("generator", "input", "recompress"), text
     if latent.recorrupt is not None and latent.blind is None:
         yield tuple(more.split(".")), f"{more}: should be null without {name}"
     if latent.blind is None:

@@ -11,26 +11,23 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dipfast.batch.ledger import RunFolder
 from dipfast.files import write_atomic
 from dipfast.report.comparison import Comparison, compare_rows
 from dipfast.report.curve import HEIGHT, WIDTH, Curve, curve
 from dipfast.report.facts import MAX_LISTED, Facts, facts, finite, section, word, words
+from dipfast.report.html import TEMPLATES, environment
 from dipfast.report.markdown import as_markdown
 from dipfast.report.pictures import Pictures, pictures
 from dipfast.report.summary import Summary, headlines
-from dipfast.text import change, count, duration, image_link, number, printable, rate, reason_of
+from dipfast.text import change, duration
 
 if TYPE_CHECKING:
     from dipfast.batch.run import Row
 
-TEMPLATES = Path(__file__).parent / "templates"
 MAX_CARDS = 60
 
 
@@ -73,7 +70,7 @@ def as_html(folder: RunFolder, title: str, rows: Sequence[Row], summary: Summary
     done = [row for row in rows if row.status == "done" and row.known is not None]
     script = (TEMPLATES / "report.js").read_text()
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             title=title,
@@ -94,21 +91,6 @@ def as_html(folder: RunFolder, title: str, rows: Sequence[Row], summary: Summary
             curve_height=HEIGHT,
         )
     )
-
-
-@cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-    )
-    environment.filters |= {"duration": duration, "number": number, "image_link": image_link, "rate": rate}
-    environment.globals |= {"change": change, "count": count, "reason_of": reason_of}
-    return environment
 
 
 def card(folder: RunFolder, row: Row) -> Card:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dipfast.tasks.coding import Coding
 from dipfast.tasks.operators import LEAST_STD, Operator, Saturation, normal_density
 
 DataTerm = Callable[[Tensor, Tensor], Tensor]  # prediction, target -> 0-D
@@ -116,6 +117,7 @@ class Problem:
     expected_residual: DataFunction | None = None  # of x: mean (A x - y)^2 that the noise leaves
     keep: Tensor | None = None  # [1, 1, H, W], 1 where `guide` is returned as it is
     block: int | None = None  # side of the blocks that a codec worked in
+    coding: Coding | None = None  # the quantisation that the picture sought and `guide` have in common
     facts: dict[str, float | str] = field(default_factory=dict)  # for the record
 
     @property
@@ -124,8 +126,22 @@ class Problem:
         _, channels, height, width = self.guide.shape
         return channels, height, width
 
+    @property
+    def noise_known(self) -> bool:
+        """Whether `remaining` can tell."""
+        return self.coding is not None or self.expected_residual is not None
+
+    def remaining(self, picture: Tensor) -> Tensor:
+        """What parts A x from y, over what the noise, or a codec's rounding, leaves on the mean; 0-D."""
+        if self.coding is not None:
+            return self.coding.remaining(picture, self.target)
+        assert self.expected_residual is not None
+        return mean_square(self.operator(picture), self.target) / self.expected_residual(picture)
+
     def finish(self, image: Tensor) -> Tensor:
         """The picture to return, [1, C, H, W]: in range, and with what was known put back."""
+        if self.coding is not None:
+            image = self.coding.nearest(image, self.guide)
         image = image.clamp(0, 1)
         return image if self.keep is None else torch.where(self.keep > 0.5, self.guide, image)
 

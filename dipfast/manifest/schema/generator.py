@@ -42,6 +42,11 @@ class ImageInput(Section):
         description="with blind, for gaussian noise: what is not hidden is shown with more noise, this many times its "
         "own and anew at each step, and judged against the picture less that noise over this; null: it is not judged",
     )
+    recompress: Literal[True] | None = Field(
+        default=None,
+        description="task jpeg: the network is shown the image quantised again, on a grid that lies elsewhere at each "
+        "step; null: it is shown as it is",
+    )
 
 
 class FourierInput(Section):

@@ -12,7 +12,9 @@ from dipfast.manifest.schema.section import Section
 
 
 class AutoStop(Section):
-    """What suits the task: `discrepancy` where its noise is known, `blocks` for jpeg, else `fixed`. The record says."""
+    """What suits the task: `discrepancy` where its noise is known, `ema-variance` where the network has blind spots,
+    `blocks` for jpeg, else `fixed`. The record says which, and why.
+    """
 
     type: Literal["auto"] = "auto"
 
@@ -90,7 +92,8 @@ class DiscrepancyStop(Section):
 
     type: Literal["discrepancy"]
     factor: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
-        default="auto", description="the residual over the noise at the stop; auto: 1 - 0.075 / channels (LOG.md)"
+        default="auto",
+        description="residual over noise at the stop; auto: 1 - 0.075 / channels, with blind spots 0.92 (LOG.md)",
     )
 
 

@@ -56,6 +56,11 @@ class Jpeg(Section):
     """Remove the blocks and rings of JPEG compression."""
 
     type: Literal["jpeg"]
+    quality: Annotated[int, Field(ge=1, le=100)] | Literal["auto"] | None = Field(
+        default="auto",
+        description="libjpeg's quality that the picture was coded with: its coefficients are compared by that, and "
+        "come out within half a step; auto: measured; null: pixels are compared as they are, as the first paper does",
+    )
 
 
 class Inpaint(Section):
