@@ -210,8 +210,9 @@ class Campaign:
         return [] if record is None else record["output"]["paths"]
 
     def cut_list(self) -> str:
-        """Cut off the tail of a ledger, of the index or of the list of items."""
-        files = [*self.run.ledger.glob("*.jsonl"), *self.run.index.glob("*.jsonl"), *self.run.root.glob("items.jsonl")]
+        """Cut off the tail of a ledger, of the index, of a snapshot or of the list of items."""
+        files = [*self.run.ledger.glob("*.jsonl"), *self.run.root.glob("items.jsonl")]
+        files += [*self.run.index.glob("*.jsonl"), *self.run.index.glob("done.txt")]
         path = self.rng.choice(sorted(files))
         os.truncate(path, max(0, path.stat().st_size - self.rng.randrange(1, 200)))
         return f"{path.parent.name if path.parent != self.run.root else path.name} tail cut off"

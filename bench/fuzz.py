@@ -114,7 +114,7 @@ def record(data: bytes) -> None:
     files._sync_folder = os.fsync = lambda *_: None  # a disk's patience is not what is tested
     run = RunFolder(Path(FOLDER, "run"))
     write_atomic(run.root / "items.jsonl", b'{"path": "a.png", "output": "a.png", "id": "a"}\n')
-    for name in ("records/a.json", "ledger/cpu-0.jsonl", ".index/run.jsonl"):
+    for name in ("records/a.json", "ledger/cpu-0.jsonl", ".index/run.jsonl", ".index/run.records.jsonl"):
         write_atomic(run.root / name, data)
     rows = rows_of(run)
     write_report(run, rows, write_summary(run, rows))

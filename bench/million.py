@@ -70,7 +70,6 @@ def write_done(folder: Path, count: int) -> None:
     """A run of the manifest's first ``count`` items, as its last worker leaves it. Its list is made once."""
     from dipfast.batch import run as runs
     from dipfast.batch.ledger import RunFolder
-    from dipfast.batch.prepare import prepare
     from dipfast.batch.rows import read_entries
     from dipfast.manifest import load
 
@@ -78,7 +77,8 @@ def write_done(folder: Path, count: int) -> None:
     if not (run.root / "items.jsonl").exists():
         manifest = load(str(folder / "manifest.yaml"))
         manifest = replace(manifest, items=manifest.items[:count])
-        runs._write_head(manifest, run, prepare(manifest.items), None)
+        runs._write_head(manifest, run, None)
+        runs._prepared(manifest, run, None)
     for name in ("records", "generators", "ledger", ".index", *{f"images/{n // FOLDER:04d}" for n in range(count)}):
         (run.root / name).mkdir(parents=True, exist_ok=True)
     entries, record = list(read_entries(run)), a_record()
@@ -94,8 +94,9 @@ def write_done(folder: Path, count: int) -> None:
 
 def write_items(run: RunFolder, entries: list[dict[str, Any]], record: dict[str, Any], part: int) -> None:
     """What is left of ``entries`` when they are done, with an index and a ledger of their own."""
-    from dipfast.batch.index import Index, brief, stamp_of
+    from dipfast.batch.index import BRIEFS, Index, brief
     from dipfast.batch.ledger import dumps
+    from dipfast.batch.stamps import stamp_of
 
     index, text, short = Index(run), dumps(record).decode(), brief(record)
     with (run.ledger / f"cpu-{part}.jsonl").open("w") as ledger:
@@ -118,7 +119,8 @@ def write_items(run: RunFolder, entries: list[dict[str, Any]], record: dict[str,
             index._write(id, stamps, short | own)  # type: ignore[arg-type]
             for event in ("claimed", "done"):
                 ledger.write(json.dumps({"time": "", "event": event, "id": id, "path": entry["path"]}) + "\n")
-    (run.index / f"run-{part}.jsonl").write_bytes(b"\n".join(index.lines.values()) + b"\n")
+    for ending, lines in ((".jsonl", index.stamped), (BRIEFS, index.briefs)):
+        (run.index / f"run-{part}{ending}").write_text("\n".join(lines.values()) + "\n")
 
 
 def a_record() -> dict[str, Any]:

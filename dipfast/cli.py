@@ -95,10 +95,11 @@ def status(run: Run, as_json: AsJson = False) -> None:
     """Show how a run stands: counts, failures with reasons, seconds per image, time left."""
     from dipfast.batch.ledger import RunFolder
     from dipfast.batch.run import row_as_json, rows_of
-    from dipfast.report import print_summary, summarize
+    from dipfast.report import print_summary, summary_of
 
-    rows = rows_of(RunFolder(run))
-    summary = summarize(rows)
+    folder = RunFolder(run)
+    rows = rows_of(folder)
+    summary = summary_of(folder, rows)
     if as_json:
         print_json(summary | {"rows": [row_as_json(row) for row in rows]})
     else:

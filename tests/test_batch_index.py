@@ -87,11 +87,51 @@ def test_what_records_have_in_common_stands_once(folder: RunFolder) -> None:
         folder.commit(committed(folder, id) | {"settings": settings, "steps": len(id)})
     writer = Index(folder, owner="run")
     held = {id: writer.held(id) for id in ("abc", "abd")}
-    lines = (folder.index / "run.jsonl").read_bytes().splitlines()
+    briefs = folder.index / "run.records.jsonl"
+    lines = briefs.read_bytes().splitlines()
     assert (len(lines), sum(b"jpeg" in line for line in lines)) == (3, 1)
     assert {id: Index(folder).held(id) for id in held} == held
-    (folder.index / "run.jsonl").write_bytes(b"\n".join(lines[1:]))
+    briefs.write_bytes(b"\n".join(lines[1:]))
     assert {id: Index(folder).held(id) for id in held} == held
+
+
+def test_records_are_not_read_where_nothing_changed(folder: RunFolder) -> None:
+    committed(folder)
+    Index(folder, owner="run").held("abc")
+    index = Index(folder)
+    assert index.pictures("abc") == index.pictures("abc", ["a.png"]) == {"a.png"}
+    row = index.row("abc", "a.png")
+    assert row is not None and not index.briefs_read
+    assert callable(row[0]) and row[0] is not None
+    assert index.record("abc") == row[0]() and index.briefs_read
+
+
+@pytest.mark.parametrize("likely", [["b.png"], ["a.png", "b.png"], ["../run/images/a.png"], ["a.png"]])
+def test_what_was_expected_changes_nothing_of_what_is_found(folder: RunFolder, likely: list[str]) -> None:
+    committed(folder)
+    Index(folder, owner="run").held("abc")
+    assert Index(folder).pictures("abc", likely) == {"a.png"}
+    os.utime(folder.images / "a.png", ns=(1, 1))
+    (folder.images / "a.png").write_bytes(b"PICTURE")
+    assert Index(folder).pictures("abc", likely) == set()
+
+
+@pytest.mark.parametrize("name", ["records/abc.json", "images/a.png", "generators/abc.safetensors"])
+def test_a_link_in_place_of_a_file_is_not_what_was_expected(folder: RunFolder, name: str) -> None:
+    committed(folder)
+    Index(folder, owner="run").held("abc")
+    there = (folder.root / name).rename(folder.root / "elsewhere")
+    (folder.root / name).symlink_to(there)
+    assert Index(folder).pictures("abc", ["a.png"]) == set()
+
+
+@pytest.mark.parametrize("name", ["images", "records", "generators"])
+def test_nothing_behind_a_linked_folder_is_what_was_expected(folder: RunFolder, name: str) -> None:
+    committed(folder)
+    Index(folder, owner="run").held("abc")
+    there = (folder.root / name).rename(folder.root / "elsewhere")
+    (folder.root / name).symlink_to(there)
+    assert Index(folder).pictures("abc", ["a.png"]) == set()
 
 
 def test_a_record_that_was_written_again_is_read_again(folder: RunFolder) -> None:

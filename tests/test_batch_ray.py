@@ -178,6 +178,12 @@ def test_every_gpu_has_a_worker_or_the_cpus_are_shared_out(
     assert (places[0].device, places[0].threads, len({place.name for place in places})) == expected
 
 
+@pytest.mark.parametrize(("workers", "expected"), [(1, 1), (2, 2), (3, 2), (6, 4), (None, 4)])
+def test_workers_of_one_node_divide_its_memory(workers: int | None, expected: int) -> None:
+    places = places_for([node(CPU=4), node(CPU=2)], "auto", 6, workers)
+    assert {place.neighbours for place in places} == {expected}
+
+
 def test_a_device_of_this_machine_cannot_be_asked_of_a_cluster() -> None:
     with pytest.raises(UsageError, match="should be auto or cpu with --executor ray"):
         places_for([node(CPU=1)], "cuda:0", 1, None)

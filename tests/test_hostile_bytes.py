@@ -115,7 +115,7 @@ def test_any_record_ledger_and_index_can_be_told_of(tmp_path: Path, edits: Any, 
     folder = RunFolder(tmp_path / "run")
     data = edited(json.dumps(RECORD).encode(), edits) if raw else json.dumps(RECORD).encode() + b"\n"
     folder.put("items.jsonl", b'{"path": "a.png", "output": "a.png", "id": "a"}\n')
-    for name in ("records/a.json", "ledger/cpu-0.jsonl", ".index/run.jsonl"):
+    for name in ("records/a.json", "ledger/cpu-0.jsonl", ".index/run.jsonl", ".index/run.records.jsonl"):
         folder.put(name, data)
     told(folder)
 

@@ -9,9 +9,10 @@ from conftest import MANIFEST
 
 import dipfast
 from dipfast.batch import run as module
+from dipfast.batch.index import Index
 from dipfast.batch.run import RunResult
 from dipfast.manifest import parse
-from dipfast.report import note_current
+from dipfast.report import note_current, summary_of
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 PRODUCTS = ("summary.json", "results.csv", "report.md", "report.html")
@@ -77,3 +78,25 @@ def test_a_run_that_ended_before_its_report_is_reported_by_the_next(inputs: Path
     result = go(inputs)
     assert result.idle and result.summary is not None
     assert result.summary["done"] == 3
+
+
+def test_status_reads_no_record_where_the_summary_holds(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = go(inputs)
+    rows = module.rows_of(result.folder)
+    assert (summary := result.summary) is not None
+    monkeypatch.setattr(Index, "record", lambda *_: pytest.fail("a record is read"))
+    assert summary_of(result.folder, rows) == summary
+
+
+def test_status_sees_what_was_lost_since_the_summary(inputs: Path) -> None:
+    folder = go(inputs).folder
+    (folder.images / "a.png").unlink()
+    summary = summary_of(folder, module.rows_of(folder))
+    assert (summary["done"], summary["pending"]) == (2, 1)
+
+
+def test_a_summary_that_was_changed_is_not_the_status(inputs: Path) -> None:
+    folder = go(inputs).folder
+    text = (folder.root / "summary.json").read_text()
+    (folder.root / "summary.json").write_text(text.replace('"done": 3', '"done": 3 '))
+    assert summary_of(folder, module.rows_of(folder))["wall_seconds"] is None

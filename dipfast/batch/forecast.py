@@ -77,7 +77,7 @@ class _Rows:
             "outputs": list(job.outputs),
             "preset": job.settings["preset"],
             **self.costs[job.bucket],
-            "done": job.id != "" and set(job.outputs) <= index.pictures(job.id),
+            "done": job.id != "" and set(job.outputs) <= index.pictures(job.id, job.outputs),
         }
 
     def _cost(self, job: Job) -> dict[str, Any]:

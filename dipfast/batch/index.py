@@ -1,9 +1,10 @@
 """What is known of a run's files without reading them: which records were found to hold, and when that was seen.
 
-A line names all files of an item, with the size and the modification time at which their hashes were found right;
-behind tabs stand a key and the record without its bulk. What many records have in common (settings, and what ran)
-stands once, in a line of its own under that key. A file with another size or time is hashed again; losing lines of the
-index costs time only. It does not know of a file changed behind an unchanged size and modification time.
+A line names all files of an item, with the size and the modification time at which their hashes were found right. Its
+record without its bulk stands in a file beside that one, which is read where records are asked for: a run that finds
+all as it was asks for none. What many records have in common (settings, and what ran) stands there once, under a key.
+A file with another size or time is hashed again; losing lines of the index costs time only. It does not know of a file
+changed behind an unchanged size and modification time.
 """
 
 from __future__ import annotations
@@ -11,24 +12,24 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from hashlib import sha256
 
 from dipfast.batch.ledger import Record, RunFolder, append_line, files_of, is_record, posterior_files
-from dipfast.files import sha256_of, stays_inside, within
+from dipfast.batch.stamps import Stamp, Stamps
+from dipfast.files import sha256_of, stays_inside
 
-Stamp = list[int]  # size in bytes, modification time in nanoseconds
 BULK = ("losses", "stop_curve", "stop", "facts", "rollbacks", "seed")  # of a record, for its own page only
+BRIEFS = ".records.jsonl"  # how files with brief records end
 IN_COMMON = ("version", "settings", "ran")  # mostly the same in all records of a worker
 KEPT: dict[str, tuple[str, ...]] = {  # of parts of a brief record
     "settings": ("task", "preset", "degrade"),
     "input": ("path", "width", "height"),
 }
 DOUBTFUL = re.compile(
-    rb'\.\.|\\|"/|""' if os.name != "nt" else b""
+    r'\.\.|\\|"/|""' if os.name != "nt" else ""
 )  # what a path that leads out of the folder would have in it
 
 
@@ -37,19 +38,25 @@ class Index:
 
     def __init__(self, folder: RunFolder, owner: str | None = None) -> None:
         self.folder, self.owner = folder, owner
-        self.root = str(folder.root)
-        self.lines: dict[str, bytes] = {}  # of an id or a key
+        self.stamps = Stamps(str(folder.root))
+        self.briefs: dict[str, str] = {}  # of an id its brief record, of a key what records have in common
+        self.briefs_read = False
         self.common: dict[str, Record] = {}  # parts of records that have been parsed, by key
         self.written: set[str] = set()  # keys of this owner's file
-        self.sound: dict[str, bool] = {}  # folder → whether no link leads to it
         self.added = 0  # findings that are new
-        for path in sorted(folder.index.glob("*.jsonl")):
-            with suppress(OSError):
-                self._learn(folder.read(f".index/{path.name}"))
 
-    def _learn(self, data: bytes) -> None:
-        for line in data.splitlines():
-            self.lines[line[8 : line.find(b'"', 8)].decode(errors="replace")] = line
+    @cached_property
+    def stamped(self) -> dict[str, str]:
+        """Of each id the line with the stamps of its files."""
+        return dict(self._lines(of_records=False))
+
+    def _lines(self, of_records: bool) -> Iterator[tuple[str, str]]:
+        """The lines of all files of one kind, each behind the id or key that it begins with. The last of one counts."""
+        for path in sorted(self.folder.index.glob("*.jsonl")):
+            if path.name.endswith(BRIEFS) == of_records:
+                with suppress(OSError):
+                    text = self.folder.read(f".index/{path.name}").decode(errors="replace")
+                    yield from ((line[8 : line.find('"', 8)], line) for line in text.split("\n"))
 
     def held(self, id: str) -> tuple[Record, set[str]] | None:
         """The brief record of ``id`` and those of its pictures whose hashes hold; None without record or generator."""
@@ -59,16 +66,23 @@ class Index:
             return record, _pictures(files)
         return self._looked_at(id, files, record)
 
-    def pictures(self, id: str) -> set[str]:
-        """The pictures of ``id`` whose hashes hold: what `held` finds, without the record where nothing changed."""
+    def pictures(self, id: str, likely: Sequence[str] = ()) -> set[str]:
+        """The pictures of ``id`` whose hashes hold: what `held` finds, without the record where nothing changed.
+
+        ``likely``: what it should have. Where it has just these, as they were, its line needs no parsing.
+        """
+        if likely and self._as_it_was(id, likely):
+            return set(likely)
         files = self._files(id)
         if files and self._unchanged(files):
             return _pictures(files)
         held = self._looked_at(id, files, self._record(id))
         return set() if held is None else held[1]
 
-    def row(self, id: str) -> tuple[Record | Callable[[], Record | None], set[str]] | None:
+    def row(self, id: str, likely: str) -> tuple[Record | Callable[[], Record | None], set[str]] | None:
         """What `held` finds, with the record to be read when it is asked for, where nothing changed."""
+        if self._as_it_was(id, (likely,)):
+            return partial(self.record, id), {likely}
         files = self._files(id)
         if files and self._unchanged(files):
             return partial(self.record, id), _pictures(files)
@@ -82,23 +96,17 @@ class Index:
         whole = self.folder.record(id)
         return None if whole is None else brief(whole)
 
+    def _as_it_was(self, id: str, pictures: Sequence[str]) -> bool:
+        """Whether the line of ``id`` is what would be written now, were ``pictures`` all that it has: as of most."""
+        return id in self.stamped and self.stamps.is_line(self.stamped[id], id, pictures)
+
     def _unchanged(self, files: dict[str, Stamp]) -> bool:
-        for path, stamp in files.items():  # no function is called here that need not be: a million items have three
-            folder = path.rpartition("/")[0]
-            if not (self.sound[folder] if folder in self.sound else self._is_sound(path)):
-                return False
-            try:
-                found = os.lstat(f"{self.root}/{path}")
-            except (OSError, ValueError):
-                return False
-            if [found.st_size, found.st_mtime_ns] != stamp or stat.S_ISLNK(found.st_mode):
-                return False
-        return True
+        return all(self.stamps.of(path) == stamp for path, stamp in files.items())
 
     def _looked_at(self, id: str, files: dict[str, Stamp], record: Record | None) -> tuple[Record, set[str]] | None:
         """What `held` finds where a file is new, changed or gone."""
         own = f"records/{id}.json"
-        stamp = self._stamp(own)
+        stamp = self.stamps.of(own)
         if stamp is None:
             return None
         if record is None or files.get(own) != stamp:
@@ -111,14 +119,14 @@ class Index:
         if not {record["generator"]["path"], *posterior_files(record)} <= intact:
             return None
         if known != files and len(known) == 1 + len(intact) == 1 + len(files_of(record)):
-            self._write(id, known, record)
+            self._write(id, {path: known[path] for path in (own, *files_of(record))}, record)
         return record, {path for path in record["output"]["paths"] if f"images/{path}" in intact}
 
     def _files(self, id: str) -> dict[str, Stamp]:
         """The files of ``id`` as they were last found right; nothing where its line is not there, or torn."""
-        text, _, rest = self.lines.get(id, b"").partition(b"\t")
+        text = self.stamped.get(id, "")
         try:
-            files = json.loads(text.decode())["files"] if b"\t" in rest else {}
+            files = json.loads(text)["files"]
         except (ValueError, KeyError, TypeError):
             return {}
         if not isinstance(files, dict) or (DOUBTFUL.search(text) and not all(map(stays_inside, files))):
@@ -127,17 +135,19 @@ class Index:
 
     def _record(self, id: str) -> Record | None:
         """The brief record of ``id``; None where a part of it is missing or torn."""
+        if not self.briefs_read:
+            self.briefs, self.briefs_read = dict(self._lines(of_records=True)) | self.briefs, True
         try:
-            _, key, own = self.lines.get(id, b"").decode().split("\t")
+            _, key, own = self.briefs.get(id, "").split("\t")
             if key not in self.common:
-                self.common[key] = json.loads(self.lines[key].partition(b"\t")[2])
+                self.common[key] = json.loads(self.briefs[key].partition("\t")[2])
             record = {**self.common[key], **json.loads(own)}
         except (ValueError, KeyError, TypeError):
             return None
         return record if is_record(record) else None
 
     def _is_intact(self, path: str, digest: str, known: dict[str, Stamp]) -> bool:
-        stamp = self._stamp(path)
+        stamp = self.stamps.of(path)
         if stamp is None:
             known.pop(path, None)
             return False
@@ -145,56 +155,32 @@ class Index:
             return True
         known.pop(path, None)
         try:
-            if sha256_of(f"{self.root}/{path}") != digest:
+            if sha256_of(f"{self.folder.root}/{path}") != digest:
                 return False
         except OSError:
             return False
         known[path] = stamp
         return True
 
-    def _stamp(self, path: str) -> Stamp | None:
-        """Of a file that is one of the run's own: no link, and not behind one."""
-        return stamp_of(f"{self.root}/{path}", follow=False) if self._is_sound(path) else None
-
-    def _is_sound(self, path: str) -> bool:
-        """Whether no link leads to the folder of ``path``. Looked for once."""
-        folder = path.rpartition("/")[0]
-        if folder not in self.sound:
-            try:
-                within(self.root, path)
-                self.sound[folder] = True
-            except OSError:
-                self.sound[folder] = False
-        return self.sound[folder]
-
     def _write(self, id: str, files: dict[str, Stamp], record: Record) -> None:
         common = json.dumps({name: record[name] for name in IN_COMMON if name in record})
         own = json.dumps({name: value for name, value in record.items() if name not in IN_COMMON})
         key = sha256(common.encode()).hexdigest()[:16]
-        lines = {key: f"{json.dumps({'id': key})}\t{common}"} if key not in self.written else {}
-        lines[id] = f"{json.dumps({'id': id, 'files': files})}\t{key}\t{own}"
+        briefs = {} if key in self.written else {key: f"{json.dumps({'id': key})}\t{common}"}
+        briefs[id] = f"{json.dumps({'id': id})}\t{key}\t{own}"
+        self.stamped[id] = json.dumps({"id": id, "files": files})
+        self.briefs |= briefs
         self.added += 1
-        self.lines |= {name: line.encode() for name, line in lines.items()}
         if self.owner is not None:
-            with suppress(OSError):
-                for line in lines.values():
-                    append_line(self.folder.at(f".index/{self.owner}.jsonl"), line)
+            with suppress(OSError):  # the record comes first: a file's stamps never stand beside an older one
+                for line in briefs.values():
+                    append_line(self.folder.at(f".index/{self.owner}{BRIEFS}"), line)
+                append_line(self.folder.at(f".index/{self.owner}.jsonl"), self.stamped[id])
                 self.written.add(key)
 
 
 def _pictures(files: dict[str, Stamp]) -> set[str]:
     return {path[7:] for path in files if path.startswith("images/")}
-
-
-def stamp_of(path: str, *, follow: bool = True) -> Stamp | None:
-    """Size and modification time of a file; None where there is none, and without ``follow`` for a link."""
-    try:
-        found = os.stat(path, follow_symlinks=follow)  # noqa: PTH116 - a million times
-    except (OSError, ValueError):
-        return None
-    if stat.S_ISLNK(found.st_mode):
-        return None
-    return [found.st_size, found.st_mtime_ns]
 
 
 def brief(record: Record) -> Record:

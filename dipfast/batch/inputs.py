@@ -16,7 +16,7 @@ from typing import Any
 
 from dipfast import remote
 from dipfast.batch.environment import cores
-from dipfast.batch.index import stamp_of
+from dipfast.batch.stamps import stamp_of
 from dipfast.errors import ItemError
 from dipfast.image import Limits, probe
 from dipfast.samples import PREFIX as SAMPLE

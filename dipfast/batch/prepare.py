@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any
+from typing import Any, NamedTuple
 
 from dipfast.batch.inputs import Facts, hash_of, look_at, path_of, stamp_at
 from dipfast.batch.plan import Job, fit_flops, program
@@ -44,13 +44,14 @@ def prepare(items: Sequence[Item], seen: Seen | None = None) -> Prepared:
         entry: Known = {"path": item.path, "output": item.output, "id": None}
         try:
             job, facts = identify(item, found)
-            if _measured_apart(by_id.get(job.id), job):
+            twin = by_id.get(job.id)
+            if twin is not None and _measured_apart(twin, job):
                 job, facts = identify(item, found, apart=True)
+                twin = by_id.get(job.id)
         except ItemError as error:
             about = {"id": None, "path": item.path, "kind": error.kind, "reason": str(error)}
             prepared.failed.append({"event": "failed", **about})
         else:
-            twin = by_id.get(job.id)
             by_id[job.id] = job if twin is None else _merged(twin, job)
             entry = _entry(item, job, facts)
         prepared.entries.append(entry)
@@ -58,9 +59,9 @@ def prepare(items: Sequence[Item], seen: Seen | None = None) -> Prepared:
     return prepared
 
 
-def _measured_apart(twin: Job | None, job: Job) -> bool:
+def _measured_apart(twin: Job, job: Job) -> bool:
     """Whether two jobs of one id have references of their own, and so need a record each."""
-    return twin is not None and None not in (twin.reference, job.reference) and twin.reference != job.reference
+    return None not in (twin.reference, job.reference) and twin.reference != job.reference
 
 
 def _entry(item: Item, job: Job, facts: Known) -> Known:
@@ -91,28 +92,47 @@ def preview(items: Sequence[Item], seen: Seen | None = None) -> Prepared:
     return prepared
 
 
+class Shared(NamedTuple):
+    """What items of the same settings and ending have in common, worked out once."""
+
+    settings: dict[str, Any]  # as plain data
+    limits: Limits
+    limits_name: str  # a short name of the limits on inputs
+    text: str  # the settings as they go into an id
+    rule: str  # a short name of that
+    source: Settings  # holding it keeps its id() its own
+
+
+class SettingsBook:
+    """What items share, by item."""
+
+    def __init__(self) -> None:
+        self.shared: dict[tuple[int, str], Shared] = {}
+
+    def __getitem__(self, item: Item) -> Shared:
+        key = id(item.settings), item.output[-4:]  # no image's ending is longer
+        return self.shared.get(key) or self.shared.setdefault(key, _shared(item))
+
+
 class _Identifier:
-    """Makes jobs of items. What many items share is worked out once."""
+    """Makes jobs of items."""
 
     def __init__(self, seen: Seen, hashing: bool = True) -> None:
         self.seen, self.hashing = seen, hashing
         self.costs: dict[tuple, tuple[tuple[int, int, int], tuple, float]] = {}
-        self.texts: dict[tuple[int, str], tuple[str, str]] = {}
-        self.plain: dict[int, tuple[Settings, dict[str, Any], Limits, str]] = {}
+        self.book = SettingsBook()
 
     def inputs(self, items: Sequence[Item]) -> Iterator[tuple[Item, Known | ItemError]]:
         """Every item with what is known of its input, which is read where that is nothing."""
         known = [self._known(item) for item in items]
-        new = [
-            (item.path, self._settings(item.settings)[1]) for item, facts in zip(items, known, strict=True) if not facts
-        ]
+        new = [(item.path, self.book[item].limits) for item, facts in zip(items, known, strict=True) if not facts]
         found = look_at(new, self.hashing)
         return ((item, facts or next(found)) for item, facts in zip(items, known, strict=True))
 
     def _known(self, item: Item) -> Known | None:
         """The entry of an input that is as it was."""
         seen = self.seen.get(item.path)
-        if seen is None or seen.get("limits") != self._settings(item.settings)[2]:
+        if seen is None or seen.get("limits") != self.book[item].limits_name:
             return None
         stamp = stamp_at(path_of(item.path))
         return seen if stamp is not None and seen.get("stamp") == stamp else None
@@ -125,19 +145,18 @@ class _Identifier:
         _check_name(item)
         if isinstance(found, ItemError):
             raise found
-        settings, limits, rule = self._settings(item.settings)
-        facts = found
-        same = found.get("rule") == self._text(item)[1]
+        shared, facts = self.book[item], found
+        same = found.get("rule") == shared.rule
         if not same or "mask" in found or item.mask is not None or item.reference is not None:
             facts = {key: found[key] for key in FACTS[:3]}
-            facts |= {"limits": rule, "rule": self._text(item)[1], **self._mask(item, limits)}
-        padded, bucket, flops = self._cost(settings, tuple(facts["shape"]))
+            facts |= {"limits": shared.limits_name, "rule": shared.rule, **self._mask(item, shared.limits)}
+        padded, bucket, flops = self._cost(shared.settings, tuple(facts["shape"]))
         job = Job(
             id=self._id(item, facts, apart),
             path=item.path,
             input_sha256=facts["sha256"],
             outputs=(item.output,),
-            settings=settings,
+            settings=shared.settings,
             mask=item.mask,
             reference=item.reference,
             padded=padded,
@@ -153,17 +172,10 @@ class _Identifier:
         extra = {} if item.mask is None else {"mask": facts["mask"]["sha256"]}
         if not (facts["sha256"] and all(extra.values())):
             return ""
+        shared = self.book[item]
         if apart and item.reference is not None:
-            extra["reference"] = self._checked(item.reference, self._settings(item.settings)[1])
-        return identified(facts["sha256"], self._text(item)[0], extra)
-
-    def _text(self, item: Item) -> tuple[str, str]:
-        """The item's settings as they go into its id, and a short name of that."""
-        key = id(item.settings), item.output.rpartition(".")[2]
-        if key not in self.texts:
-            text = settings_text(item.settings, item.output)
-            self.texts[key] = text, sha256(text.encode()).hexdigest()[:16]
-        return self.texts[key]
+            extra["reference"] = self._checked(item.reference, shared.limits)
+        return identified(facts["sha256"], shared.text, extra)
 
     def _cost(self, settings: dict[str, Any], shape: tuple[int, ...]) -> tuple[tuple[int, int, int], tuple, float]:
         """Fitted shape, bucket and operations of a picture of ``shape``; pictures of one shape share them."""
@@ -172,17 +184,6 @@ class _Identifier:
             padded = fitted_shape(settings, shape)
             self.costs[key] = padded, (program(settings), padded), fit_flops(settings, padded)
         return self.costs[key]
-
-    def _settings(self, settings: Settings) -> tuple[dict[str, Any], Limits, str]:
-        """The settings as plain data, the limits on inputs, and a short name of these limits."""
-        found = self.plain.get(id(settings))
-        if found is None:
-            tree = settings.model_dump(mode="json")
-            given = tree["input"]
-            limits = Limits(**(given | {"formats": tuple(given["formats"])}))
-            rule = sha256(repr(limits).encode()).hexdigest()[:8]
-            found = self.plain[id(settings)] = (settings, tree, limits, rule)  # holding it keeps its id() its own
-        return found[1:]
 
     def _mask(self, item: Item, limits: Limits) -> Facts:
         """The hash of the item's mask, where it has one; read only where it is not known. Raises ItemError."""
@@ -200,6 +201,14 @@ class _Identifier:
             return ""
         probe(path, limits)
         return hash_of(path, limits.max_bytes)
+
+
+def _shared(item: Item) -> Shared:
+    tree, text = item.settings.model_dump(mode="json"), settings_text(item.settings, item.output)
+    given = tree["input"]
+    limits = Limits(**(given | {"formats": tuple(given["formats"])}))
+    names = [sha256(repr(limits).encode()).hexdigest()[:8], sha256(text.encode()).hexdigest()[:16]]
+    return Shared(tree, limits, names[0], text, names[1], item.settings)
 
 
 def _check_name(item: Item) -> None:

@@ -145,7 +145,8 @@ def _first_cause(error: RayError) -> str:
 def places_for(nodes: Sequence[dict[str, Any]], devices: str, items: int, workers: int | None) -> list[Place]:
     """A worker for each GPU of ``nodes`` (as `ray.nodes` gives them), or ``workers`` of equally many cores.
 
-    One that takes several cores finds them on one node. Raises UsageError, MachineError.
+    One that takes several cores finds them on one node. Each takes an equal part of its node's memory, divided by as
+    many as may be on the largest. Raises UsageError, MachineError.
     """
     if devices not in ("auto", "cpu"):
         raise UsageError(
@@ -161,7 +162,8 @@ def places_for(nodes: Sequence[dict[str, Any]], devices: str, items: int, worker
     if count == 0:
         raise MachineError("--executor ray: the cluster has no CPU to give")
     threads = max(n for n in range(1, max(cpus) + 1) if sum(free // n for free in cpus) >= count)
-    return [Place(f"ray-{i}", "cpu", threads) for i in range(count)]
+    together = min(count, max(cpus) // threads)  # which of a node's actors is where is known to Ray alone
+    return [Place(f"ray-{i}", "cpu", threads, neighbours=together) for i in range(count)]
 
 
 def _connect() -> None:

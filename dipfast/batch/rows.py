@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from dipfast.errors import DipfastError, UsageError
 from dipfast.files import open_regular, stays_inside, write_atomic
 from dipfast.manifest.yaml import collector_paused
 
+AT_ONCE = 10_000  # lines of a list
 Entry = Mapping[str, Any]  # path, output, id, and what was seen of the input
 
 
@@ -43,12 +45,10 @@ class Row:
         return self.known() if callable(self.known) else self.known
 
 
-def done_rows(entries: Iterable[Entry], index: Index) -> list[Row]:
-    """The rows of a run that found all its items done: it has just looked at every file."""
-    return [
-        Row(entry["path"], entry["output"], entry["id"], "done", partial(index.record, entry["id"]))
-        for entry in entries
-    ]
+def done_rows(items: Iterable[tuple[str, str, str]], index: Index) -> list[Row]:
+    """The rows of a run that found all done: it has just looked at every file. ``items``: path, output and id."""
+    with collector_paused():
+        return [Row(path, output, id, "done", partial(index.record, id)) for path, output, id in items]
 
 
 def rows_of(folder: RunFolder, entries: Iterable[Entry] | None = None, index: Index | None = None) -> list[Row]:
@@ -62,7 +62,7 @@ def rows_of(folder: RunFolder, entries: Iterable[Entry] | None = None, index: In
 def _row(entry: Entry, index: Index, failed: Mapping[str, Record]) -> Row:
     """Done is what has a record whose hashes hold. A record is taken back before its item is fitted again."""
     about = entry["path"], entry["output"], entry["id"]
-    held = index.row(entry["id"]) if entry["id"] else None
+    held = index.row(entry["id"], entry["output"]) if entry["id"] else None
     if held is not None and entry["output"] in held[1]:
         return Row(*about, "done", held[0])
     failure = failed.get(entry["id"] or entry["path"])
@@ -86,19 +86,29 @@ def write_entries(
     Where they are as they were ``before``, in a list of the same name, nothing is written.
     """
     encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
-    mine = folder.root / f"items{suffix(shard)}.jsonl"
+    mine = list_of(folder, shard)
     if _parts(folder) == [mine] and entries == before:
         return
     lines = "".join(f"{encode(entry)}\n" for entry in entries)
     write_atomic(mine, lines.encode("utf-8", "backslashreplace"))
-    for path in _parts(folder):
-        if path != mine and (shard is None or not path.name.endswith(f"-of-{shard[1]}.jsonl")):
-            path.unlink(missing_ok=True)
+    for path in lists_beside(folder, shard):
+        path.unlink(missing_ok=True)
+
+
+def list_of(folder: RunFolder, shard: Shard | None) -> Path:
+    """The list of a run's items, or of a shard's."""
+    return folder.root / f"items{suffix(shard)}.jsonl"
+
+
+def lists_beside(folder: RunFolder, shard: Shard | None) -> list[Path]:
+    """The lists of runs that divided the items in another way."""
+    others = [path for path in _parts(folder) if path != list_of(folder, shard)]
+    return [path for path in others if shard is None or not path.name.endswith(f"-of-{shard[1]}.jsonl")]
 
 
 def read_entries(folder: RunFolder, shard: Shard | None = None) -> Iterator[Entry]:
     """The items of the folder's last run. Raises UsageError where there is none, DipfastError where it is damaged."""
-    parts = _parts(folder) if shard is None else [folder.root / f"items{suffix(shard)}.jsonl"]
+    parts = _parts(folder) if shard is None else [list_of(folder, shard)]
     if not parts:
         planned = (folder.root / "manifest.resolved.yaml").is_file()  # as a submitted job's that waits
         found = "its run has not begun yet" if planned else "holds no run"
@@ -111,22 +121,27 @@ def _parts(folder: RunFolder) -> list[Path]:
     return sorted([*folder.root.glob("items.jsonl"), *folder.root.glob("items.*-of-*.jsonl")])
 
 
-def _entries(path: Path) -> list[Entry]:
+def _entries(path: Path) -> Iterator[Entry]:
+    number = 0
     try:
         with open_regular(path, follow=False) as file:
-            lines = file.read().splitlines()
+            while lines := list(islice(file, AT_ONCE)):
+                for entry in _parsed_together([line.rstrip(b"\r\n") for line in lines]):
+                    number += 1
+                    if not _is_entry(entry):
+                        raise DipfastError(f"{path}:{number}: is damaged; run the manifest again")
+                    yield entry
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _parsed_together(lines: list[bytes]) -> list[Any]:
+    """What each of ``lines`` says: many at once share their keys, and cost less."""
     try:
-        entries = json.loads(b"[" + b",".join(lines) + b"]")  # a million lines at once share their keys
+        entries = json.loads(b"[" + b",".join(lines) + b"]")
     except ValueError:
-        entries = [_parsed(line) for line in lines]
-    if len(entries) != len(lines):
-        entries = [_parsed(line) for line in lines]
-    for number, entry in enumerate(entries, 1):
-        if not _is_entry(entry):
-            raise DipfastError(f"{path}:{number}: is damaged; run the manifest again")
-    return entries
+        entries = []
+    return entries if len(entries) == len(lines) else [_parsed(line) for line in lines]
 
 
 def _parsed(line: bytes) -> object:

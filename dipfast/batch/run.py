@@ -14,12 +14,13 @@ from dipfast.batch.index import Index
 from dipfast.batch.ledger import Record, RunFolder, Shard, dumps, now, suffix
 from dipfast.batch.local import Event, Outcome, execute
 from dipfast.batch.lock import claimed, writing
-from dipfast.batch.mirror import mirrored
+from dipfast.batch.mirror import Mirror, mirrored
 from dipfast.batch.plan import Job, Place
 from dipfast.batch.plan import shard as part
 from dipfast.batch.prepare import Prepared, prepare
 from dipfast.batch.restore import fit_plan
-from dipfast.batch.rows import Entry, Row, by_path, done_rows, entries_before, row_as_json, rows_of, write_entries
+from dipfast.batch.rows import Row, by_path, done_rows, entries_before, row_as_json, rows_of, write_entries
+from dipfast.batch.snapshot import done_before, keep
 from dipfast.errors import MachineError, NothingMatchedError, UsageError
 from dipfast.files import write_atomic
 from dipfast.fit import choose_machine
@@ -89,24 +90,20 @@ def run(
     mine = shard_of(manifest, shard)
     places = ready(mine, devices, workers, executor)
     with claimed(folder, shard), writing(folder), mirrored(folder) as mirror:
-        index = Index(folder, owner=f"run{suffix(shard)}")
+        index, driver = Index(folder, owner=f"run{suffix(shard)}"), _named("driver", shard)
         changes = _changed_software(folder)
-        with collector_paused():
-            before = entries_before(folder)
-            prepared = prepare(mine.items, by_path(before))
-            _write_head(manifest, folder, prepared, shard, before)
-        driver = _named("driver", shard)
-        for event in prepared.failed:
-            folder.log(driver, **event)
-            on_event(event)
-        with collector_paused():
-            _check_folders(prepared.jobs, folder)
-            there = mirror.held()
-            if resume != "never":
-                mirror.take_back([job.id for job in prepared.jobs], there)
-            todo, done = _split(prepared.jobs, folder, index, resume)
-            for id in {job.id for job in prepared.jobs} - {job.id for job in todo} - there:
-                mirror.done(id)
+        with collector_paused():  # once for all: what is found grows to millions of objects, and none is garbage
+            _check_folders([], folder)
+            known = None if resume == "never" or mirror.address else done_before(folder, mine.items, shard)
+            _write_head(manifest, folder, shard)
+            if known is None:
+                prepared = _prepared(mine, folder, shard)
+                for event in prepared.failed:
+                    folder.log(driver, **event)
+                    on_event(event)
+                todo, done = _looked_at(prepared.jobs, folder, index, resume, mirror)
+            else:
+                prepared, todo, done = Prepared(), [], len(known)
         if changes and done:
             on_event({"event": "warning", "reason": f"{changes}; what is done stays (--resume never does it again)"})
         on_event({"event": "started", "jobs": len(todo), "done": done, "time": now()})
@@ -130,7 +127,13 @@ def run(
             named = [replace(place, name=_named(place.name, shard), cohort=cohort) for place in places]
             outcome = execute(todo, named[: len(todo)], folder, hear, allowed, driver)
         idle = not (todo or prepared.failed)
-        rows = done_rows(prepared.entries, index) if idle else rows_of(folder, prepared.entries, index)
+        if known is not None or idle:
+            ids = known or [entry["id"] for entry in prepared.entries]
+            rows = done_rows(((item.path, item.output, id) for item, id in zip(mine.items, ids, strict=True)), index)
+        else:
+            rows = rows_of(folder, prepared.entries, index)
+        if known is None and not mirror.address and all(row.status == "done" for row in rows):
+            keep(folder, mine.items, prepared.entries, index, shard)
     if outcome.broken is not None:
         raise MachineError(f"{folder.root}: {outcome.broken}")
     seconds = time.perf_counter() - start
@@ -193,15 +196,34 @@ def ready(manifest: Manifest, devices: str, workers: int | None = None, executor
     return places
 
 
-def _write_head(
-    manifest: Manifest, folder: RunFolder, prepared: Prepared, shard: Shard | None, before: Sequence[Entry] = ()
-) -> None:
+def _write_head(manifest: Manifest, folder: RunFolder, shard: Shard | None) -> None:
     """What a run is, before it begins. The manifest is the whole one, for every shard."""
     write_atomic(folder.root / "manifest.resolved.yaml", manifest.resolved().encode("utf-8", "surrogateescape"))
     here = dumps(environment())
     for name in sorted({"environment.json", f"environment{suffix(shard)}.json"}):
         write_atomic(folder.root / name, here)
+
+
+def _prepared(mine: Manifest, folder: RunFolder, shard: Shard | None) -> Prepared:
+    """The jobs of a run, with its list of items written."""
+    before = entries_before(folder)
+    prepared = prepare(mine.items, by_path(before))
     write_entries(folder, prepared.entries, shard, before)
+    return prepared
+
+
+def _looked_at(
+    jobs: Sequence[Job], folder: RunFolder, index: Index, resume: Resume, mirror: Mirror
+) -> tuple[list[Job], int]:
+    """The jobs to fit, and how many are done, here or where the results go."""
+    _check_folders(jobs, folder)
+    there = mirror.held()
+    if resume != "never":
+        mirror.take_back([job.id for job in jobs], there)
+    todo, done = _split(jobs, folder, index, resume)
+    for id in {job.id for job in jobs} - {job.id for job in todo} - there:
+        mirror.done(id)
+    return todo, done
 
 
 def _check_folders(jobs: Sequence[Job], folder: RunFolder) -> None:
@@ -224,7 +246,7 @@ def _split(jobs: Sequence[Job], folder: RunFolder, index: Index, resume: Resume)
 
 def _is_done(job: Job, folder: RunFolder, index: Index) -> bool:
     """Whether all pictures of ``job`` are there; one that another item of the same id has is copied."""
-    intact = index.pictures(job.id)
+    intact = index.pictures(job.id, job.outputs)
     missing = set(job.outputs) - intact
     if missing and intact:
         data = folder.read(f"images/{min(intact)}")

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from dipfast.batch.index import stamp_of
 from dipfast.batch.ledger import RunFolder, dumps
-from dipfast.report.summary import print_summary
+from dipfast.batch.stamps import stamp_of
+from dipfast.report.summary import print_summary, summarize
+
+if TYPE_CHECKING:
+    from dipfast.batch.run import Row
 
 NOTE = ".index/reported.json"
 SOURCES = ("items*.jsonl", "ledger/*.jsonl", ".index/*.jsonl")
@@ -41,6 +46,18 @@ def current_summary(folder: RunFolder, html: bool) -> dict[str, Any] | None:
     wanted = PRODUCTS if html else PRODUCTS[:-1]
     whole = known == state and all(state["products"].get(name) for name in wanted)
     return summary if whole and _prints(summary) else None
+
+
+def summary_of(folder: RunFolder, rows: Sequence[Row]) -> dict[str, Any]:
+    """The summary of a run that stands as ``rows`` say: the one that was written with its report, where that holds.
+
+    Whoever made the rows has looked at every file. No record is read where what was counted is as it was.
+    """
+    states = Counter(row.status for row in rows)
+    known = current_summary(folder, html=False)
+    if known is not None and all(known[state] == states[state] for state in ("done", "failed", "pending")):
+        return known
+    return summarize(rows)
 
 
 def _prints(summary: Any) -> bool:
