@@ -14,8 +14,11 @@ from dipfast.text import number, printable
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def sheet(title: str, subjects: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> str:
-    """The page for ``subjects``: an id, and its rows as `Variant.as_json` has them with `png`, the picture's bytes."""
+def sheet(title: str, subjects: Sequence[tuple[str, str, Sequence[Mapping[str, Any]]]]) -> str:
+    """The page for ``subjects``: the name of each, its id, and its rows.
+
+    Rows are as `Variant.as_json` has them, with `png`, the picture's bytes.
+    """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
