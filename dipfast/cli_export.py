@@ -158,12 +158,13 @@ def variants(
     from dipfast.files import write_atomic
     from dipfast.image import Source, encode
     from dipfast.report.sheet import sheet
+    from dipfast.text import printable
     from dipfast.variants import read_spec, subject, variants_of
 
     asked, found = read_spec(spec), targets(target)
     run, lone = found[0].run, found[0].generator.with_suffix(".variants")
     folder = output or (lone if run is None else inside(run, "variants/x").parent)
-    pages: list[tuple[str, list[dict[str, Any]]]] = []
+    pages: list[tuple[str, str, list[dict[str, Any]]]] = []
     for each in found:
         one = subject(each, reference)
         rows = []
@@ -172,24 +173,25 @@ def variants(
             path = folder / one.id / f"{re.sub('[^a-z0-9.×]+', '-', variant.name)}.png"
             write_atomic(path, png)
             rows.append(variant.as_json() | {"picture": str(path.relative_to(folder)), "png": png})
-        pages.append((one.id, rows))
-    plain = {id: [{k: v for k, v in row.items() if k != "png"} for row in rows] for id, rows in pages}
+        pages.append((one.name, one.id, rows))
+    plain = {id: [{k: v for k, v in row.items() if k != "png"} for row in rows] for _, id, rows in pages}
     write_atomic(folder / "variants.json", dumps(plain))
     write_atomic(folder / "variants.html", sheet(f"dipfast variants: {target.resolve().name}", pages).encode())
     if as_json:
         print_json(plain)
         return
-    for id, rows in plain.items():
-        _print_variants(id, rows)
+    for name, id, rows in pages:
+        _print_variants(f"{printable(name)} ({id})", rows)
     typer.echo(folder / "variants.html")
 
 
-def _print_variants(id: str, rows: list[dict[str, Any]]) -> None:
+def _print_variants(title: str, rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from dipfast.text import number
 
-    table = Table("variant", "PSNR", "SSIM", "PSNR ref.", "SSIM ref.", "sharpness", "ms", title=id)
+    table = Table("variant", "PSNR", "SSIM", "PSNR ref.", "SSIM ref.", "sharpness", "ms", title=Text(title))
     digits = {"psnr": 2, "ssim": 4, "psnr_reference": 2, "ssim_reference": 4, "sharpness": 2, "ms": 1}
     for row in rows:
         table.add_row(row["name"], *(number(row[key], places) for key, places in digits.items()))

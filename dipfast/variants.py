@@ -88,6 +88,7 @@ class Subject:
     """A generator with the picture that it was fitted for, what it was before, and the truth where it is known."""
 
     id: str
+    name: str  # of the picture in its run, or the generator's file
     generator: FittedGenerator
     fit: np.ndarray  # [C, H, W]
     before: np.ndarray | None
@@ -132,7 +133,7 @@ def subject(target: Target, reference: Path | None = None) -> Subject:
             raise UsageError(f"--reference {error}") from None
         if clean.shape != fit.shape:
             raise UsageError(f"--reference {path}: should be {list(fit.shape)}, is {list(clean.shape)}")
-    return Subject(generator.card.id or target.generator.stem, generator, fit, before, clean, further)
+    return Subject(generator.card.id or target.generator.stem, name, generator, fit, before, clean, further)
 
 
 def _further(run: RunFolder, record: Record) -> dict[str, dict[str, Path]]:

@@ -64,6 +64,21 @@ def test_gradients_in_fp16_are_those_of_fp32(monkeypatch: pytest.MonkeyPatch) ->
     assert float((low - exact).norm() / exact.norm()) < 0.3
 
 
+def test_steps_that_lead_away_shrink_those_that_follow(
+    fitted: tuple[FitResult, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+
+    def astray(config: dict[str, float], parameters: FlatParameters, *_: object) -> None:
+        rates.append(config["lr"])
+        noise = torch.randn(parameters.values.shape, generator=torch.Generator().manual_seed(0))
+        parameters.values.mul_(1 + 0.1 * noise)
+
+    monkeypatch.setattr("dipfast.fit.distil.optimizer_step", astray)
+    distilled(fitted, 4)
+    assert [rate / rates[0] for rate in rates] == pytest.approx([1, 0.75 * 0.7, 0.5 * 0.7**2, 0.25 * 0.7**3])
+
+
 def test_the_same_arguments_give_the_same_bits_and_leave_the_fit_alone(
     fitted: tuple[FitResult, torch.Tensor],
 ) -> None:

@@ -36,7 +36,7 @@ from dipfast.render import FittedGenerator, renderer
 # https://github.com/onnx/onnx-tensorrt/blob/96e7811/docs/operators.md (of TensorRT 10.1, the newest list at hand; no
 # later release notes seen take one of them away).
 ON_THE_LIST = """
-Add AveragePool Cast Concat Conv DepthToSpace Elu LeakyRelu MaxPool Mul Pad Relu Resize Sigmoid Slice
+Add AveragePool Cast Concat Conv Elu LeakyRelu MaxPool Mul Pad Relu Reshape Resize Sigmoid Slice Transpose
 """
 # What that list allows of the attributes of some of them.
 ALLOWED = {
@@ -48,7 +48,6 @@ ALLOWED = {
     ("Pad", "mode"): {b"constant", b"reflect", b"edge"},
     ("MaxPool", "dilations"): {(1, 1)},
     ("AveragePool", "dilations"): {(1, 1)},
-    ("DepthToSpace", "mode"): {b"DCR", b"CRD"},
 }
 # Every name of TensorRT's Python API that dipfast/export/tensorrt.py and engine_build.py call, or define for it.
 CALLED = """

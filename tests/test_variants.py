@@ -118,6 +118,8 @@ def test_a_run_is_measured_against_its_truth_and_blended_with_its_input(
         and "<script" not in page
         and "http" not in page.split("<style>")[0].replace("http-equiv", "")
     )
+    (picture,) = (path.name for path in (run / "images").iterdir())
+    assert f"<h2>{picture} <" in page
     assert all((run / "variants" / row["picture"]).is_file() for row in rows)
     assert json.loads((run / "variants" / "variants.json").read_text())
 
@@ -127,7 +129,7 @@ def test_the_verb_prints_a_table(lone: Path, tmp_path: Path, capsys: pytest.Capt
     spec.write_text("{backends: [], sizes: [], jitter: []}")
     assert main(["variants", str(lone), "--spec", str(spec)]) == 0
     out = capsys.readouterr().out
-    assert "torch bf16" in out and out.rstrip().endswith("variants.html")
+    assert lone.name in out and "torch bf16" in out and out.rstrip().endswith("variants.html")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,10 @@ from typing import Any
 from dipfast.report.html import TEMPLATES, environment
 
 
-def sheet(title: str, subjects: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> str:
-    """The page for ``subjects``: an id, and its rows as `Variant.as_json` has them with `png`, the picture's bytes."""
+def sheet(title: str, subjects: Sequence[tuple[str, str, Sequence[Mapping[str, Any]]]]) -> str:
+    """The page for ``subjects``: the name of each, its id, and its rows.
+
+    Rows are as `Variant.as_json` has them, with `png`, the picture's bytes.
+    """
     style = (TEMPLATES / "report.css").read_text()
     return environment().get_template("variants.html.j2").render(title=title, style=style, subjects=subjects)
