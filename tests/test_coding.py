@@ -64,6 +64,16 @@ def test_a_cut_moves_the_grid():
     assert (found.quality, found.corner) == (20, (3, 6))
 
 
+def test_a_picture_that_was_turned_has_its_grid_elsewhere():
+    whole = coded(photograph(gray=True)[:109, :123], 15)
+    for times in (1, 2, 3):
+        found = quantisation_of(torch.rot90(whole, times, (2, 3)))
+        assert found is not None
+        corners = {1: (-123 % 8, 0), 2: (-109 % 8, -123 % 8), 3: (0, -109 % 8)}
+        assert found.corner == corners[times]
+        assert abs(found.quality - 15) <= 1  # the steps lie transposed
+
+
 def test_what_was_never_coded_has_no_quality():
     assert quantisation_of(tensor(photograph())) is None
     assert quantisation_of(torch.zeros(1, 3, 8, 8)) is None

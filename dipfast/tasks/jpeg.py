@@ -60,10 +60,12 @@ def quantisation_of(picture: Tensor) -> Found | None:  # [1, C, H, W]
     The steps are told one by one, where enough coefficients are not 0, and the quality whose steps are in the same
     proportion to libjpeg's is taken for all: the coarsest ones leave nothing to tell them by.
     """
-    for corner in ((0, 0), _corner_of(picture)):
-        if corner is not None and (scale := _scale(_luma_blocks(picture, corner))) is not None:
-            return Found(round(50 / scale if scale > 1 else 100 - 50 * scale), corner)
-    return None
+    corners = {(0, 0), _corner_of(picture)}
+    scales = {corner: _scale(_luma_blocks(picture, corner)) for corner in corners if corner is not None}
+    corner, scale = max(scales.items(), key=lambda found: found[1])  # of a grid that is not the codec's it is fine or 0
+    if not scale:
+        return None
+    return Found(round(50 / scale if scale > 1 else 100 - 50 * scale), corner)
 
 
 def _corner_of(picture: Tensor) -> tuple[int, int] | None:
@@ -87,19 +89,24 @@ def _luma_blocks(picture: Tensor, corner: tuple[int, int]) -> Tensor:  # [N, 8, 
     return blocks[:: max(1, len(blocks) // BLOCKS_READ)]
 
 
-def _scale(blocks: Tensor) -> float | None:  # [N, 8, 8]
-    """How many times libjpeg's steps of quality 50 the steps are, on the median of the frequencies that tell."""
+def _scale(blocks: Tensor) -> float:  # [N, 8, 8]
+    """How many times libjpeg's steps of quality 50 the steps are, on the median of the frequencies that tell.
+
+    0: fewer than `LEAST_FREQUENCIES` tell. By Chernoff's bound, of N distances that are uniform up to half a step, a
+    share s is below r with a probability of exp(-N D(s, 2 r / step)) at most.
+    """
     steps = torch.zeros(BLOCK, BLOCK)
     for step in range(LEAST_STEP, LARGEST_STEP + 1):
         multiple = (blocks / step).round()
         counts = multiple != 0
-        near = (counts & ((blocks - multiple * step).abs() < ROUNDING)).sum(0)
-        enough = near * math.log(step / (2 * ROUNDING)) > -math.log(CHANCE)
-        steps[enough & (near >= LEAST_SHARE * counts.sum(0))] = step
+        near, count = (counts & ((blocks - multiple * step).abs() < ROUNDING)).sum(0), counts.sum(0)
+        share, expected = near / count, torch.tensor(2 * ROUNDING / step)
+        surprise = torch.xlogy(share, share / expected) + torch.xlogy(1 - share, (1 - share) / (1 - expected))
+        steps[(share >= LEAST_SHARE) & (count * surprise > -math.log(CHANCE))] = step
     steps[0, 0] = 0  # the mean of a block lies where the chromas' rounding puts it
     told = steps > 0
     if int(told.sum()) < LEAST_FREQUENCIES:
-        return None
+        return 0.0
     return float((steps / torch.tensor(LUMA))[told].median())
 
 
