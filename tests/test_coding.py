@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from dipfast import tasks
+from dipfast.batch.caveats import caveats
 from dipfast.errors import UsageError
 from dipfast.fit import fit
 from dipfast.manifest import settings_from
@@ -74,10 +75,18 @@ def test_a_picture_that_was_turned_has_its_grid_elsewhere():
         assert abs(found.quality - 15) <= 1  # the steps lie transposed
 
 
+@pytest.mark.parametrize("gray", [True, False])
+def test_of_a_picture_that_was_saved_again_the_coarse_quality_is_meant(gray: bool):
+    pixels = (255 * coded(photograph(gray), 10)).round().to(torch.uint8)[0].permute(1, 2, 0).numpy()
+    found = quantisation_of(coded(pixels, 90))
+    assert found is not None
+    assert 8 <= found.quality <= 12
+
+
 def test_what_was_never_coded_has_no_quality():
     assert quantisation_of(tensor(photograph())) is None
     assert quantisation_of(torch.zeros(1, 3, 8, 8)) is None
-    assert posed(torch.full((1, 1, 4, 5), 0.5)).facts == {"quality": 75, "quality_source": "assumed"}
+    assert posed(torch.full((1, 1, 4, 5), 0.5)).facts == {"quality": 50, "quality_source": "assumed"}
 
 
 def test_whether_the_chroma_has_half_the_pixels():
@@ -123,6 +132,19 @@ def test_the_truth_is_as_far_as_rounding_leaves_it():
     assert 0.8 < float(problem.remaining(clean)) < 1.3
     assert float(problem.remaining(problem.target)) < 0.01
     assert float(posed(torch.full((1, 1, 32, 32), 128 / 255)).remaining(torch.zeros(1, 1, 32, 32))) == torch.inf
+
+
+def test_nothing_is_held_to_a_quality_that_was_assumed():
+    problem = posed(tensor(photograph()))
+    black = torch.zeros_like(problem.guide)
+    assert problem.facts["quality_source"] == "assumed"
+    assert torch.equal(problem.finish(black), black)
+    with pytest.raises(UsageError, match="give task.quality"):
+        fit(problem, generator_config(), fit_plan(steps=1, stop={"type": "discrepancy"}))
+    (text,) = caveats({"generator": {"input": {"type": "image"}}}, problem.facts)
+    assert text == (
+        "no JPEG quantisation was found in the pixels, so quality 50 was assumed; task.quality says another"
+    )
 
 
 def test_a_coarse_coefficient_counts_less():

@@ -28,22 +28,23 @@ TASKS: dict[str, dict[str, Any]] = {
     "estimated": {"type": "denoise", "noise": {"type": "gaussian", "sigma": "auto"}},
     "poisson": {"type": "denoise", "noise": {"type": "poisson", "peak": 30.0}},
     "salt-pepper": {"type": "denoise", "noise": {"type": "salt-pepper"}},
-    "jpeg": {"type": "jpeg"},
+    "jpeg": {"type": "jpeg", "quality": 30},
     "jpeg, by pixels": {"type": "jpeg", "quality": None},
     "inpaint": {"type": "inpaint", "known": "white", "keep_known": True},
     "superres": {"type": "superres", "scale": 4, "kernel": "lanczos2"},
 }
 SEEING = {"input": {"type": "image", "blind": None, "recorrupt": None}}
+JPEGS = {"jpeg", "jpeg, by pixels"}
 NOISY = {"gaussian", "estimated", "poisson"}
 FITS = {  # criterion: the tasks that can have it
     "auto": set(TASKS),
     "fixed": set(TASKS),
     "ema-variance": set(TASKS),
     "windowed-variance": set(TASKS),
-    "held-out": set(TASKS) - {"jpeg", "jpeg, by pixels"},
+    "held-out": set(TASKS) - JPEGS,
     "sure": NOISY,
     "discrepancy": NOISY | {"jpeg"},
-    "blocks": {"jpeg", "jpeg, by pixels"},
+    "blocks": JPEGS,
 }
 NEEDS = {
     "held-out": "held-out needs a task whose pixels err each for itself, is task jpeg",
@@ -98,8 +99,8 @@ def test_a_criterion_is_taken_by_the_tasks_that_can_have_it_and_refused_elsewher
         ("estimated", DISCREPANCY, "sigma is estimated: 2"),
         ("poisson", DISCREPANCY, "photon noise of peak 30"),
         ("salt-pepper", FIXED, "the task knows no noise level"),
-        ("jpeg", DISCREPANCY, "JPEG's quality is assumed: 75"),
         ("jpeg, by pixels", BLOCKS, "a codec worked in blocks of 8"),
+        ("jpeg", DISCREPANCY, "JPEG's quality is given: 30"),
         ("inpaint", FIXED, "the task knows no noise level"),
         ("superres", FIXED, "the task knows no noise level"),
     ],

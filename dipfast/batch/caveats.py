@@ -10,6 +10,11 @@ LEAST_WHITE = 0.75  # white noise has 0.87 and more on eight pictures; blurred b
 
 def caveats(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     """Of an item with ``settings`` (every default filled in) and its problem's ``facts``, one sentence each."""
+    if facts.get("quality_source") == "assumed":
+        return [
+            f"no JPEG quantisation was found in the pixels, so quality {facts['quality']} was assumed; "
+            "task.quality says another"
+        ]
     white = facts.get("whiteness")
     if settings["generator"]["input"].get("blind") is None or white is None or white >= LEAST_WHITE:
         return []

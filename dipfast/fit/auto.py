@@ -30,7 +30,7 @@ def choose_stop(plan: FitPlan, problem: Problem, latent: Mapping[str, Any]) -> C
         return Choice(plan.stop)
     if plan.posterior is not None:
         return Choice(FIXED, "a chain of samples takes all its steps")
-    if problem.coding is not None:
+    if problem.coding is not None and problem.coding.known:
         return Choice(DISCREPANCY, f"JPEG's quality is {problem.facts['quality_source']}: {problem.facts['quality']}")
     if problem.block is not None and min(problem.shape[1:]) < SMALLEST_SIDE:
         return Choice(FIXED, "the picture is too small to show a grid of blocks")

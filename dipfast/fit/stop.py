@@ -225,7 +225,8 @@ class Discrepancy(Fixed):
     ) -> None:
         super().__init__(picture)
         if not problem.noise_known:
-            raise UsageError("fit.stop is discrepancy, but the task knows no noise level: give task.noise.sigma")
+            key = "task.noise.sigma" if problem.block is None else "task.quality"
+            raise UsageError(f"fit.stop is discrepancy, but the task knows no noise level: give {key}")
         self.problem = problem
         automatic = 1 - TAKEN_UP / problem.target.shape[1] if blind is None else BLIND_FACTOR
         if problem.coding is not None:

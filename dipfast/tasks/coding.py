@@ -47,6 +47,7 @@ class Coding:
     chroma: Tensor  # [8, 8]
     corner: Tensor  # [2] int64: rows and columns of the grid's first cell that lie before the picture
     halved: bool  # whether the chroma has half the rows and columns
+    known: bool = True  # whether the steps are the picture's own, not assumed
 
     def coefficients(self, image: Tensor) -> list[Tensor]:  # each [1, c, h, 8, w, 8]
         """Of the luma, and of both chromas where there are any."""
@@ -74,7 +75,7 @@ class Coding:
         Where ``coded`` has a multiple of the step other than 0, for there any place in it is about as likely. Infinite
         where it has none.
         """
-        found, wanted = (dct(luma_of(self._laid(x, self.corner))) for x in (image, coded))
+        found, wanted = (dct(self._laid(luma_of(x), self.corner)) for x in (image, coded))
         step = self.steps[0]
         told = wanted.abs() > step / 2
         count = told.sum()

@@ -20,11 +20,11 @@ from dipfast.tasks.grid import REACH, first_border, steps_of
 from dipfast.tasks.operators import Identity
 from dipfast.tasks.problem import Problem, mean_square
 
-ASSUMED = 75  # libjpeg's own choice, where no quantisation is found
+ASSUMED = 50  # where no quantisation is found
 BLOCKS_READ = 1024
 LARGEST_STEP = 255
-LEAST_STEP = 5  # of 255: finer ones are no coarser than the rounding of pixels
 ROUNDING = 0.8  # of 255: what the rounding of pixels leaves of a coefficient's distance to its multiple
+RESAVING = 3.0  # of 255: what a second, finer quantisation leaves of it
 LEAST_SHARE = 0.75  # of the coefficients beyond the first half step that must lie so near
 CHANCE = 1e-6  # that so many would lie so near by chance
 LEAST_FREQUENCIES = 3
@@ -49,7 +49,9 @@ def jpeg(task: Mapping[str, Any], observed: np.ndarray) -> Problem:
     measured = found or Found(ASSUMED, (0, 0))
     if quality == "auto":
         quality, source = measured.quality, "measured" if found else "assumed"
-    coding = Coding(*tables(quality), torch.tensor(measured.corner), halved=chroma_is_halved(y))
+    coding = Coding(
+        *tables(quality), torch.tensor(measured.corner), halved=chroma_is_halved(y), known=source != "assumed"
+    )
     facts: dict[str, float | str] = {"quality": quality, "quality_source": source}
     return Problem(Identity(), CodedSquare(coding), y, y, block=BLOCK, coding=coding, facts=facts)
 
@@ -58,20 +60,21 @@ def quantisation_of(picture: Tensor) -> Found | None:  # [1, C, H, W]
     """What the luma's DCT tells: its coefficients lie on multiples of their steps. None: on none of 5 / 255 or more.
 
     The steps are told one by one, where enough coefficients are not 0, and the quality whose steps are in the same
-    proportion to libjpeg's is taken for all: the coarsest ones leave nothing to tell them by.
+    proportion to libjpeg's is taken for all: the coarsest ones leave nothing to tell them by. Of a picture that was
+    coded coarsely and saved again, the coarse steps are meant.
     """
-    corners = {(0, 0), _corner_of(picture)}
-    scales = {corner: _scale(_luma_blocks(picture, corner)) for corner in corners if corner is not None}
-    corner, scale = max(scales.items(), key=lambda found: found[1])  # of a grid that is not the codec's it is fine or 0
+    blocks = {corner: _luma_blocks(picture, corner) for corner in {(0, 0), _corner_of(picture)}}
+    exact, rough = (max((_scale(blocks[at], apart), at) for at in blocks) for apart in (ROUNDING, RESAVING))
+    scale, corner = rough if rough[0] > 2 * exact[0] else exact  # of a grid that is not the codec's it is fine or 0
     if not scale:
         return None
     return Found(round(50 / scale if scale > 1 else 100 - 50 * scale), corner)
 
 
-def _corner_of(picture: Tensor) -> tuple[int, int] | None:
-    """By where lines differ the most; None for a picture of less than two blocks a side."""
+def _corner_of(picture: Tensor) -> tuple[int, int]:
+    """By where lines differ the most; a picture of less than two blocks a side has none to differ."""
     if min(picture.shape[2:]) < 2 * BLOCK:
-        return None
+        return 0, 0
     first, second = (-1 - REACH - first_border(steps_of(picture, axis), BLOCK) for axis in (2, 3))
     return first % BLOCK, second % BLOCK
 
@@ -89,18 +92,19 @@ def _luma_blocks(picture: Tensor, corner: tuple[int, int]) -> Tensor:  # [N, 8, 
     return blocks[:: max(1, len(blocks) // BLOCKS_READ)]
 
 
-def _scale(blocks: Tensor) -> float:  # [N, 8, 8]
+def _scale(blocks: Tensor, apart: float) -> float:  # [N, 8, 8]
     """How many times libjpeg's steps of quality 50 the steps are, on the median of the frequencies that tell.
 
-    0: fewer than `LEAST_FREQUENCIES` tell. By Chernoff's bound, of N distances that are uniform up to half a step, a
-    share s is below r with a probability of exp(-N D(s, 2 r / step)) at most.
+    A coefficient may lie ``apart`` from its multiple. 0: fewer than `LEAST_FREQUENCIES` tell. By Chernoff's bound, of N
+    distances that are uniform up to half a step, a share s is below that with a probability of at most
+    exp(-N D(s, 2 apart / step)).
     """
     steps = torch.zeros(BLOCK, BLOCK)
-    for step in range(LEAST_STEP, LARGEST_STEP + 1):
+    for step in range(math.ceil(4 * apart) + 1, LARGEST_STEP + 1):
         multiple = (blocks / step).round()
         counts = multiple != 0
-        near, count = (counts & ((blocks - multiple * step).abs() < ROUNDING)).sum(0), counts.sum(0)
-        share, expected = near / count, torch.tensor(2 * ROUNDING / step)
+        near, count = (counts & ((blocks - multiple * step).abs() < apart)).sum(0), counts.sum(0)
+        share, expected = near / count, torch.tensor(2 * apart / step)
         surprise = torch.xlogy(share, share / expected) + torch.xlogy(1 - share, (1 - share) / (1 - expected))
         steps[(share >= LEAST_SHARE) & (count * surprise > -math.log(CHANCE))] = step
     steps[0, 0] = 0  # the mean of a block lies where the chromas' rounding puts it

@@ -129,7 +129,7 @@ class Problem:
     @property
     def noise_known(self) -> bool:
         """Whether `remaining` can tell."""
-        return self.coding is not None or self.expected_residual is not None
+        return (self.coding is not None and self.coding.known) or self.expected_residual is not None
 
     def remaining(self, picture: Tensor) -> Tensor:
         """What parts A x from y, over what the noise, or a codec's rounding, leaves on the mean; 0-D."""
@@ -140,7 +140,7 @@ class Problem:
 
     def finish(self, image: Tensor) -> Tensor:
         """The picture to return, [1, C, H, W]: in range, and with what was known put back."""
-        if self.coding is not None:
+        if self.coding is not None and self.coding.known:
             image = self.coding.nearest(image, self.guide)
         image = image.clamp(0, 1)
         return image if self.keep is None else torch.where(self.keep > 0.5, self.guide, image)
