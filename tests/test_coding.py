@@ -139,7 +139,7 @@ def test_nothing_is_held_to_a_quality_that_was_assumed():
     black = torch.zeros_like(problem.guide)
     assert problem.facts["quality_source"] == "assumed"
     assert torch.equal(problem.finish(black), black)
-    with pytest.raises(UsageError, match="give task.quality"):
+    with pytest.raises(UsageError, match=r"give task\.quality"):
         fit(problem, generator_config(), fit_plan(steps=1, stop={"type": "discrepancy"}))
     (text,) = caveats({"generator": {"input": {"type": "image"}}}, problem.facts)
     assert text == (
