@@ -8,7 +8,7 @@ again on a grid that lies elsewhere, a picture loses the jumps of the first grid
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -48,6 +48,8 @@ class Coding:
     corner: Tensor  # [2] int64: rows and columns of the grid's first cell that lie before the picture
     halved: bool  # whether the chroma has half the rows and columns
     known: bool = True  # whether the steps are the picture's own, not assumed
+    of_rgb: Tensor = field(default_factory=lambda: torch.tensor(OF_RGB))  # a graph is captured without copies to it
+    to_rgb: Tensor = field(default_factory=lambda: torch.linalg.inv(torch.tensor(OF_RGB)))
 
     def coefficients(self, image: Tensor) -> list[Tensor]:  # each [1, c, h, 8, w, 8]
         """Of the luma, and of both chromas where there are any."""
@@ -75,7 +77,7 @@ class Coding:
         Where ``coded`` has a multiple of the step other than 0, for there any place in it is about as likely. Infinite
         where it has none.
         """
-        found, wanted = (dct(self._laid(luma_of(x), self.corner)) for x in (image, coded))
+        found, wanted = (dct(self._laid(luma_of(x, self.of_rgb), self.corner)) for x in (image, coded))
         step = self.steps[0]
         told = wanted.abs() > step / 2
         count = told.sum()
@@ -94,10 +96,11 @@ class Coding:
     def _planes(self, image: Tensor, corner: Tensor) -> list[Tensor]:
         """Luma [1, 1, h, w] and chromas [1, 2, h', w'] of ``image`` on the grid."""
         image = self._laid(image, corner)
+        luma = luma_of(image, self.of_rgb)
         if image.shape[1] == 1:
-            return [luma_of(image)]
-        chroma = chroma_of(image)
-        return [luma_of(image), F.avg_pool2d(chroma, 2) if self.halved else chroma]
+            return [luma]
+        chroma = chroma_of(image, self.of_rgb)
+        return [luma, F.avg_pool2d(chroma, 2) if self.halved else chroma]
 
     def _laid(self, image: Tensor, corner: Tensor) -> Tensor:  # [1, C, H, W] -> [1, C, H', W']
         """``image``, mirrored to the beginning of the grid's first cell and the end of its last."""
@@ -112,8 +115,7 @@ class Coding:
         image = planes[0]
         if len(planes) > 1:
             chroma = F.interpolate(planes[1], scale_factor=2.0, mode="bilinear") if self.halved else planes[1]
-            to_rgb = torch.linalg.inv(torch.tensor(OF_RGB, dtype=torch.float64)).to(image)
-            image = torch.einsum("ij,bjhw->bihw", to_rgb, torch.cat([image, chroma], 1))
+            image = torch.einsum("ij,bjhw->bihw", self.to_rgb, torch.cat([image, chroma], 1))
         for axis in (2, 3):
             own = torch.arange(like.shape[axis], device=image.device) + corner[axis - 2]
             image = image.index_select(axis, own)
@@ -140,15 +142,21 @@ class CodedSquare:
         return torch.stack(weighed).sum() / prediction.numel()
 
 
-def luma_of(image: Tensor) -> Tensor:  # [1, C, H, W] -> [1, 1, H, W]
+def luma_of(
+    image: Tensor,  # [1, C, H, W]
+    of_rgb: Tensor,  # [3, 3]
+) -> Tensor:  # [1, 1, H, W]
     """What is coded of the luma: 0 for middle gray."""
     if image.shape[1] == 1:
         return image - GRAY
-    return torch.einsum("j,bjhw->bhw", image.new_tensor(OF_RGB[0]), image)[:, None] - GRAY
+    return torch.einsum("j,bjhw->bhw", of_rgb[0], image)[:, None] - GRAY
 
 
-def chroma_of(image: Tensor) -> Tensor:  # [1, 3, H, W] -> [1, 2, H, W]
-    return torch.einsum("ij,bjhw->bihw", image.new_tensor(OF_RGB[1:]), image)
+def chroma_of(
+    image: Tensor,  # [1, 3, H, W]
+    of_rgb: Tensor,  # [3, 3]
+) -> Tensor:  # [1, 2, H, W]
+    return torch.einsum("ij,bjhw->bihw", of_rgb[1:], image)
 
 
 def tables(quality: int) -> tuple[Tensor, Tensor]:  # [8, 8] each

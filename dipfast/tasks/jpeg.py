@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dipfast.tasks.coding import BLOCK, LUMA, CodedSquare, Coding, chroma_of, dct, luma_of, split, tables
+from dipfast.tasks.coding import BLOCK, LUMA, OF_RGB, CodedSquare, Coding, chroma_of, dct, luma_of, split, tables
 from dipfast.tasks.grid import REACH, first_border, steps_of
 from dipfast.tasks.operators import Identity
 from dipfast.tasks.problem import Problem, mean_square
@@ -86,7 +86,8 @@ def _luma_blocks(picture: Tensor, corner: tuple[int, int]) -> Tensor:  # [N, 8, 
     whole = picture[..., top : top + height, left : left + width]
     inside = ((whole > 0) & (whole < 1)).all(1, keepdim=True)
     blocks, kept = (
-        x.permute(0, 1, 2, 4, 3, 5).reshape(-1, BLOCK, BLOCK) for x in (dct(luma_of(whole) * 255), split(inside))
+        x.permute(0, 1, 2, 4, 3, 5).reshape(-1, BLOCK, BLOCK)
+        for x in (dct(luma_of(whole, torch.tensor(OF_RGB)) * 255), split(inside))
     )
     blocks = blocks[kept.all(2).all(1)]
     return blocks[:: max(1, len(blocks) // BLOCKS_READ)]
@@ -119,6 +120,6 @@ def chroma_is_halved(picture: Tensor) -> bool:  # [1, C, H, W]
     if picture.shape[1] == 1 or min(picture.shape[2:]) < BLOCK:
         return False
     height, width = (side // 2 * 2 for side in picture.shape[2:])
-    chroma = chroma_of(picture[..., :height, :width])
+    chroma = chroma_of(picture[..., :height, :width], torch.tensor(OF_RGB))
     smooth = F.interpolate(F.avg_pool2d(chroma, 2), scale_factor=2.0, mode="bilinear")
     return float((chroma - smooth).abs().median()) < HALF_DETAIL
