@@ -39,6 +39,7 @@ from dipfast.cli_options import (
 from dipfast.errors import DipfastError, ItemError, MachineError, UsageError
 from dipfast.files import DISK_IS_OUT
 from dipfast.text import printable
+from dipfast.threads import wait_briefly
 
 if TYPE_CHECKING:
     from dipfast.batch.run import RunResult
@@ -341,7 +342,7 @@ app.add_typer(bench, name="bench")
 
 def main(arguments: list[str] | None = None) -> int:
     """The `dipfast` command. Returns the exit code; no traceback for a user's mistake."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as its workers have it
+    wait_briefly()
     try:
         with _terminable():
             status = app(arguments, standalone_mode=False)

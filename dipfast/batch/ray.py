@@ -34,6 +34,7 @@ from dipfast.batch.plan import Job, Place
 from dipfast.batch.process import Worker
 from dipfast.errors import MachineError, UsageError
 from dipfast.files import write_atomic
+from dipfast.threads import wait_briefly
 
 STORE_BYTES = 80 << 20  # of a local cluster: only messages go through it
 KNOCK_SECONDS = 10.0
@@ -57,7 +58,7 @@ class Actor:
             if not Path(root, greeting).exists():
                 self.send({"event": "blind", "host": socket.gethostname()})
                 return
-            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in a spawned process
+            wait_briefly()
             from dipfast.batch.worker import work
 
             work(self, root, place)
