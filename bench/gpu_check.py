@@ -86,7 +86,19 @@ class Check:
     def engines_agree_on_blind_spots(self) -> dict[str, Any]:
         """The same of a fit as the presets denoise: blind spots, recorrupted pairs, Muon."""
         problem, _ = self.problem(self.side)
-        net = self.narrow | {"input": {"type": "image", "blind": 0.1, "recorrupt": 0.7}}
+        return self._engines_agree(problem, {"type": "image", "blind": 0.1, "recorrupt": 0.7})
+
+    def engines_agree_on_jpeg(self) -> dict[str, Any]:
+        """The same of a fit as the presets clear a JPEG: coefficients compared, the picture quantised again.
+
+        A rounding that falls to the other side differs by a whole step, so engines part sooner than elsewhere.
+        """
+        problem, _ = self.problem(self.side)
+        coded = pose({"type": "jpeg", "quality": 10}, problem.target[0].numpy())
+        return self._engines_agree(coded, {"type": "image", "recompress": True})
+
+    def _engines_agree(self, problem: Problem, latent: dict[str, Any]) -> dict[str, Any]:
+        net = self.narrow | {"input": latent}
         more: dict[str, Any] = {"reg_noise_std": 0.0, "optimizer": MUON, "average": "auto"}
         results = {engine: fit(problem, net, self.plan(engine, "fp32", 20, **more)) for engine in self.engines}
         return {engine: _difference(result, results["eager"]) for engine, result in results.items()}
@@ -298,6 +310,7 @@ SECTIONS: tuple[Callable[[Check], Any], ...] = (
     Check.device_agrees_with_cpu,
     Check.engines_agree,
     Check.engines_agree_on_blind_spots,
+    Check.engines_agree_on_jpeg,
     Check.used_workbench,
     Check.members,
     Check.cohorts,

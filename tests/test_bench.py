@@ -74,6 +74,7 @@ def gpu_check() -> ModuleType:
         "kernels_are_exact",
         "device_agrees_with_cpu",
         "engines_agree",
+        "engines_agree_on_jpeg",
         "used_workbench",
         "cohorts",
         "repeats",
