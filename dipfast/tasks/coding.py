@@ -41,7 +41,7 @@ OF_RGB = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.418
 
 @dataclass(frozen=True)
 class Coding:
-    """The steps of one's quantisation, and where its blocks begin. Images are [1, C, H, W] in [0, 1]; C 1 or 3."""
+    """How one picture was quantised, and where its blocks begin. Images are [1, C, H, W] in [0, 1]; C 1 or 3."""
 
     luma: Tensor  # [8, 8], steps of the orthonormal DCT of values in [0, 1]
     chroma: Tensor  # [8, 8]
