@@ -55,7 +55,7 @@ def _paper_superres(task: Tree) -> Tree:
     """The zebra: x4, and the stronger jitter and longer fit from x8 on."""
     large = task.get("scale", 4) >= 8
     fit = {**PAPER_FIT, "steps": 4000 if large else 2000, "reg_noise_std": 0.05 if large else 0.03, "average": None}
-    return {"generator": PAPER_NET, "fit": fit}
+    return {"generator": PAPER_NET, "fit": fit, "task": {"type": "superres", "keep_given": False}}
 
 
 PAPER = {

@@ -1,7 +1,7 @@
 """Stored generators and models → image files: in the depth, profile and size of what the run restored.
 
-A generator of a run gives the restored image: known pixels put back, the source's metadata with it. A lone generator
-or model knows no source, and gives a PNG of 8 bits. Loading, rendering and writing of several overlap.
+A generator of a run gives the restored image: what is known of its pixels put back, the source's metadata with it. A
+lone generator or model knows no source, and gives a PNG of 8 bits. Loading, rendering and writing of several overlap.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from dipfast.render import FittedGenerator, OnnxRenderer, Renderer, as_fitted, k
 from dipfast.samples import locate
 
 AHEAD = 2  # generators loaded before they are rendered
+PUT_BACK = {"inpaint": "keep_known", "jpeg": "quality", "superres": "keep_given"}  # keys by which a task puts back
 Finish = Callable[[np.ndarray], np.ndarray]  # [C, H', W'] as the network gives it → the picture [C, H, W]
 
 
@@ -132,16 +133,19 @@ def _write(paths: Sequence[Path], pixels: np.ndarray, source: Source, depth: int
 
 
 def origin(target: Target, generator: FittedGenerator) -> tuple[Source, Finish]:
-    """What the run's input puts back: its file's metadata, and what was known of its pixels."""
+    """What the run's input puts back: its file's metadata, and what it says of the picture's pixels.
+
+    Without the input, known pixels of inpainting cannot be put back; pictures of other tasks are the network's own.
+    """
     record = target.record
     assert record is not None and target.run is not None
     settings, size = record["settings"], generator.card.size
     given = record["input"]
     path = locate(given["path"])
     here = holds(path, given["sha256"])
-    mends = settings["task"]["type"] == "inpaint" and settings["task"]["keep_known"]
+    mends = bool(settings["task"].get(PUT_BACK.get(settings["task"]["type"], "")))
     if not here:
-        if mends:
+        if mends and settings["task"]["type"] == "inpaint":
             raise ItemError("changed", f"{path}: is not as it was, so its known pixels cannot be put back")
         return read(target.run.images / record["output"]["paths"][0]).source, lambda picture: kept(picture, size)
     image = read(path)

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import dipfast
+from dipfast import tasks
 from dipfast.cli import main
 from dipfast.export.save import export_onnx
 from dipfast.export.targets import targets
@@ -89,13 +90,28 @@ def test_known_pixels_are_put_back(pictures: Path, tmp_path: Path, capsys: pytes
     mask = np.ones((1, 32, 32), np.float32)
     mask[:, 10:14] = 0
     write(tmp_path / "mask.png", mask, Source("png", "gray", 8))
-    sets = (*SETS, "task.type=inpaint", f"task.mask={tmp_path / 'mask.png'}")
+    sets = (*SETS[:1], *SETS[2:], "task.type=inpaint", f"task.mask={tmp_path / 'mask.png'}")
     dipfast.run(pictures / "plain.png", tmp_path / "run", workers=1, sets=sets)
     rendered(capsys, tmp_path / "run")
     again, before = read(tmp_path / "run/renders/plain.png").pixels, read(pictures / "plain.png").pixels
     known = np.broadcast_to(mask > 0, before.shape)
     np.testing.assert_array_equal(again[known], before[known])
     assert not np.array_equal(again[~known], before[~known])
+
+
+@pytest.mark.parametrize(("task", "key", "value"), [("superres", "scale", 2), ("jpeg", "quality", 10)])
+def test_what_the_input_says_of_the_picture_is_put_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], task: str, key: str, value: int
+) -> None:
+    soft = 0.4 + 0.2 * np.random.default_rng(0).random((3, 32, 32), np.float32)
+    write(tmp_path / "soft.png", soft, Source("png", "rgb", 8))
+    sets = (*SETS[:1], *SETS[2:], f"task.type={task}", f"task.{key}={value}")
+    dipfast.run(tmp_path / "soft.png", tmp_path / "run", workers=1, sets=sets)
+    rendered(capsys, tmp_path / "run")
+    again = torch.from_numpy(read(tmp_path / "run/renders/soft.png").pixels)[None]
+    given = read(tmp_path / "soft.png").pixels
+    problem = tasks.pose({"type": task, key: value, "kernel": "lanczos2"}, given)
+    torch.testing.assert_close(problem.finish(again), again, rtol=0, atol=2 / 255)
 
 
 def test_a_lone_generator_and_its_model_give_png(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

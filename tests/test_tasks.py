@@ -42,6 +42,32 @@ def test_downsampling_keeps_a_constant(name: str, operator: Downsampling) -> Non
     torch.testing.assert_close(small, torch.full((1, 1, 24 // operator.scale, 36 // operator.scale), 0.3).double())
 
 
+@pytest.mark.parametrize("kernel", ["lanczos2", "lanczos3", "bicubic"])
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_the_nearest_picture_is_reduced_to_the_one_given_and_no_further_from_the_truth(kernel: str, scale: int) -> None:
+    truth, guess = images(2, 3, 12 * scale, 7 * scale).float().split(1)
+    operator = Downsampling.of(scale, kernel)
+    nearest = operator.nearest(guess, operator(truth))
+    assert float((operator(nearest) - operator(truth)).abs().max()) < 0.3 / 255
+    assert mean_square(nearest, truth) < mean_square(guess, truth)
+    again = operator.nearest(nearest, operator(truth))
+    torch.testing.assert_close(again, nearest, rtol=0, atol=0.5 / 255)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_the_nearest_picture_is_the_picture_where_it_is_right(level: float) -> None:
+    operator, flat = Downsampling.of(4, "lanczos2"), torch.full((1, 1, 8, 8), level)
+    torch.testing.assert_close(operator.nearest(flat, operator(flat)), flat, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_an_enlarged_picture_is_reduced_to_the_one_given_unless_asked_otherwise(keep: bool) -> None:
+    small = images(3, 8, 8).float().numpy() * 0.2 + 0.4
+    problem = tasks.pose({"type": "superres", "scale": 4, "kernel": "lanczos2", "keep_given": keep}, small)
+    finished = problem.finish(torch.full((1, 3, 32, 32), 0.5))
+    assert bool((problem.operator(finished) - problem.target).abs().max() < 0.3 / 255) is keep
+
+
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
 def test_downsampling_keeps_a_ramp_where_no_border_is_near(scale: int) -> None:
     ramp = torch.arange(24.0 * scale, dtype=torch.float64).expand(1, 1, 24 * scale, -1)

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from dipfast.kernels import ops
 
 LEAST_STD = 1e-6  # of noise, so that a picture estimated to have none divides by something
+ROUNDS = 6  # of conjugate gradients, which leave less than a fifth of an 8-bit level
 
 
 class Operator(Protocol):
@@ -106,6 +107,25 @@ class Downsampling:
 
     def adjoint(self, observation: Tensor) -> Tensor:  # [1, C, h, w] -> [1, C, s h, s w]
         return self._spread(self._spread(observation).mT).mT
+
+    def nearest(
+        self,
+        image: Tensor,  # [1, C, s h, s w]
+        given: Tensor,  # [1, C, h, w]
+    ) -> Tensor:  # [1, C, s h, s w]
+        """The picture nearest to ``image`` that is reduced to ``given``: x + A^T (A A^T)^-1 (y - A x).
+
+        What was reduced to y is among those, so that none of them is further from it than ``image`` was.
+        """
+        left = given - self(image)
+        weights, direction, square = torch.zeros_like(left), left, left.square().sum()
+        for _ in range(ROUNDS):
+            product = self(self.adjoint(direction))
+            length = square / (direction * product).sum().clamp_min(1e-30)
+            weights, left = weights + length * direction, left - length * product
+            before, square = square, left.square().sum()
+            direction = left + square / before.clamp_min(1e-30) * direction
+        return image + self.adjoint(weights)
 
     def _spread(self, rows: Tensor) -> Tensor:  # [1, C, H, w] -> [1, C, H, s w]
         margin = (self.taps.numel() - self.scale) // 2

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dipfast.tasks.coding import Coding
-from dipfast.tasks.operators import LEAST_STD, Operator, Saturation, normal_density
+from dipfast.tasks.operators import LEAST_STD, Downsampling, Operator, Saturation, normal_density
 
 DataTerm = Callable[[Tensor, Tensor], Tensor]  # prediction, target -> 0-D
 DataFunction = Callable[[Tensor], Tensor]  # picture -> 0-D
@@ -116,6 +116,7 @@ class Problem:
     guide: Tensor  # [1, C, H, W], the best picture known before the fit
     expected_residual: DataFunction | None = None  # of x: mean (A x - y)^2 that the noise leaves
     keep: Tensor | None = None  # [1, 1, H, W], 1 where `guide` is returned as it is
+    exact: bool = False  # whether A is to make `target` of the picture returned
     block: int | None = None  # side of the blocks that a codec worked in
     coding: Coding | None = None  # the quantisation that the picture sought and `guide` have in common
     facts: dict[str, float | str] = field(default_factory=dict)  # for the record
@@ -142,6 +143,9 @@ class Problem:
         """The picture to return, [1, C, H, W]: in range, and with what was known put back."""
         if self.coding is not None and self.coding.known:
             image = self.coding.nearest(image, self.guide)
+        if self.exact:
+            assert isinstance(self.operator, Downsampling)
+            image = self.operator.nearest(image, self.target)
         image = image.clamp(0, 1)
         return image if self.keep is None else torch.where(self.keep > 0.5, self.guide, image)
 

@@ -17,4 +17,5 @@ def superres(task: Mapping[str, Any], observed: np.ndarray) -> Problem:
     """``observed``: [C, h, w] float32 in [0, 1]; the picture sought is `scale` times as high and wide."""
     y = torch.from_numpy(observed)[None]
     guide = F.interpolate(y, scale_factor=task["scale"], mode="bicubic", align_corners=False).clamp(0, 1)
-    return Problem(Downsampling.of(task["scale"], task["kernel"]), mean_square, y, guide)
+    operator = Downsampling.of(task["scale"], task["kernel"])
+    return Problem(operator, mean_square, y, guide, exact=task.get("keep_given", True))

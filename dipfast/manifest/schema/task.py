@@ -83,6 +83,10 @@ class SuperRes(Section):
     type: Literal["superres"]
     scale: Annotated[int, Field(ge=2, le=32)] = Field(description="how many times larger each side becomes")
     kernel: Kernel = Field(default="lanczos2", description="the filter that made the small image")
+    keep_given: bool = Field(
+        default=True,
+        description="return the picture nearest to the network's that A makes the given one of; false: the network's",
+    )
 
 
 Task = Annotated[Denoise | Jpeg | Inpaint | SuperRes, Field(discriminator="type")]
