@@ -76,6 +76,9 @@ BLIND_INPUT: Tree = {"input": {"type": "image", "blind": 0.1}}
 RECORRUPTED_INPUT: Tree = {"input": {"type": "image", "blind": 0.1, "recorrupt": 0.7}}  # needs the noise to be Gaussian
 # What a codec left is not on the same grid in the picture that the net sees and in the one that it is held against.
 RECOMPRESSED_INPUT: Tree = {"input": {"type": "image", "recompress": True}}
+# Where no noise is to be kept out, the net sees a rough answer: the small picture enlarged, or small holes filled.
+ROUGH_INPUT: Tree = {"input": {"type": "image", "noise": {"depth": 32, "scale": 0.4}}}
+ROUGH_FIT: Tree = {"reg_noise_std": 0.13}
 BLIND_FIT: Tree = {"steps": 400, "reg_noise_std": 0.0, "optimizer": {"type": "muon", "lr": 0.04}}
 
 
@@ -94,4 +97,6 @@ def preset(name: str, task: Tree) -> Tree:
             generator, fit = NET | blind, fit | BLIND_FIT | {"seeds": BLIND_SEEDS[name]}
     elif kind == "jpeg" and task.get("quality", "auto") is not None:
         generator, fit = NET | RECOMPRESSED_INPUT, fit | BLIND_FIT | {"seeds": BLIND_SEEDS[name]}
+    elif kind in ("inpaint", "superres"):
+        generator, fit = NET | ROUGH_INPUT, fit | ROUGH_FIT
     return copy.deepcopy({"generator": generator, "fit": fit})

@@ -21,7 +21,10 @@ def latent_channels(config: Mapping[str, Any], image_channels: int) -> int:
     kind = config["type"]
     if kind == "noise":
         return int(config["depth"])
-    return {"meshgrid": 2, "image": image_channels, "fourier": 4 * int(config.get("frequencies", 0))}[kind]
+    if kind == "image":
+        beside = config.get("noise")
+        return image_channels + (int(beside["depth"]) if beside else 0)
+    return {"meshgrid": 2, "fourier": 4 * int(config.get("frequencies", 0))}[kind]
 
 
 def on_grid(fit: Mapping[str, Any]) -> bool:

@@ -169,7 +169,8 @@ def variants_of(one: Subject, spec: Spec) -> Iterator[Variant]:
 
     Raises MachineError for a backend that is not here, UsageError for sizes of a latent that has no other.
     """
-    if spec.sizes and one.generator.card.generator["input"]["type"] == "noise":
+    latent = one.generator.card.generator["input"]
+    if spec.sizes and (latent["type"] == "noise" or latent.get("noise")):
         raise UsageError(f"sizes: {one.id} has a latent of noise, which shows another picture at another size")
     yield _measured(one, "fit", one.fit, None)
     for kind in ("checkpoints", "samples", "seeds"):

@@ -134,6 +134,10 @@ def test_a_fit_gone_on_with_has_the_bits_of_one_never_interrupted(
     ("tree", "text"),
     [
         ({"task": {"type": "jpeg"}}, "generator.input.blind: should be null for task jpeg; it is for task denoise"),
+        (
+            {"generator": {"input": {"noise": {"depth": 8}}}},
+            "generator.input.noise: should be null with generator.input.blind",
+        ),
         ({"fit": {"stop": {"type": "sure"}}}, "fit.stop.type: sure needs a network that sees all"),
         (
             {"task": {"noise": {"type": "poisson", "peak": 30}}, "generator": {"input": {"recorrupt": 0.7}}},

@@ -15,6 +15,7 @@ from dipfast.fit.engine import choose_machine
 
 WAITS = ("aten._local_scalar_dense", "aten.nonzero")
 BLIND = {"type": "image", "blind": 0.1}
+BESIDE = {"type": "image", "noise": {"type": "noise", "depth": 4, "distribution": "uniform", "scale": 0.4}}
 TASKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "gaussian": (
         {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}},
@@ -23,8 +24,8 @@ TASKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "poisson": ({"type": "denoise", "noise": {"type": "poisson", "peak": 30.0}}, BLIND),
     "salt and pepper": ({"type": "denoise", "noise": {"type": "salt-pepper"}}, {"type": "noise"}),
     "jpeg": ({"type": "jpeg", "quality": 10}, {"type": "image", "recompress": True}),
-    "inpaint": ({"type": "inpaint", "known": "white", "keep_known": True}, {"type": "noise"}),
-    "superres": ({"type": "superres", "scale": 2, "kernel": "lanczos2"}, {"type": "noise"}),
+    "inpaint": ({"type": "inpaint", "known": "white", "keep_known": True}, BESIDE),
+    "superres": ({"type": "superres", "scale": 2, "kernel": "lanczos2"}, BESIDE),
 }
 
 

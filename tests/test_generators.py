@@ -63,6 +63,7 @@ def test_parameter_counts_are_those_of_the_first_paper(count: int, channels: int
         {"bias": True},
         {"input": {"type": "meshgrid"}},
         {"input": {"type": "image"}},
+        {"input": {"type": "image", "noise": {"type": "noise", "depth": 5, "distribution": "normal", "scale": 0.3}}},
         {"input": {"type": "fourier", "frequencies": 3}},
     ],
 )
@@ -150,7 +151,20 @@ def card(config: dict[str, Any]) -> generators.Card:
     return generators.Card("abc", config, {"type": "denoise"}, 0, 7, 3, (16, 16), (15, 13), "fp32")
 
 
-@pytest.mark.parametrize("latent", [{"type": "noise", "depth": 8}, {"type": "image"}])
+BESIDE = {"type": "image", "noise": {"type": "noise", "depth": 4, "distribution": "uniform", "scale": 0.3}}
+
+
+def test_noise_beside_an_image_is_the_seeds_own() -> None:
+    guide = torch.rand(1, 3, 16, 16)
+    one, same, other = (generators.make_latent(BESIDE, 16, 16, seed, guide) for seed in (1, 1, 2))
+    assert one.shape == (1, 7, 16, 16)
+    assert torch.equal(one[:, :3], guide)
+    assert torch.equal(one, same)
+    assert not torch.equal(one[:, 3:], other[:, 3:])
+    assert 0 <= float(one[:, 3:].min()) < 0.05 < 0.25 < float(one[:, 3:].max()) <= 0.3
+
+
+@pytest.mark.parametrize("latent", [{"type": "noise", "depth": 8}, {"type": "image"}, BESIDE])
 def test_a_generator_survives_its_bytes(latent: dict[str, Any]) -> None:
     config = generator_config(input=latent)
     guide = torch.rand(1, 3, 16, 16)

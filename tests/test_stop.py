@@ -34,6 +34,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "superres": {"type": "superres", "scale": 4, "kernel": "lanczos2"},
 }
 SEEING = {"input": {"type": "image", "blind": None, "recorrupt": None}}
+NOT_SEEING = {"input": {"type": "noise"}}
 JPEGS = {"jpeg", "jpeg, by pixels"}
 NOISY = {"gaussian", "estimated", "poisson"}
 FITS = {  # criterion: the tasks that can have it
@@ -62,7 +63,7 @@ def problem_of(name: str, observed: np.ndarray | None = None) -> tasks.Problem:
 
 
 def settings(task: str, stop: str) -> Any:
-    generator = SEEING if stop == "sure" else {}
+    generator = SEEING if stop == "sure" else NOT_SEEING if stop == "held-out" else {}
     return settings_from(TASKS[task], "fast", {"stop": stop, "generator": generator})
 
 
@@ -79,17 +80,26 @@ def test_a_criterion_is_taken_by_the_tasks_that_can_have_it_and_refused_elsewher
         if stop != "auto":
             config = {"type": stop, "share": 0.05, "patience": 0.1, "min_steps": 1, "factor": 1.0, "ratio": 1.1}
             with pytest.raises(UsageError, match=f"fit.stop is {stop}"):
-                make_stop(config, torch.zeros(1, 3, 32, 32), problem_of(task), 9, IMAGE)
+                make_stop(config, torch.zeros(1, 3, 32, 32), problem_of(task), 9, IMAGE if stop == "sure" else NOISE)
         return
     found = settings(task, stop).fit.stop.model_dump()
     assert found["type"] == stop
     problem = problem_of(task)
     chosen = choose_stop(fit_plan(stop=found), problem, NOISE).stop
-    criterion = make_stop(chosen, torch.zeros(1, *problem.shape), problem, 9, IMAGE)
+    criterion = make_stop(chosen, torch.zeros(1, *problem.shape), problem, 9, IMAGE if stop == "sure" else NOISE)
     criterion.reset(0)
     picture = problem.guide.clone()
     criterion.update(torch.tensor(0), picture, picture, torch.tensor(1.0))
     assert criterion.why()
+
+
+@pytest.mark.parametrize("task", ["inpaint", "superres"])
+def test_what_a_latent_shows_cannot_be_held_out(task: str) -> None:
+    with pytest.raises(UsageError, match=r"held-out needs generator\.input\.type noise, or blind spots, is image"):
+        settings_from(TASKS[task], "fast", {"stop": "held-out"})
+    config = {"type": "held-out", "share": 0.05, "patience": 0.1, "min_steps": 1}
+    with pytest.raises(UsageError, match="image shows what is held out"):
+        make_stop(config, torch.zeros(1, 3, 32, 32), problem_of(task), 9, IMAGE)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import torch
 
 from dipfast import tasks
 from dipfast.errors import ItemError
+from dipfast.tasks.inpaint import filled
 from dipfast.tasks.operators import Clipping, Downsampling, Identity, Linear, Masking, Saturation
 from dipfast.tasks.problem import ClippedGaussian, PoissonDeviance, PoissonVariance, mean_absolute, mean_square
 
@@ -58,6 +59,29 @@ def test_the_nearest_picture_is_reduced_to_the_one_given_and_no_further_from_the
 def test_the_nearest_picture_is_the_picture_where_it_is_right(level: float) -> None:
     operator, flat = Downsampling.of(4, "lanczos2"), torch.full((1, 1, 8, 8), level)
     torch.testing.assert_close(operator.nearest(flat, operator(flat)), flat, rtol=0, atol=1e-5)
+
+
+def test_holes_are_filled_from_what_is_near() -> None:
+    y, x = torch.meshgrid(torch.arange(33.0), torch.arange(21.0), indexing="ij")
+    ramp = ((y + 2 * x) / 80)[None, None]
+    known = torch.rand(ramp.shape, generator=torch.Generator().manual_seed(0)) > 0.5
+    found = filled(torch.where(known, ramp, 0.0), known)
+    assert torch.equal(found[known], ramp[known])
+    assert float((found - ramp).abs().max()) < 0.05
+    alone = torch.zeros_like(known)
+    alone[..., 20, 3] = True
+    torch.testing.assert_close(filled(torch.where(alone, 0.7, 0.0), alone), torch.full_like(ramp, 0.7))
+
+
+@pytest.mark.parametrize(("wide", "level"), [(False, 0.5), (True, 0.0)])
+def test_a_latent_shows_scattered_holes_filled_and_nothing_where_they_are_wide(wide: bool, level: float) -> None:
+    known = np.arange(256).reshape(1, 16, 16) % 2 == 0
+    known[:, 4:10, 4:10] &= not wide
+    grey = np.full((3, 16, 16), 0.5, np.float32)
+    problem = tasks.pose({"type": "inpaint", "known": "white", "keep_known": True}, grey, known)
+    assert bool((problem.shown == level).all())
+    assert bool((problem.guide[0, :, ~torch.from_numpy(known[0])] == 0).all())
+    assert problem.facts["holes"] == ("wide" if wide else "scattered")
 
 
 @pytest.mark.parametrize("keep", [True, False])

@@ -117,7 +117,7 @@ def restoring(
     plan, memory = ladder.plan(settings, problem.shape, fit_plan(settings, device))
     result = yield from fitting(problem, config, plan, hooks)
     start = time.perf_counter()
-    latent = generators.make_latent(config["input"], *problem.shape[1:], stream(plan.seed, "latent"), problem.guide)
+    latent = generators.make_latent(config["input"], *problem.shape[1:], stream(plan.seed, "latent"), problem.shown)
     steps = distil_steps(result.steps, plan.seeds)
     distilled = yield from distilling(
         result.generator, result.averaged, latent, result.picture, steps, result.machine.dtype, hooks.cancelled
@@ -157,7 +157,7 @@ def _restored(
     """The picture cut back to its size, and every generator as bytes."""
 
     def packed(module: nn.Module, latent_seed: int = card.latent_seed) -> bytes:
-        return generators.to_bytes(module, problem.guide, replace(card, latent_seed=latent_seed))
+        return generators.to_bytes(module, problem.shown, replace(card, latent_seed=latent_seed))
 
     return Restored(
         pixels=cut(result.image[0].numpy(), *card.size),

@@ -172,10 +172,15 @@ def _add_alone(
     plan: FitPlan,
     quality: Callable[[Tensor], float],
 ) -> None:
-    """What ``criterion`` makes of a fit of its own, where the task can have it; sure takes the image for latent."""
+    """What ``criterion`` makes of a fit of its own, where the task can have it.
+
+    Sure takes the image for latent, held-out leaves the noise alone where both are shown.
+    """
     plan = replace(plan, stop=criterion.model_dump())
     if criterion.type == "sure":
         config = config | {"input": ImageInput(type="image").model_dump()}
+    elif config["input"].get("noise"):
+        config = config | {"input": config["input"]["noise"]}
     try:
         state, step = Workbench().lay_out(case.problem, config, plan, choose_machine(plan))
     except UsageError:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from dipfast.errors import UsageError
 from dipfast.fit.blocks import Blocks
 from dipfast.fit.stop import Discrepancy, EmaVariance, Fixed, HeldOut, Sure, WindowedVariance
 from dipfast.tasks import Problem
@@ -28,6 +29,8 @@ def make_stop(
         case "windowed-variance":
             return WindowedVariance(picture, config, steps)
         case "held-out":
+            if latent["type"] == "image" and blind is None:
+                raise UsageError("fit.stop is held-out, and generator.input.type image shows what is held out")
             return HeldOut(picture, config, problem)
         case "sure":
             return Sure(picture, problem, latent["type"])

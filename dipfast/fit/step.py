@@ -55,11 +55,11 @@ class Member:
         """The seed of one use of the item's ``seed``. That of the first member is what a member alone has."""
         return stream(seed, f"{name}/{self.number}" if self.number else name)
 
-    def reset(self, seed: int, guide: Tensor) -> None:
+    def reset(self, seed: int, shown: Tensor) -> None:
         """Put every buffer to where a fit with ``seed`` begins, in place."""
         height, width = self.latent.shape[2:]
-        self.parameters.load(build(self.config, guide.shape[1], self.seed(seed, "weights")))
-        self.latent.copy_(make_latent(self.config["input"], height, width, self.seed(seed, "latent"), guide))
+        self.parameters.load(build(self.config, shown.shape[1], self.seed(seed, "weights")))
+        self.latent.copy_(make_latent(self.config["input"], height, width, self.seed(seed, "latent"), shown))
         self.random.manual_seed(self.seed(seed, "jitter"))
         for tensor in (*vars(self.optimizer).values(), self.noise, self.output, self.loss):
             tensor.zero_()
@@ -165,7 +165,7 @@ class FitState:
     def reset(self, seed: int) -> None:
         """Put every buffer to where a fit with ``seed`` begins, in place: captured steps go on holding them."""
         for member in self.members:
-            member.reset(seed, self.problem.guide)
+            member.reset(seed, self.problem.shown)
         for tensor in (self.step, self.output, self.average, self.averaged, self.residual):
             tensor.zero_()
         for part in (self.posterior, self.spread):

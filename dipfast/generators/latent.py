@@ -22,7 +22,8 @@ def make_latent(
     if kind == "noise":
         return _noise(config, height, width, seed)
     if kind == "image":
-        return guide.detach().float().cpu().clone()
+        picture, beside = guide.detach().float().cpu(), config.get("noise")
+        return torch.cat((picture, _noise(beside, height, width, seed)), 1) if beside else picture.clone()
     grid = _meshgrid(height, width)
     return grid if kind == "meshgrid" else _fourier(grid, int(config["frequencies"]))
 

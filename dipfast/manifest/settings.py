@@ -244,9 +244,14 @@ def _missing(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "task jpeg", f"task {task.type}"
     if isinstance(stop, HeldOutStop) and isinstance(task, Jpeg):
         yield "a task whose pixels err each for itself", f"task {task.type}"
+    latent = settings.generator.input
+    if isinstance(stop, HeldOutStop) and isinstance(latent, ImageInput) and latent.blind is None:
+        yield "generator.input.type noise, or blind spots", "image, which shows what is held out"
     if isinstance(stop, SureStop):
-        if settings.generator.input.type != "image":
-            yield "generator.input.type image", settings.generator.input.type
+        if latent.type != "image":
+            yield "generator.input.type image", latent.type
+        elif latent.noise is not None:
+            yield "generator.input.noise null", "a latent of an image and noise"
         if settings.fit.seeds > 1:
             yield "fit.seeds 1", str(settings.fit.seeds)
 
@@ -254,6 +259,9 @@ def _missing(settings: Settings) -> Iterator[tuple[str, str]]:
 def _blind_conflicts(settings: Settings, latent: ImageInput) -> Iterator[tuple[Path, str]]:
     """What a network that is judged where it is blind cannot have."""
     task, name, more = settings.task, "generator.input.blind", "generator.input.recorrupt"
+    if latent.noise is not None and (latent.blind is not None or latent.recompress):
+        other = name if latent.blind is not None else "generator.input.recompress"
+        yield ("generator", "input", "noise"), f"generator.input.noise: should be null with {other}"
     if latent.recompress and (not isinstance(task, Jpeg) or task.quality is None):
         given = "with quality null" if isinstance(task, Jpeg) else f"for task {task.type}"
         text = f"generator.input.recompress: should be null {given}; it is for task jpeg of some quality"

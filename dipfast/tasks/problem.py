@@ -116,6 +116,7 @@ class Problem:
     guide: Tensor  # [1, C, H, W], the best picture known before the fit
     expected_residual: DataFunction | None = None  # of x: mean (A x - y)^2 that the noise leaves
     keep: Tensor | None = None  # [1, 1, H, W], 1 where `guide` is returned as it is
+    rough: Tensor | None = None  # [1, C, H, W], what a latent of type `image` shows, where that is not `guide`
     exact: bool = False  # whether A is to make `target` of the picture returned
     block: int | None = None  # side of the blocks that a codec worked in
     coding: Coding | None = None  # the quantisation that the picture sought and `guide` have in common
@@ -126,6 +127,11 @@ class Problem:
         """Channels, height and width of the picture sought."""
         _, channels, height, width = self.guide.shape
         return channels, height, width
+
+    @property
+    def shown(self) -> Tensor:
+        """What a latent of type `image` shows, [1, C, H, W]."""
+        return self.guide if self.rough is None else self.rough
 
     @property
     def noise_known(self) -> bool:

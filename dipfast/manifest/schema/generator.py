@@ -42,6 +42,9 @@ class ImageInput(Section):
         description="with blind, for gaussian noise: what is not hidden is shown with more noise, this many times its "
         "own and anew at each step, and judged against the picture less that noise over this; null: it is not judged",
     )
+    noise: NoiseInput | None = Field(
+        default=None, description="random numbers beside the image, in channels of their own; null: the image alone"
+    )
     recompress: Literal[True] | None = Field(
         default=None,
         description="task jpeg: the network is shown the image quantised again, on a grid that lies elsewhere at each "
