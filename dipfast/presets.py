@@ -70,7 +70,7 @@ NET: Tree = {"channels": [32] * 5, "skip_channels": 4, "upsample": "nearest"}
 MUON: Tree = {"optimizer": {"type": "muon", "lr": 0.01}, "average": "auto"}
 SEEDS = {"fast": 1, "balanced": 2, "best": 8}
 BLIND_SEEDS = {"fast": 1, "balanced": 4, "best": 8}
-STEPS = {"denoise": 600, "jpeg": 300, "inpaint": 300, "superres": 220}  # the most: `auto` ends the first two before
+STEPS = {"denoise": 600, "jpeg": 300, "inpaint": 300, "superres": 180}  # the most: `auto` ends the first two before
 # Where noise is known and independent from pixel to pixel, the net sees the picture, and is judged where it is blind.
 BLIND_INPUT: Tree = {"input": {"type": "image", "blind": 0.1}}
 RECORRUPTED_INPUT: Tree = {"input": {"type": "image", "blind": 0.1, "recorrupt": 0.7}}  # needs the noise to be Gaussian
