@@ -26,6 +26,11 @@ def test_the_paper_scores_the_generators_own_output(path: Path, tmp_path: Path) 
     assert not any(item.settings.task.keep_known for item in items(path, tmp_path))  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("path", sorted(HERE.glob("paper/superres-*.yaml")), ids=lambda path: path.stem)
+def test_the_papers_enlargements_are_the_generators_own_output(path: Path, tmp_path: Path) -> None:
+    assert not any(item.settings.task.keep_given for item in items(path, tmp_path))  # type: ignore[union-attr]
+
+
 def test_the_papers_zebra_is_reduced_with_another_kernel_than_the_loss_assumes(tmp_path: Path) -> None:
     found = items(HERE / "paper" / "superres-zebra.yaml", tmp_path)
     kernels = [(item.settings.degrade.kernel, item.settings.task.kernel) for item in found]  # type: ignore[union-attr]
