@@ -48,6 +48,7 @@ class Coding:
     corner: Tensor  # [2] int64: rows and columns of the grid's first cell that lie before the picture
     halved: bool  # whether the chroma has half the rows and columns
     known: bool = True  # whether the steps are the picture's own, not assumed
+    coded: Tensor | None = None  # [1, 1, h, 8, w, 8], what `of_luma` gives of the picture that was quantised
     of_rgb: Tensor = field(default_factory=lambda: torch.tensor(OF_RGB))  # a graph is captured without copies to it
     to_rgb: Tensor = field(default_factory=lambda: torch.linalg.inv(torch.tensor(OF_RGB)))
 
@@ -71,14 +72,18 @@ class Coding:
         luma, *chroma = (inverse_dct(c) for c in rounded)
         return self._image([luma + GRAY, *chroma], corner, image).clamp(0, 1)
 
-    def remaining(self, image: Tensor, coded: Tensor) -> Tensor:  # 0-D
-        """Mean square of the luma's differences from ``coded``, over what rounding leaves: a twelfth of a step squared.
+    def of_luma(self, image: Tensor) -> Tensor:  # [1, 1, h, 8, w, 8]
+        """The luma's coefficients."""
+        return dct(self._laid(luma_of(image, self.of_rgb), self.corner))
 
-        Where ``coded`` has a multiple of the step other than 0, for there any place in it is about as likely. Infinite
+    def remaining(self, image: Tensor) -> Tensor:  # 0-D
+        """Mean square of the luma's differences from `coded`, over what rounding leaves: a twelfth of a step squared.
+
+        Where `coded` has a multiple of the step other than 0, for there any place in it is about as likely. Infinite
         where it has none.
         """
-        found, wanted = (dct(self._laid(luma_of(x, self.of_rgb), self.corner)) for x in (image, coded))
-        step = self.steps[0]
+        assert self.coded is not None
+        found, wanted, step = self.of_luma(image), self.coded, self.steps[0]
         told = wanted.abs() > step / 2
         count = told.sum()
         mean = (((found - wanted) / step).square() * told).sum() / count

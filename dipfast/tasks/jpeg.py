@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,7 @@ def jpeg(task: Mapping[str, Any], observed: np.ndarray) -> Problem:
     coding = Coding(
         *tables(quality), torch.tensor(measured.corner), halved=chroma_is_halved(y), known=source != "assumed"
     )
+    coding = replace(coding, coded=coding.of_luma(y))
     facts: dict[str, float | str] = {"quality": quality, "quality_source": source}
     return Problem(Identity(), CodedSquare(coding), y, y, block=BLOCK, coding=coding, facts=facts)
 

@@ -141,7 +141,7 @@ class Problem:
     def remaining(self, picture: Tensor) -> Tensor:
         """What parts A x from y, over what the noise, or a codec's rounding, leaves on the mean; 0-D."""
         if self.coding is not None:
-            return self.coding.remaining(picture, self.target)
+            return self.coding.remaining(picture)
         assert self.expected_residual is not None
         return mean_square(self.operator(picture), self.target) / self.expected_residual(picture)
 
