@@ -88,6 +88,11 @@ class Check:
         problem, _ = self.problem(self.side)
         return self._engines_agree(problem, {"type": "image", "blind": 0.1, "recorrupt": 0.7})
 
+    def engines_agree_on_shared_noise(self) -> dict[str, Any]:
+        """The same where neighbours share their noise, and are hidden together."""
+        problem, _ = self.problem(self.side)
+        return self._engines_agree(problem, {"type": "image", "blind": 0.1, "reach": 1})
+
     def engines_agree_on_jpeg(self) -> dict[str, Any]:
         """The same of a fit as the presets clear a JPEG: coefficients compared, the picture quantised again.
 
@@ -310,6 +315,7 @@ SECTIONS: tuple[Callable[[Check], Any], ...] = (
     Check.device_agrees_with_cpu,
     Check.engines_agree,
     Check.engines_agree_on_blind_spots,
+    Check.engines_agree_on_shared_noise,
     Check.engines_agree_on_jpeg,
     Check.used_workbench,
     Check.members,

@@ -70,10 +70,10 @@ NET: Tree = {"channels": [32] * 5, "skip_channels": 4, "upsample": "nearest"}
 MUON: Tree = {"optimizer": {"type": "muon", "lr": 0.01}, "average": "auto"}
 SEEDS = {"fast": 1, "balanced": 2, "best": 8}
 BLIND_SEEDS = {"fast": 1, "balanced": 4, "best": 8}
-STEPS = {"denoise": 600, "jpeg": 300, "inpaint": 300, "superres": 180}  # the most: `auto` ends the first two before
-# Where noise is known and independent from pixel to pixel, the net sees the picture, and is judged where it is blind.
-BLIND_INPUT: Tree = {"input": {"type": "image", "blind": 0.1}}
-RECORRUPTED_INPUT: Tree = {"input": {"type": "image", "blind": 0.1, "recorrupt": 0.7}}  # needs the noise to be Gaussian
+STEPS = {"denoise": 200, "jpeg": 300, "inpaint": 300, "superres": 180}  # salt and pepper, pixels as they are
+# The net sees the noisy picture, and is judged where it is blind: as far around a value as the noise is shared.
+BLIND_INPUT: Tree = {"input": {"type": "image", "blind": 0.1, "reach": "auto"}}
+RECORRUPTED_INPUT: Tree = {"input": {**BLIND_INPUT["input"], "recorrupt": 0.7}}  # needs the noise to be Gaussian
 # What a codec left is not on the same grid in the picture that the net sees and in the one that it is held against.
 RECOMPRESSED_INPUT: Tree = {"input": {"type": "image", "recompress": True}}
 # Where no noise is to be kept out, the net sees a rough answer: the small picture enlarged, or small holes filled.
@@ -88,13 +88,10 @@ def preset(name: str, task: Tree) -> Tree:
     if name == "paper":
         return copy.deepcopy(PAPER[kind](task))
     generator, fit = NET, {"steps": STEPS[kind], "stop": {"type": "auto"}, "seeds": SEEDS[name], **MUON}
-    if kind == "denoise":
-        noise = task.get("noise", {})
-        if noise.get("type") == "salt-pepper":
-            fit["steps"] = 200
-        elif noise.get("sigma") != "auto":  # of unknown make: neighbours may share it, and blind spots would keep it
-            blind = RECORRUPTED_INPUT if noise.get("type", "gaussian") == "gaussian" else BLIND_INPUT
-            generator, fit = NET | blind, fit | BLIND_FIT | {"seeds": BLIND_SEEDS[name]}
+    noise = task.get("noise", {}).get("type", "gaussian")
+    if kind == "denoise" and noise != "salt-pepper":
+        blind = RECORRUPTED_INPUT if noise == "gaussian" else BLIND_INPUT
+        generator, fit = NET | blind, fit | BLIND_FIT | {"seeds": BLIND_SEEDS[name]}
     elif kind == "jpeg" and task.get("quality", "auto") is not None:
         generator, fit = NET | RECOMPRESSED_INPUT, fit | BLIND_FIT | {"seeds": BLIND_SEEDS[name]}
     elif kind in ("inpaint", "superres"):

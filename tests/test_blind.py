@@ -71,7 +71,7 @@ def test_noise_drawn_anew_is_the_pictures_own_and_its_partner_owes_it_nothing(no
     target = noisy.target
     hidden = torch.rand(target.shape, generator=torch.Generator().manual_seed(0)) < 0.5
     drawn = torch.randn(target.shape, generator=torch.Generator().manual_seed(1)) * 0.1
-    look = Look(hide(target, hidden), hidden).recorrupted(drawn, 0.5)
+    look = Look(hide(target, hidden), hidden, hidden).recorrupted(drawn, 0.5)
     seen = ~hidden
     torch.testing.assert_close((look.latent - target)[seen], 0.5 * drawn[seen])
     assert torch.equal(look.latent[hidden], hide(target, hidden)[hidden])
@@ -108,11 +108,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(noisy: tasks.Pro
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("recorrupt", [None, 0.7])
-def test_a_fit_gone_on_with_has_the_bits_of_one_never_interrupted(
-    noisy: tasks.Problem, recorrupt: float | None
-) -> None:
-    config = generator_config(input={**BLIND["input"], "recorrupt": recorrupt})
+@pytest.mark.parametrize("more", [{}, {"recorrupt": 0.7}, {"reach": 1}])
+def test_a_fit_gone_on_with_has_the_bits_of_one_never_interrupted(noisy: tasks.Problem, more: dict[str, Any]) -> None:
+    config = generator_config(input={**BLIND["input"], **more})
     plan = fit_plan(optimizer=MUON, seeds=2)
     machine = choose_machine(plan)
 

@@ -22,6 +22,10 @@ TASKS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         BLIND | {"recorrupt": 0.7},
     ),
     "poisson": ({"type": "denoise", "noise": {"type": "poisson", "peak": 30.0}}, BLIND),
+    "noise that neighbours share": (
+        {"type": "denoise", "noise": {"type": "gaussian", "sigma": "auto"}},
+        BLIND | {"reach": 1},
+    ),
     "salt and pepper": ({"type": "denoise", "noise": {"type": "salt-pepper"}}, {"type": "noise"}),
     "jpeg": ({"type": "jpeg", "quality": 10}, {"type": "image", "recompress": True}),
     "inpaint": ({"type": "inpaint", "known": "white", "keep_known": True}, BESIDE),

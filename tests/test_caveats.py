@@ -13,6 +13,7 @@ from dipfast.samples import locate
 from dipfast.tasks import pose
 
 BLIND = {"generator": {"input": {"type": "image", "blind": 0.1}}}
+MEASURED = {"generator": {"input": {"type": "image", "blind": 0.1, "reach": "auto"}}}
 SIGHTED = {"generator": {"input": {"type": "noise"}}}
 
 
@@ -36,6 +37,12 @@ def test_shared_noise_and_less_noise_are_told(blur: float, said: float) -> None:
     (text,) = caveats(BLIND, found)
     assert text.startswith(f"task.noise.sigma is {said}, but the finest details hold ")
     assert caveats(SIGHTED, found) == []
+
+
+def test_where_neighbours_that_share_their_noise_are_hidden_only_less_noise_is_told() -> None:
+    assert caveats(MEASURED, facts("sample:coffee", 25, 0.7, 25)) == []
+    (text,) = caveats(MEASURED, facts("sample:coffee", 25, 0, 40))
+    assert text.endswith("of such noise: it is less; sigma: auto estimates it")
 
 
 def test_nothing_is_said_of_a_level_that_was_estimated_or_a_picture_that_shows_none() -> None:

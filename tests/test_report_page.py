@@ -230,7 +230,16 @@ def test_a_card_says_what_was_done(folder) -> None:
             {"sigma": 24.505, "sigma_source": "estimated"},
             "denoise (gaussian, sigma 24.5 estimated)",
         ),
-        ({"type": "denoise", "noise": {"type": "poisson", "peak": 30}}, {}, "denoise (poisson, peak 30)"),
+        (
+            {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25}},
+            {"sigma": 25.0, "sigma_source": "given", "noise_shared_by": "channels"},
+            "denoise (gaussian, sigma 25, shared by channels)",
+        ),
+        (
+            {"type": "denoise", "noise": {"type": "poisson", "peak": 30}},
+            {"noise_shared_by": "none"},
+            "denoise (poisson, peak 30)",
+        ),
         ({"type": "inpaint"}, {"unknown_fraction": 0.5}, "inpaint (50 % unknown)"),
         ({"type": "superres", "scale": 4}, {}, "superres (scale 4)"),
         ({"type": "jpeg"}, {}, "jpeg"),

@@ -146,7 +146,7 @@ def test_auto_can_be_said_in_one_word_and_is_the_default() -> None:
     assert Fit.model_validate({"stop": "auto"}) == Fit()
     assert settings_from(TASKS["jpeg"], "balanced", {}).fit.stop.type == "auto"
     with pytest.raises(UsageError, match=r"sure needs generator\.input\.type image, is noise"):
-        settings_from(TASKS["estimated"], "fast", {"stop": "sure"})
+        settings_from(TASKS["estimated"], "fast", {"stop": "sure", "generator": {"input": {"type": "noise"}}})
     with pytest.raises(UsageError, match=r"sure needs fit\.seeds 1, is 4"):
         settings_from(TASKS["gaussian"], "balanced", {"stop": "sure", "generator": SEEING})
 

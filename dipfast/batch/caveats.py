@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-LEAST_WHITE = 0.75  # white noise has 0.87 and more on eight pictures; blurred by 0.6 pixels, 0.69 at most (LOG.md)
+from dipfast.tasks.denoise import LEAST_WHITE
 
 
 def caveats(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
@@ -15,10 +15,15 @@ def caveats(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
             f"no JPEG quantisation was found in the pixels, so quality {facts['quality']} was assumed; "
             "task.quality says another"
         ]
-    white = facts.get("whiteness")
-    if settings["generator"]["input"].get("blind") is None or white is None or white >= LEAST_WHITE:
+    latent, white = settings["generator"]["input"], facts.get("whiteness")
+    if latent.get("blind") is None or white is None or white >= LEAST_WHITE:
         return []
-    return [
-        f"task.noise.sigma is {facts['sigma']:g}, but the finest details hold {100 * white:.0f} % of such noise: it is "
-        "less, or neighbouring pixels share it, which blind spots keep; sigma: auto fits without them"
-    ]
+    sigma, share = f"task.noise.sigma is {facts['sigma']:g}", f"{100 * white:.0f} %"
+    less = f"{sigma}, but the finest details hold {share} of such noise: it is less"
+    if latent.get("reach") != "auto":
+        return [
+            f"{less}, or neighbouring pixels share it, which blind spots keep; generator.input.reach: auto hides them"
+        ]
+    if str(facts.get("noise_shared_by")).startswith("neighbours"):
+        return []
+    return [f"{less}; sigma: auto estimates it"]

@@ -1,6 +1,7 @@
 """Pictures with a known truth, damaged with a seed: what `bench stop` and `bench frontier` fit.
 
-A damage is named by one word: `gaussian:25`, `poisson:30`, `jpeg:10`, `missing:0.5`, `superres:4`.
+A damage is named by one word: `gaussian:25`, `poisson:30`, `jpeg:10`, `missing:0.5`, `superres:4`. Of `unknown:25`,
+`shared:25` (by the channels) and `blurred:0.6` (pixels, at sigma 25) the fit is not told the strength.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from dipfast.manifest.settings import Layer, resolve
 from dipfast.samples import PREFIX, locate
 from dipfast.tasks import Damaged, Problem, degrade, pose
 
+ESTIMATED = {"type": "denoise", "noise": {"type": "gaussian", "sigma": "auto"}}
+BLURRED = 25  # sigma of the noise that is blurred
+WORDS = ("gaussian:25", "unknown:25", "shared:25", "blurred:0.6", "poisson:30", "jpeg:10", "missing:0.5", "superres:4")
 SAMPLES = ("sample:astronaut", "sample:chelsea", "sample:coffee", "sample:rocket")
 
 
@@ -103,9 +107,7 @@ def parse_damage(word: str) -> tuple[dict[str, Any], dict[str, Any]]:
         damage, task = _sections(kind, float(text))
         TypeAdapter(Degradation).validate_python(damage)
     except (ValueError, OverflowError):
-        raise UsageError(
-            f"--damage should be like gaussian:25, poisson:30, jpeg:10, missing:0.5 or superres:4, is {word}"
-        ) from None
+        raise UsageError(f"--damage should be like {', '.join(WORDS[:-1])} or {WORDS[-1]}, is {word}") from None
     return damage, task
 
 
@@ -115,6 +117,12 @@ def _sections(kind: str, value: float) -> tuple[dict[str, Any], dict[str, Any]]:
         case "gaussian":
             noise = {"type": "gaussian", "sigma": value}
             return noise, {"type": "denoise", "noise": noise}
+        case "unknown":
+            return {"type": "gaussian", "sigma": value}, ESTIMATED
+        case "shared":
+            return {"type": "gaussian", "sigma": value, "shared": True}, ESTIMATED
+        case "blurred":
+            return {"type": "gaussian", "sigma": BLURRED, "blur": value}, ESTIMATED
         case "poisson":
             noise = {"type": "poisson", "peak": value}
             return noise, {"type": "denoise", "noise": noise}

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from dipfast.errors import UsageError
+from dipfast.fit.blind import spots_of
 from dipfast.fit.blocks import Blocks
 from dipfast.fit.stop import Discrepancy, EmaVariance, Fixed, HeldOut, Sure, WindowedVariance
 from dipfast.tasks import Problem
@@ -20,7 +21,8 @@ def make_stop(
 
     ``latent`` is the manifest's `generator.input`. Raises UsageError for a criterion that the task cannot have.
     """
-    blind = latent.get("blind")
+    spots = spots_of(latent, problem.grain)
+    blind = None if spots is None else spots.share
     match config["type"]:
         case "fixed":
             return Fixed(picture)

@@ -11,7 +11,7 @@ from torch import Tensor
 from dipfast.errors import UsageError
 from dipfast.fit.auto import choose_stop
 from dipfast.fit.average import newest_weight
-from dipfast.fit.blind import Look, hide
+from dipfast.fit.blind import Look, hide, spots_of
 from dipfast.fit.criteria import make_stop
 from dipfast.fit.engine import WARM_UP, Machine, loss_scale
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step, sgld_step
@@ -22,7 +22,7 @@ from dipfast.fit.stop import Fixed, Sure
 from dipfast.generators import SkipNet, build, latent_channels, make_latent
 from dipfast.tasks import Problem
 from dipfast.tasks.coding import CELL
-from dipfast.tasks.problem import ClippedGaussian, mean_square
+from dipfast.tasks.problem import WHITE, ClippedGaussian, mean_square
 
 
 class Member:
@@ -38,8 +38,8 @@ class Member:
         self.parameters = FlatParameters(self.generator, device)
         self.forward: Callable[..., Tensor] = self.generator  # an engine may put a faster one here
         self.optimizer = OptimizerState.zeros_like(self.parameters.values)
-        self.blind: float | None = config["input"].get("blind")
-        self.recorrupt: float | None = config["input"].get("recorrupt")
+        self.spots = spots_of(config["input"], problem.grain)
+        self.recorrupt: float | None = config["input"].get("recorrupt") if problem.grain == WHITE else None
         if self.recorrupt is not None and not isinstance(problem.expected_residual, ClippedGaussian):
             raise UsageError("generator.input.recorrupt needs a denoise task with gaussian noise")
         self.recompress = bool(config["input"].get("recompress"))
@@ -105,10 +105,11 @@ class Member:
             assert problem.coding is not None
             corner = torch.randint(CELL, (2,), generator=self.random, device=self.latent.device)
             return Look(problem.coding.again(self.latent, corner))
-        if self.blind is None:
+        if self.spots is None:
             return None
-        hidden = self.noise.uniform_(generator=self.random).permute(0, 3, 1, 2) < self.blind
-        look = Look(hide(self.latent, hidden), hidden)
+        judged = self.spots.draw(self.noise.uniform_(generator=self.random).permute(0, 3, 1, 2))
+        hidden = self.spots.cover(judged)
+        look = Look(hide(self.latent, hidden, self.spots.reach), judged, hidden)
         if self.recorrupt is None:
             return look
         drawn = torch.empty_like(self.noise).normal_(generator=self.random).permute(0, 3, 1, 2)

@@ -266,8 +266,9 @@ def _blind_conflicts(settings: Settings, latent: ImageInput) -> Iterator[tuple[P
         given = "with quality null" if isinstance(task, Jpeg) else f"for task {task.type}"
         text = f"generator.input.recompress: should be null {given}; it is for task jpeg of some quality"
         yield ("generator", "input", "recompress"), text
-    if latent.recorrupt is not None and latent.blind is None:
-        yield tuple(more.split(".")), f"{more}: should be null without {name}"
+    for other, value in (("recorrupt", latent.recorrupt), ("reach", None if latent.reach == "auto" else latent.reach)):
+        if value is not None and latent.blind is None:
+            yield ("generator", "input", other), f"generator.input.{other}: should be null without {name}"
     if latent.blind is None:
         return
     if not isinstance(task, Denoise):

@@ -128,12 +128,19 @@ def task_words(record: Mapping[str, Any]) -> str | None:
     parts = [
         word(noise.get("type")),
         None if sigma is None else f"sigma {sigma:.3g}{_estimated(found)}",
+        _shared(found),
         None if unknown is None else f"{100 * unknown:.3g} % unknown",
         *(f"{name} {tree[name]}" for tree, name in ((noise, "peak"), (task, "scale")) if name in tree),
     ]
     known = ", ".join(part for part in parts if part)
     name = word(task.get("type"))
     return f"{name} ({known})" if name and known else name
+
+
+def _shared(found: Mapping[str, Any]) -> str | None:
+    """Of noise that is not each value's own."""
+    by = word(found.get("noise_shared_by"))
+    return None if by in (None, "none") else f"shared by {by}"
 
 
 def _estimated(found: Mapping[str, Any]) -> str:

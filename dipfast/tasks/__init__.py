@@ -10,13 +10,13 @@ import numpy as np
 
 from dipfast.errors import DipfastError
 from dipfast.tasks.degrade import Damaged, degrade
-from dipfast.tasks.denoise import denoise, estimate_sigma
+from dipfast.tasks.denoise import denoise
 from dipfast.tasks.inpaint import inpaint, known_pixels
 from dipfast.tasks.jpeg import jpeg
 from dipfast.tasks.problem import Problem
 from dipfast.tasks.superres import superres
 
-__all__ = ["Damaged", "Problem", "degrade", "estimate_sigma", "known_pixels", "padded_multiple", "pose", "scale"]
+__all__ = ["Damaged", "Problem", "degrade", "known_pixels", "padded_multiple", "pose", "scale"]
 
 
 def pose(

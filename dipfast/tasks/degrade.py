@@ -55,7 +55,7 @@ def _middle(clean: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _spoil(rng: np.random.Generator, clean: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
     if config["type"] == "gaussian":
-        noisy = clean + rng.normal(scale=config["sigma"] / 255, size=clean.shape)
+        noisy = clean + config["sigma"] / 255 * _gaussian(rng, clean.shape, config)
     elif config["type"] == "poisson":
         noisy = rng.poisson(clean * config["peak"]) / config["peak"]
     elif config["type"] == "salt-pepper":
@@ -64,6 +64,17 @@ def _spoil(rng: np.random.Generator, clean: np.ndarray, config: Mapping[str, Any
     else:
         return _compress(clean, config["quality"])
     return noisy.clip(0, 1).astype(np.float32)
+
+
+def _gaussian(rng: np.random.Generator, shape: tuple[int, ...], config: Mapping[str, Any]) -> np.ndarray:
+    """Noise of deviation 1, [C, H, W]."""
+    noise = rng.normal(size=(1, *shape[1:]) if config.get("shared") else shape)
+    if config.get("blur"):
+        from skimage.filters import gaussian
+
+        noise = gaussian(noise, config["blur"], mode="wrap", channel_axis=0)
+        noise /= noise.std()
+    return noise
 
 
 def _compress(clean: np.ndarray, quality: int) -> np.ndarray:

@@ -107,6 +107,17 @@ def subsample(picture: Tensor) -> Tensor:  # [1, C, H, W] -> [1, C, h, w], a few
 
 
 @dataclass(frozen=True)
+class Grain:
+    """How far the noise of one value is shared: not at all, unless something else was measured."""
+
+    reach: int = 0  # pixels each way
+    together: bool = False  # the channels of a pixel share it
+
+
+WHITE = Grain()
+
+
+@dataclass(frozen=True)
 class Problem:
     """One inverse problem, y = A x + noise, on tensors. All images are [1, C, H, W] float32 in [0, 1]."""
 
@@ -120,6 +131,7 @@ class Problem:
     exact: bool = False  # whether A is to make `target` of the picture returned
     block: int | None = None  # side of the blocks that a codec worked in
     coding: Coding | None = None  # the quantisation that the picture sought and `guide` have in common
+    grain: Grain = WHITE  # how far the noise of a value is shared
     facts: dict[str, float | str] = field(default_factory=dict)  # for the record
 
     @property

@@ -20,10 +20,15 @@ class Degrade(Section):
 
 
 class AddGaussian(Degrade):
-    """Add white noise."""
+    """Add noise, white unless it is blurred or shared."""
 
     type: Literal["gaussian"]
     sigma: Sigma = Field(description="standard deviation in 8-bit units")
+    blur: Annotated[float, Field(gt=0, le=8)] | None = Field(
+        default=None,
+        description="pixels, the deviation of a Gaussian that spreads the noise over its neighbours first",
+    )
+    shared: Literal[True] | None = Field(default=None, description="the channels of a pixel get the same noise")
 
 
 class AddPoisson(Degrade):

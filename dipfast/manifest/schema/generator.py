@@ -35,12 +35,18 @@ class ImageInput(Section):
     blind: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None,
         description="task denoise: share of the values that is hidden from the network, another at each step, and on "
-        "which it is judged; for noise that is independent from pixel to pixel; null: it sees and fits all",
+        "which it is judged; for noise that is independent from pixel to pixel, or with reach; null: it sees all",
+    )
+    reach: Annotated[int, Field(ge=0, le=4)] | Literal["auto"] | None = Field(
+        default=None,
+        description="with blind, for noise that neighbours share: pixels around each value, both ways, that are hidden "
+        "with it; auto: as measured, and all channels of a pixel where they share theirs; null: none",
     )
     recorrupt: Annotated[float, Field(gt=0, le=4)] | None = Field(
         default=None,
         description="with blind, for gaussian noise: what is not hidden is shown with more noise, this many times its "
-        "own and anew at each step, and judged against the picture less that noise over this; null: it is not judged",
+        "own and anew at each step, and judged against the picture less that noise over this; with reach auto only "
+        "where the noise is measured to be white; null: it is not judged",
     )
     noise: NoiseInput | None = Field(
         default=None, description="random numbers beside the image, in channels of their own; null: the image alone"
