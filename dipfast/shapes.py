@@ -27,6 +27,11 @@ def latent_channels(config: Mapping[str, Any], image_channels: int) -> int:
     return {"meshgrid": 2, "fourier": 4 * int(config.get("frequencies", 0))}[kind]
 
 
+def trunks(config: Mapping[str, Any]) -> int:
+    """How many trunks the generator of ``config`` has under its head: one, unless it was made of several."""
+    return int(config.get("trunks", 1))
+
+
 def on_grid(fit: Mapping[str, Any]) -> bool:
     """Whether pictures are padded to a grid of sizes: asked for, or the engine builds a program for each size."""
     return fit["shapes"] == "grid" or (fit["shapes"] == "auto" and fit["engine"] in ("compile", "cudagraph"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -236,7 +236,7 @@ def resized_latent(generator: FittedGenerator, height: int, width: int) -> Tenso
     """The latent [1, D, height, width]: coordinates are made anew, an image is interpolated."""
     config = generator.card.generator["input"]
     if config["type"] in ("meshgrid", "fourier"):
-        return generators.make_latent(config, height, width, generator.card.latent_seed, torch.empty(0))
+        return generators.latent_of(replace(generator.card, padded=(height, width)), torch.empty(0))
     return F.interpolate(generator.latent, (height, width), mode="bilinear", antialias=True)
 
 

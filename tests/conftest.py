@@ -81,11 +81,15 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dipfast.batch.run, "execute", execute)
 
 
-def generator_config(**changes: Any) -> dict[str, Any]:
-    """The manifest's `generator` section, tiny unless ``changes`` say otherwise, every default filled in."""
+def generator_config(*, trunks: int = 1, **changes: Any) -> dict[str, Any]:
+    """The manifest's `generator` section, tiny unless ``changes`` say otherwise, every default filled in.
+
+    With the number of ``trunks`` where they are several, as a generator's card has it.
+    """
     from dipfast.manifest.schema import SkipGenerator
 
-    return SkipGenerator.model_validate(TINY | changes).model_dump()
+    config = SkipGenerator.model_validate(TINY | changes).model_dump()
+    return config if trunks == 1 else config | {"trunks": trunks}
 
 
 def fit_plan(**changes: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from conftest import fit_plan, generator_config
 import dipfast
 from dipfast import generators, tasks
 from dipfast.fit import finish, fit, stream
-from dipfast.fit.distil import Distilled, _solve_head, distilling
+from dipfast.fit.distil import Distilled, _solve_head, distil_steps, distilling, undistilled
 from dipfast.fit.loop import Cancelled, FitResult
 from dipfast.fit.optimizer import FlatParameters
 
@@ -33,7 +34,8 @@ def fitted() -> tuple[FitResult, torch.Tensor]:
 
 def distilled(fitted: tuple[FitResult, torch.Tensor], steps: int) -> Distilled:
     result, latent = fitted
-    return finish(distilling(result.generator, result.averaged, latent, result.picture, steps, torch.float32))
+    module = undistilled(result, generator_config(), fit_plan())
+    return finish(distilling(module, latent, result.picture, steps, torch.float32))
 
 
 def parity(module: torch.nn.Module, fitted: tuple[FitResult, torch.Tensor]) -> float:
@@ -53,13 +55,12 @@ def test_gradients_in_fp16_are_those_of_fp32(monkeypatch: pytest.MonkeyPatch) ->
     config = generator_config()
     latent = generators.make_latent(config["input"], 128, 128, 1, torch.empty(0))
     module = generators.build(config, 3, 0)
-    values = FlatParameters(module, torch.device("cpu")).values
     with torch.no_grad():
         picture = module(latent) + 0.003 * torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     grads: list[torch.Tensor] = []
     monkeypatch.setattr("dipfast.fit.distil.optimizer_step", lambda _, p, *rest: grads.append(p.grads.clone()))
     for dtype in (torch.float32, torch.float16):
-        finish(distilling(module, values, latent, picture, 1, dtype))
+        finish(distilling(generators.twin(module), latent, picture, 1, dtype))
     exact, low = grads
     assert float((low - exact).norm() / exact.norm()) < 0.3
 
@@ -91,8 +92,9 @@ def test_the_same_arguments_give_the_same_bits_and_leave_the_fit_alone(
 
 def test_it_can_be_cancelled(fitted: tuple[FitResult, torch.Tensor]) -> None:
     result, latent = fitted
+    module = undistilled(result, generator_config(), fit_plan())
     with pytest.raises(Cancelled):
-        finish(distilling(result.generator, result.averaged, latent, result.picture, 5, torch.float32, lambda: True))
+        finish(distilling(module, latent, result.picture, 5, torch.float32, lambda: True))
 
 
 def test_a_restored_generator_renders_the_kept_picture_and_says_how_near(picture: np.ndarray) -> None:
@@ -133,3 +135,42 @@ def test_a_head_with_nothing_to_solve_for_stays_as_it_was(value: float) -> None:
     weight = module.head.weight.detach().clone()
     _solve_head(module, latent, torch.rand(1, 3, 32, 32))
     assert torch.equal(module.head.weight.detach(), weight)
+
+
+SEVERAL: Any = {"sigma": 10, "generator": TINY, "steps": 80, "seeds": 3, "average": 0.9, "stop": {"type": "fixed"}}
+SEVERAL |= {"precision": "fp32", "device": "cpu"}
+
+
+def test_several_seeds_in_one_generator_are_nearer_than_one_for_the_same_steps(picture: np.ndarray) -> None:
+    image = picture.transpose(1, 2, 0)
+    whole, single = dipfast.restore(image, **SEVERAL), dipfast.restore(image, store="one", **SEVERAL)
+    assert np.array_equal(whole.image, single.image) and whole.record["id"] != single.record["id"]
+    assert whole.record["generator"]["trunks"] == 3 and "trunks" not in single.record["generator"]
+    assert whole.record["generator"]["distil_steps"] == 4 and single.record["generator"]["distil_steps"] == 12
+    assert whole.record["generator"]["parity_db"] > single.record["generator"]["parity_db"] + 2
+    error = float(np.mean((whole.generator.render("fp32") - whole.image) ** 2))
+    assert -10 * math.log10(error) == pytest.approx(whole.record["generator"]["parity_db"], abs=0.01)
+    assert len(whole.generator.card.latent_seed) == 3 and whole.generator.latent.shape[1] == 12  # type: ignore[arg-type]
+    assert single.generator.card.latent_seed == stream(0, "latent")
+
+
+def test_a_picture_as_latent_is_shared_by_all_trunks(picture: np.ndarray) -> None:
+    net = TINY | {"input": {"type": "image"}}
+    found = dipfast.restore(picture.transpose(1, 2, 0), **SEVERAL | {"generator": net, "steps": 20}).generator
+    assert found.latent.shape == (1, 3, 32, 32) and len(found.module.others) == 2
+    again = generators.from_bytes(generators.to_bytes(found.module, found.latent, found.card))
+    assert np.array_equal(again[0](again[1]).detach().numpy()[0], found.output("fp32"))
+
+
+def test_joined_generators_begin_at_the_mean_of_their_heads() -> None:
+    config = generator_config()
+    modules = [generators.build(config, 3, seed) for seed in range(3)]
+    latents = [torch.rand(1, 8, 32, 32, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    with torch.no_grad():
+        mean = torch.stack([module(z).logit() for module, z in zip(modules, latents, strict=True)]).mean(0).sigmoid()
+        assert torch.allclose(generators.joined(modules, config)(torch.cat(latents, dim=1)), mean, atol=1e-6)
+
+
+def test_what_is_stored_of_one_seed_takes_its_steps_alone(fitted: tuple[FitResult, torch.Tensor]) -> None:
+    plans = [fit_plan(seeds=seeds, store=store) for seeds in (1, 4) for store in ("all", "one")]
+    assert [distil_steps(fitted[0], plan) for plan in plans] == [3, 3, 3, 12]

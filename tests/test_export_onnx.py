@@ -36,6 +36,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"downsample": "lanczos2", "activation": "swish"},
     {"skip_channels": 0, "pointwise_up": False, "bias": True, "sigmoid": False},
     {"input": {"type": "image"}},
+    {"trunks": 3},
+    {"trunks": 2, "upsample": "nearest", "input": {"type": "image"}},
 ]
 
 
@@ -47,19 +49,19 @@ def fitted(**changes: Any) -> tuple[generators.SkipNet, torch.Tensor, generators
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=rng))
-    latent = generators.make_latent(config["input"], 24, 32, 5, torch.rand(1, 3, 24, 32, generator=rng))
+    several = "trunks" in config and config["input"]["type"] == "noise"
     card = generators.Card(
         id="0123456789abcdef",
         generator=config,
         task={"type": "denoise"},
         seed=0,
-        latent_seed=5,
+        latent_seed=list(range(5, 5 + config["trunks"])) if several else 5,
         channels=3,
         padded=(24, 32),
         size=(22, 29),
         precision="fp32",
     )
-    return module, latent, card
+    return module, generators.latent_of(card, torch.rand(1, 3, 24, 32, generator=rng)), card
 
 
 def rendered(module: generators.SkipNet, latent: torch.Tensor) -> np.ndarray:

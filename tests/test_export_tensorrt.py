@@ -36,7 +36,8 @@ from dipfast.render import FittedGenerator, renderer
 # https://github.com/onnx/onnx-tensorrt/blob/96e7811/docs/operators.md (of TensorRT 10.1, the newest list at hand; no
 # later release notes seen take one of them away).
 ON_THE_LIST = """
-Add AveragePool Cast Concat Conv Elu LeakyRelu MaxPool Mul Pad Relu Reshape Resize Sigmoid Slice Transpose
+Add AveragePool Cast Concat Conv Elu LeakyRelu MaxPool Mul Pad Relu Reshape Resize Sigmoid Slice Split
+Transpose
 """
 # What that list allows of the attributes of some of them.
 ALLOWED = {

@@ -13,7 +13,7 @@ from conftest import fit_plan, generator_config
 from dipfast import tasks
 from dipfast.errors import ItemError
 from dipfast.fit import Course, Fit, FitPlan, FitResult, Hooks, Lane, Workbench, abreast, fit, fitting
-from dipfast.fit.distil import distilling
+from dipfast.fit.distil import distilling, undistilled
 from dipfast.fit.lane import finish
 from dipfast.fit.loop import LOOK_EVERY
 
@@ -92,8 +92,9 @@ def test_a_distillation_can_be_moved_step_by_step(picture: np.ndarray) -> None:
     [item] = items(picture, 1)
     result = fit(item, generator_config(), fit_plan())
     latent = tasks.pose(GAUSSIAN, picture).guide.new_ones(1, 8, 32, 32)
-    arguments: Any = (result.generator, result.averaged, latent, result.picture, 3, torch.float32)
-    moves, whole = distilling(*arguments), finish(distilling(*arguments))
+    two = (undistilled(result, generator_config(), fit_plan()) for _ in range(2))
+    moves, other = (distilling(module, latent, result.picture, 3, torch.float32) for module in two)
+    whole = finish(other)
     for _ in range(3):
         next(moves)
     stepwise = finish(moves)

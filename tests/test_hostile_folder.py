@@ -197,6 +197,10 @@ def card(**changes: Any) -> dict[str, Any]:
         {"generator": {"channels": "x", "input": 3}},
         {"unknown": 1},
         {"latent_seed": "x"},
+        {"latent_seed": [0, 1]},
+        {"generator": {"trunks": 65}},
+        {"generator": {"trunks": "x"}},
+        {"generator": {"trunks": 0}},
     ],
 )
 def test_a_generator_that_describes_the_impossible_is_one_line(tmp_path: Path, changes: Any) -> None:

@@ -95,3 +95,9 @@ def test_a_preset_and_the_same_settings_by_hand_have_one_id() -> None:
     settings = resolve([Layer(BASE, "base")])
     assert isinstance(settings, Settings)
     assert content_id(INPUT, settings) == content_id(INPUT, settings.model_copy(update={"preset": "best"}))
+
+
+def test_what_is_stored_of_several_seeds_is_another_result() -> None:
+    one, two = {"seeds": 1}, {"seeds": 2}
+    assert id_of({"fit": two | {"store": "one"}}) != id_of({"fit": two | {"store": "all"}}) == id_of({"fit": two})
+    assert id_of({"fit": one | {"store": "one"}}) == id_of({"fit": one})

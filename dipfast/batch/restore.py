@@ -21,7 +21,7 @@ from dipfast.batch.ledger import Record, now
 from dipfast.batch.memory import Fitting, Ladder
 from dipfast.errors import ItemError
 from dipfast.fit import NO_HOOKS, Course, FitPlan, FitResult, Hooks, Workbench, compilations, finish, fitting, stream
-from dipfast.fit.distil import Distilled, distil_steps, distilling
+from dipfast.fit.distil import Distilled, as_it_is, distil_steps, distilling, undistilled
 from dipfast.image import Image, Source, cut, pad
 from dipfast.metrics import coverage, psnr, ssim, uncertainty_ece
 from dipfast.shapes import on_grid, padded_side
@@ -117,14 +117,16 @@ def restoring(
     plan, memory = ladder.plan(settings, problem.shape, fit_plan(settings, device))
     result = yield from fitting(problem, config, plan, hooks)
     start = time.perf_counter()
-    latent = generators.make_latent(config["input"], *problem.shape[1:], stream(plan.seed, "latent"), problem.shown)
-    steps = distil_steps(result.steps, plan.seeds)
-    distilled = yield from distilling(
-        result.generator, result.averaged, latent, result.picture, steps, result.machine.dtype, hooks.cancelled
-    )
-    result.seconds["distil"] = time.perf_counter() - start
+    module = undistilled(result, config, plan)
     card = _card(settings, observation, problem, id, result.machine.precision)
-    return _restored(card, observation, problem, result, distilled, memory)
+    latent = generators.latent_of(_stored(card, module), problem.shown)
+    if result.steps:
+        steps, dtype = distil_steps(result, plan), result.machine.dtype
+        distilled = yield from distilling(module, latent, result.picture, steps, dtype, hooks.cancelled)
+    else:
+        distilled = as_it_is(module, latent, result.picture)
+    result.seconds["distil"] = time.perf_counter() - start
+    return _restored(card, observation, problem, result, distilled, memory, keep_seeds=bool(plan.keep_seeds))
 
 
 def _card(
@@ -138,12 +140,28 @@ def _card(
         generator=dict(settings["generator"]),
         task=dict(task),
         seed=seed,
-        latent_seed=stream(seed, "latent"),
+        latent_seed=_latent_seed(seed, 0),
         channels=problem.shape[0],
         padded=problem.shape[1:],
         size=(height, width),
         precision=precision,
     )
+
+
+def _stored(card: generators.Card, module: generators.SkipNet) -> generators.Card:
+    """The card of the generator that is stored; ``card`` is that of the first seed's alone."""
+    count = 1 + len(module.others)
+    if count == 1:
+        return card
+    latent = card.generator["input"]
+    own = latent["type"] == "noise" or latent.get("noise")
+    seeds: int | list[int] = [_latent_seed(card.seed, number) for number in range(count)] if own else card.latent_seed
+    return replace(card, generator=card.generator | {"trunks": count}, latent_seed=seeds)
+
+
+def _latent_seed(seed: int, number: int) -> int:
+    """Of the ``number``-th of a fit's seeds, from 0."""
+    return stream(seed, f"latent/{number}" if number else "latent")
 
 
 def _restored(
@@ -153,11 +171,13 @@ def _restored(
     result: FitResult,
     distilled: Distilled,
     memory: Fitting,
+    *,
+    keep_seeds: bool,
 ) -> Restored:
     """The picture cut back to its size, and every generator as bytes."""
 
-    def packed(module: nn.Module, latent_seed: int = card.latent_seed) -> bytes:
-        return generators.to_bytes(module, problem.shown, replace(card, latent_seed=latent_seed))
+    def packed(module: nn.Module, card: generators.Card = card) -> bytes:
+        return generators.to_bytes(module, problem.shown, card)
 
     return Restored(
         pixels=cut(result.image[0].numpy(), *card.size),
@@ -166,14 +186,15 @@ def _restored(
         source=observation.source,
         fit=result,
         distilled=distilled,
-        generator=packed(distilled.generator),
+        generator=packed(distilled.generator, _stored(card, distilled.generator)),
         facts=problem.facts,
         memory=memory.record(),
         deviation=None if result.deviation is None else cut(result.deviation[0].numpy(), *card.size),
         kept=tuple(packed(sample) for sample in result.kept),
         trail=tuple((step, packed(module)) for step, module in result.trail),
         members=tuple(
-            packed(module, stream(card.seed, f"latent/{number}")) for number, module in enumerate(result.members, 1)
+            packed(module, replace(card, latent_seed=_latent_seed(card.seed, number)))
+            for number, module in enumerate(result.members if keep_seeds else (), 1)
         ),
     )
 
@@ -253,6 +274,7 @@ def describe(
         "stop_curve": fitted.stop_curve,
         "generator": {
             "weights": "distilled onto the kept picture",
+            **_trunks(restored.distilled.generator),
             "distil_steps": restored.distilled.steps,
             "parity_db": _decibel(restored.distilled.parity_db),
         },
@@ -262,6 +284,11 @@ def describe(
         "metrics": measure(observation, restored),
         "finished": now(),
     }
+
+
+def _trunks(module: generators.SkipNet) -> dict[str, int]:
+    """How many, where there are several."""
+    return {"trunks": 1 + len(module.others)} if len(module.others) else {}
 
 
 def _decibel(value: float) -> float | None:

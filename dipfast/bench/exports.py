@@ -1,6 +1,6 @@
 """`dipfast bench render RUN`: how near a run's generators come to the pictures it kept, and what their models cost.
 
-A kept picture is an average of outputs, its generator one set of weights that was distilled onto it. Each is rendered
+A kept picture is an average of outputs, its generator one that was distilled onto it. Each is rendered
 in PyTorch, with known pixels put back as the run put them back, and held against the kept picture and the truth. Then
 it is timed, in PyTorch and as a model, interleaved, as `dipfast.bench.render` does with a fresh one.
 """
@@ -64,6 +64,7 @@ def about(target: Target, record: Record, one: Subject) -> dict[str, Any]:
     _, finish = origin(target, one.generator)
     picture = finish(one.generator.output("fp32"))
     seeds, seconds = record["settings"]["fit"]["seeds"], record["seconds"]
+    steps, trunks = record["generator"]["distil_steps"], record["generator"].get("trunks", 1)
     kept = None if one.reference is None else psnr(one.fit, one.reference)
     return {
         "picture": record["output"]["paths"][0],
@@ -71,8 +72,9 @@ def about(target: Target, record: Record, one: Subject) -> dict[str, Any]:
         "size": list(one.generator.card.size),
         "seeds": seeds,
         "steps": record["steps"],
-        "distil_steps": record["generator"]["distil_steps"],
-        "step_share": record["generator"]["distil_steps"] / max(1, record["steps"] * seeds),
+        "trunks": trunks,
+        "distil_steps": steps,
+        "step_share": steps * trunks / max(1, record["steps"] * seeds),
         "time_share": seconds["distil"] / seconds["fit"] if seconds["fit"] else None,
         "kept_db": _finite(psnr(picture, one.fit)),
         "kept_truth_db": kept,

@@ -11,7 +11,7 @@ a nearest upsampling are then turned into phases (`dipfast.export.phases`), whic
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dipfast.export.phases import PAD_MODES, PhasedPointwise, PhasedSkip, PhasedUp, interleave, pays, phased_head
+from dipfast.generators import parted
 from dipfast.kernels import ops
-from dipfast.shapes import per_scale
+from dipfast.shapes import latent_channels, per_scale, trunks
 
 EPS = 1e-5  # of the generator's normalisations
 BAND = 1 << 22  # output elements of a float64 convolution at a time: it unfolds its input
@@ -150,42 +151,19 @@ class Scale(nn.Module):
         return x if self.pointwise is None else _plain(self.pointwise).freeze(x, weights, f"{name}.pointwise")
 
 
-class FrozenNet(nn.Module):
-    """z [B, D, H, W] float32 to pictures [B, C, H, W] float32, each of a batch by itself.
+class Trunk(nn.Module):
+    """The hourglass without its head: z [B, D, H, W] to features."""
 
-    Parameters have the names of the generator's own: `scales.0.down1.conv.conv.weight` … `head.bias`; in phases they
-    have other shapes. Convolutions run in the dtype of the weights (`half` makes them float16); the head and the
-    sigmoid stay in float32.
-    """
-
-    def __init__(self, config: Mapping[str, Any], latent_channels: int, image_channels: int):
+    def __init__(self, config: Mapping[str, Any], latent_channels: int):
         super().__init__()
         inputs = (latent_channels, *config["channels"][:-1])
         self.scales = nn.ModuleList(Scale(i, inputs[i], config) for i in range(len(inputs)))
-        self.head = nn.Conv2d(per_scale(config)[1][0], image_channels, 1)
-        self.config, self.sigmoid = config, config["sigmoid"]
-        self.dtype = torch.float32
 
     def levels(self) -> list[Scale]:
         return list(self.scales)  # type: ignore[arg-type]
 
-    @torch.no_grad()
-    def in_phases(self) -> FrozenNet:
-        """Itself, with the levels that have a nearest upsampling in phases, and the head where the finest has."""
-        for scale in self.levels():
-            scale.in_phases(self.config)
-        if self.levels()[0].phased:
-            self.head = phased_head(self.head)
-        return self
-
-    def half_precision(self) -> FrozenNet:
-        """Itself, with convolutions in float16."""
-        self.scales.half()
-        self.dtype = torch.float16
-        return self
-
-    def forward(self, latent: Tensor) -> Tensor:
-        x, kept = latent.to(self.dtype), []
+    def forward(self, x: Tensor) -> Tensor:  # [B, U, H, W], or where the finest level is `phased`, its phases
+        kept = []
         for scale in self.levels():
             kept.append(None if scale.skip is None else scale.skip(x))
             x = scale.down2(scale.down1(x))
@@ -193,27 +171,82 @@ class FrozenNet(nn.Module):
         for scale in reversed(coarser):
             x = scale.ascend(x, kept.pop())
             x = interleave(x) if scale.phased else x
-        x = self.head(finest.ascend(x, kept.pop()).float())
-        x = interleave(x) if finest.phased else x
+        return finest.ascend(x, kept.pop())
+
+    def freeze(
+        self,
+        x: Tensor,  # [1, D, H, W] float64, its latent
+        weights: Weights,  # the generator's, float64
+        prefix: str,  # of this trunk's names
+    ) -> None:
+        """Take over the generator's weights and its statistics at ``x``."""
+        kept = []
+        for i, scale in enumerate(self.levels()):
+            name = f"{prefix}scales.{i}"
+            kept.append(None if scale.skip is None else _plain(scale.skip).freeze(x, weights, f"{name}.skip"))
+            x = scale.down2.freeze(scale.down1.freeze(x, weights, f"{name}.down1"), weights, f"{name}.down2")
+        for i, scale in reversed(list(enumerate(self.levels()))):
+            x = scale.freeze_ascent(x, kept[i], weights, f"{prefix}scales.{i}")
+
+
+class FrozenNet(Trunk):
+    """z [B, D, H, W] float32 to pictures [B, C, H, W] float32, each of a batch by itself; several trunks as `SkipNet`.
+
+    Parameters have the names of the generator's own: `scales.0.down1.conv.conv.weight` … `head.bias`; in phases they
+    have other shapes. Convolutions run in the dtype of the weights (`half` makes them float16); the head and the
+    sigmoid stay in float32.
+    """
+
+    def __init__(self, config: Mapping[str, Any], image_channels: int):
+        depth, count = latent_channels(config["input"], image_channels), trunks(config)
+        super().__init__(config, depth)
+        self.others = nn.ModuleList(Trunk(config, depth) for _ in range(1, count))
+        self.head = nn.Conv2d(count * per_scale(config)[1][0], image_channels, 1)
+        self.config, self.depth, self.sigmoid = config, depth, config["sigmoid"]
+        self.dtype = torch.float32
+
+    def trunks(self) -> list[Trunk]:
+        return [self, *self.others]
+
+    @torch.no_grad()
+    def in_phases(self) -> FrozenNet:
+        """Itself, with the levels that have a nearest upsampling in phases, and the head where the finest has."""
+        for scale in (scale for trunk in self.trunks() for scale in trunk.levels()):
+            scale.in_phases(self.config)
+        if self.levels()[0].phased:
+            self.head = phased_head(self.head, len(self.trunks()))
+        return self
+
+    def half_precision(self) -> FrozenNet:
+        """Itself, with convolutions in float16."""
+        for trunk in self.trunks():
+            trunk.scales.half()
+        self.dtype = torch.float16
+        return self
+
+    def latents(self, latent: Tensor) -> Sequence[Tensor]:
+        """Of each trunk."""
+        return parted(latent, self.depth, len(self.trunks()))
+
+    def forward(self, latent: Tensor) -> Tensor:
+        own, *further = self.latents(latent.to(self.dtype))
+        found = [super().forward(own), *(trunk(part) for trunk, part in zip(self.others, further, strict=True))]
+        x = self.head((found[0] if len(found) == 1 else torch.cat(found, dim=1)).float())
+        x = interleave(x) if self.levels()[0].phased else x
         return x.sigmoid() if self.sigmoid else x
 
 
 def freeze(
     config: Mapping[str, Any],
     weights: Weights,  # the generator's state
-    latent: Tensor,  # [1, D, H, W]
+    latent: Tensor,  # [1, D, H, W], or [1, K D, H, W] of K trunks
 ) -> FrozenNet:
     """The generator with ``weights`` as it renders at ``latent``: float32, in evaluation mode, without gradients."""
     exact = {name: value.detach().cpu().double() for name, value in weights.items()}
-    net = FrozenNet(config, latent.shape[1], exact["head.weight"].shape[0]).double()
+    net = FrozenNet(config, exact["head.weight"].shape[0]).double()
     with torch.no_grad():
-        x, kept = latent.cpu().double(), []
-        for i, scale in enumerate(net.levels()):
-            name = f"scales.{i}"
-            kept.append(None if scale.skip is None else _plain(scale.skip).freeze(x, exact, f"{name}.skip"))
-            x = scale.down2.freeze(scale.down1.freeze(x, exact, f"{name}.down1"), exact, f"{name}.down2")
-        for i, scale in reversed(list(enumerate(net.levels()))):
-            x = scale.freeze_ascent(x, kept[i], exact, f"scales.{i}")
+        for number, (trunk, part) in enumerate(zip(net.trunks(), net.latents(latent.cpu().double()), strict=True)):
+            trunk.freeze(part, exact, f"others.{number - 1}." if number else "")
         _assign(net.head, exact["head.weight"], exact["head.bias"])
     return net.in_phases().float().eval().requires_grad_(False)
 

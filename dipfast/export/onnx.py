@@ -26,7 +26,7 @@ from dipfast.generators import Card
 
 FORMAT = "dipfast-onnx/1"
 ARITHMETIC = ("Add", "Cast", "Concat", "Elu", "LeakyRelu", "Mul", "Relu", "Sigmoid")
-SHAPES = ("Pad", "Reshape", "Resize", "Slice", "Transpose")
+SHAPES = ("Pad", "Reshape", "Resize", "Slice", "Split", "Transpose")
 OPERATORS = frozenset((*ARITHMETIC, *SHAPES, "AveragePool", "Conv", "MaxPool"))
 VALID = "valid for this latent and this size only: the statistics of the fitted picture are folded into the weights"
 LICENCE = "the weights encode the picture that they were fitted to; the rights in that picture apply to this file"

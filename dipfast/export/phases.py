@@ -108,10 +108,11 @@ class PhasedPointwise(Phased):
         self.assign(kernel.repeat(4, 1, 1, 1), bias)
 
 
-def phased_head(head: nn.Conv2d) -> nn.Conv2d:
-    """The head on four phases at once. Not by groups: fast kernels take no groups of three channels."""
+def phased_head(head: nn.Conv2d, trunks: int) -> nn.Conv2d:
+    """The head on four phases of each of ``trunks``. Not by groups: fast kernels take no groups of three channels."""
     phased = nn.Conv2d(4 * head.in_channels, 4 * head.out_channels, 1, dtype=head.weight.dtype)
-    phased.weight.copy_(torch.block_diag(*[head.weight.flatten(1)] * 4)[..., None, None])
+    parts = head.weight.flatten(1).chunk(trunks, dim=1)
+    phased.weight.copy_(torch.cat([torch.block_diag(*[part] * 4) for part in parts], dim=1)[..., None, None])
     phased.bias.copy_(head.bias.repeat(4))  # type: ignore[union-attr]
     return phased
 

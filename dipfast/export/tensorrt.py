@@ -208,4 +208,4 @@ def _typed(net: FrozenNet, precision: str) -> dict[str, Tensor]:
     """The weights of a float32 network in the dtypes that the graph of ``precision`` has."""
     half = precision == "fp16"
     state = net.state_dict().items()
-    return {name: value.half() if half and name.startswith("scales.") else value for name, value in state}
+    return {name: value.half() if half and not name.startswith("head.") else value for name, value in state}

@@ -37,7 +37,7 @@ def trace(
         raise MachineError(
             "onnxscript is not installed, without which PyTorch exports nothing: pip install 'dipfast[cpu]'"
         )
-    net = FrozenNet(json.loads(config), latent[0], image_channels).in_phases().eval().requires_grad_(False)
+    net = FrozenNet(json.loads(config), image_channels).in_phases().eval().requires_grad_(False)
     for parameter in net.parameters():
         parameter.uniform_(0.5, 1.5)
     if precision == "fp16":

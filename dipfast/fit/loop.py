@@ -23,6 +23,7 @@ from dipfast.fit.plan import FitPlan
 from dipfast.fit.step import FitState
 from dipfast.fit.trail import Trail
 from dipfast.fit.workbench import Workbench
+from dipfast.generators import SkipNet
 from dipfast.tasks import Problem
 
 LOOK_EVERY = 10  # steps between two looks of the host at the device
@@ -62,7 +63,7 @@ class FitResult:
     last: Tensor  # the last raw output
     picture: Tensor  # the answer as the network's averaged outputs have it: nothing put back
     averaged: Tensor  # [P], the first seed's weights, averaged; on the fit's device
-    generator: nn.Module  # of the first seed, with the weights of the last step, on the fit's device
+    generator: SkipNet  # of the first seed, with the weights of the last step, on the fit's device
     machine: Machine
     steps: int
     chosen_step: int  # steps behind the answer, from 1
@@ -78,7 +79,7 @@ class FitResult:
     samples: int = 0  # whose mean the answer is; 0: it is no mean of samples
     kept: tuple[nn.Module, ...] = ()  # generators with the weights of some of the samples
     trail: tuple[tuple[int, nn.Module], ...] = ()  # steps, and generators with the averaged weights of then
-    members: tuple[nn.Module, ...] = ()  # of the other seeds, where they are kept, with averaged weights
+    members: tuple[SkipNet, ...] = ()  # of the other seeds, where they are kept or stored, with averaged weights
 
 
 def fit(
@@ -181,7 +182,7 @@ class Watch:
         self.rollbacks = self.non_finite = 0
         self.good, self.good_residual = state.snapshot(), float("inf")
         self.stopped = False
-        self.kept = state.members if plan.keep_seeds else [state.first]  # whose weights are averaged
+        self.kept = state.members if plan.keep_seeds or plan.store == "all" else [state.first]  # weights are averaged
         self.averaged, self.looks = self._weights(), torch.zeros_like(state.step)
         self.trail = Trail(plan.checkpoints or 0)
 
@@ -254,7 +255,7 @@ def _result(done: Fit, seconds: dict[str, float]) -> FitResult:
     )
 
 
-def _members(watch: Watch) -> tuple[nn.Module, ...]:
+def _members(watch: Watch) -> tuple[SkipNet, ...]:
     """The generators of the seeds behind the first that are kept, with their averaged weights."""
     others = watch.kept[1:]
     for member, weights in zip(others, watch.averaged[1:], strict=True):

@@ -30,6 +30,7 @@ class FitPlan:
     recompute: bool = False  # activations in the backward, instead of keeping them
     checkpoints: int | None = None  # sets of weights kept along the fit
     keep_seeds: bool | None = None  # the generators of all seeds, not of the first alone
+    store: str = "all"  # the seeds that the stored generator is made of: all, or one
 
 
 def stream(seed: int, name: str) -> int:

@@ -7,7 +7,7 @@ normalisation statistics, the head and the sigmoid stay in float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from dipfast.kernels import ops
-from dipfast.shapes import per_scale
+from dipfast.shapes import per_scale, trunks
 
 
 class Conv(nn.Module):
@@ -122,38 +122,29 @@ class Scale(nn.Module):
         return self.up(self.norm(x if kept is None else torch.cat((kept, x), dim=1)), dtype)
 
 
-class SkipNet(nn.Module):
-    """z [1, D, H, W] to image [1, C, H, W]; H and W are multiples of 2 to the number of scales.
+def parted(z: Tensor, depth: int, count: int) -> Sequence[Tensor]:  # [B, D or K D, H, W] -> K of [B, D, H, W]
+    """The latent of each of ``count`` trunks: all share one of ``depth`` channels."""
+    return [z] * count if z.shape[1] == depth else z.split(depth, dim=1)
 
-    Parameter names are stable: `scales.<i>.<skip|down1|down2|up|pointwise>.conv.conv.weight`, `….norm.weight`,
-    `scales.<i>.norm.weight` (over the concatenation), `head.weight`, `head.bias`; scale 0 is the finest.
-    """
 
-    def __init__(self, config: Mapping[str, Any], latent_channels: int, image_channels: int, seed: int):
+class Trunk(nn.Module):
+    """The hourglass without its head: z [1, D, H, W] to features."""
+
+    def __init__(self, config: Mapping[str, Any], latent_channels: int):
         super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            inputs = (latent_channels, *config["channels"][:-1])
-            self.scales = nn.ModuleList(Scale(i, inputs[i], config) for i in range(len(inputs)))
-            self.head = nn.Conv2d(per_scale(config)[1][0], image_channels, 1)
-        self.sigmoid = config["sigmoid"]
+        inputs = (latent_channels, *config["channels"][:-1])
+        self.scales = nn.ModuleList(Scale(i, inputs[i], config) for i in range(len(inputs)))
 
     def _levels(self) -> list[Scale]:
         return list(self.scales)  # type: ignore[arg-type]
 
-    def recompute(self, on: bool) -> None:
-        """Whether a backward works out again what lies between a block's input and its output: the same bits in less
-        memory, for a third more operations.
-        """
-        for scale in self._levels():
-            scale.recompute = on
-
-    def forward(self, z: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        x = self.picture(self.features(z, dtype))
-        return ops.interleave(x) if self._levels()[0].in_phases else x
+    @property
+    def in_phases(self) -> bool:
+        """Whether features are the four phases of the picture's size."""
+        return self._levels()[0].in_phases
 
     def features(self, z: Tensor, dtype: torch.dtype) -> Tensor:
-        """What the head sees: [1, U, H, W], or its phases, [4, U, H / 2, W / 2], where the finest scale has them."""
+        """What a head sees: [1, U, H, W], or its phases, [4, U, H / 2, W / 2], where `in_phases` says so."""
         x, kept = z, []
         for scale in self._levels():
             skip, x = scale.descend(x, dtype)
@@ -162,6 +153,43 @@ class SkipNet(nn.Module):
         for scale in reversed(coarser):
             x = scale.ascend(x, kept.pop(), dtype)
         return finest.rise(x, kept.pop(), dtype)
+
+
+class SkipNet(Trunk):
+    """z [1, D, H, W] to image [1, C, H, W]; H and W are multiples of 2 to the number of scales.
+
+    Parameter names are stable: `scales.<i>.<skip|down1|down2|up|pointwise>.conv.conv.weight`, `….norm.weight`,
+    `scales.<i>.norm.weight` (over the concatenation), `head.weight`, `head.bias`; scale 0 is the finest. With
+    `trunks: K` in ``config`` there are K - 1 further trunks, `others.<k>.scales.…`, and the head is over the features
+    of all, [1, K U, H, W]. Then z has the latents of all, one behind the other, or one that all share.
+    """
+
+    def __init__(self, config: Mapping[str, Any], latent_channels: int, image_channels: int, seed: int):
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            super().__init__(config, latent_channels)
+            self.others = nn.ModuleList(Trunk(config, latent_channels) for _ in range(1, trunks(config)))
+            self.head = nn.Conv2d(trunks(config) * per_scale(config)[1][0], image_channels, 1)
+        self.depth, self.sigmoid = latent_channels, config["sigmoid"]
+
+    def recompute(self, on: bool) -> None:
+        """Whether a backward works out again what lies between a block's input and its output: the same bits in less
+        memory, for a third more operations.
+        """
+        for scale in self.modules():
+            if isinstance(scale, Scale):
+                scale.recompute = on
+
+    def forward(self, z: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        x = self.picture(self.features(z, dtype))
+        return ops.interleave(x) if self.in_phases else x
+
+    def features(self, z: Tensor, dtype: torch.dtype) -> Tensor:
+        """What the head sees: the features of all trunks, as channels."""
+        own, *further = parted(z, self.depth, 1 + len(self.others))
+        found = [super().features(own, dtype)]
+        found += [trunk.features(part, dtype) for trunk, part in zip(self.others, further, strict=True)]  # type: ignore[operator]
+        return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
     def picture(self, x: Tensor) -> Tensor:
         """What the head makes of `features`: the image, or its phases."""

@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from dipfast.errors import UsageError
 from dipfast.generators.latent import make_latent
 from dipfast.generators.skip import SkipNet
-from dipfast.shapes import latent_channels
+from dipfast.shapes import latent_channels, trunks
 
 FORMAT = "dipfast-generator/1"
 MAX_PIXELS = 1 << 30  # of a latent: a few bytes in a file must not become terabytes
 MAX_CHANNELS = 1 << 14
+MAX_TRUNKS = 64  # as many as a fit may have seeds
+Net = TypeVar("Net", bound=nn.Module)
 NAME = re.compile(r"[A-Za-z0-9_-]{0,64}")  # models and pictures are named after the id
 
 
@@ -29,17 +31,17 @@ class Card:
     """What the weights alone do not say. In pixels, ``padded`` is what the network gives and ``size`` what is kept."""
 
     id: str
-    generator: dict[str, Any]  # the manifest's section
+    generator: dict[str, Any]  # the manifest's section; with `trunks` where it has several
     task: dict[str, Any]
     seed: int
-    latent_seed: int
+    latent_seed: int | list[int]  # a list where each trunk has a latent of its own
     channels: int
     padded: tuple[int, int]
     size: tuple[int, int]
     precision: str
 
 
-def twin(module: nn.Module) -> nn.Module:
+def twin(module: Net) -> Net:
     """A copy of ``module`` with weights of its own. `copy.deepcopy` does the same in many times the time (LOG.md)."""
     copy = object.__new__(type(module))
     own = {name: value.copy() if isinstance(value, dict) else value for name, value in vars(module).items()}
@@ -72,7 +74,7 @@ def _ordered(data: bytes) -> bytes:
 
 
 def from_file(path: Path | str) -> tuple[SkipNet, Tensor, Card]:
-    """The module, its latent [1, D, H, W] and its card, on the CPU. Raises UsageError for a file that is not one."""
+    """The module, its latent (`latent_of`) and its card, on the CPU. Raises UsageError for a file that is not one."""
     try:
         return from_bytes(Path(path).read_bytes(), str(path))
     except OSError as error:
@@ -98,6 +100,12 @@ def from_bytes(data: bytes, name: str = "generator") -> tuple[SkipNet, Tensor, C
         raise UsageError(f"{name}: its description is of no generator ({_line(error)})") from None
 
 
+def latent_of(card: Card, guide: Tensor) -> Tensor:  # [1, D, H, W] or [1, K D, H, W]
+    """The latent that ``card`` and ``guide`` determine; of several that have one each, one behind the other."""
+    seeds = card.latent_seed if isinstance(card.latent_seed, list) else [card.latent_seed]
+    return torch.cat([make_latent(card.generator["input"], *card.padded, seed, guide) for seed in seeds], dim=1)
+
+
 def _line(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
@@ -116,6 +124,9 @@ def card_of(text: str) -> Card:
     widths = [number for number in _numbers(card.generator) if isinstance(number, int)]
     if max([card.channels, *widths]) > MAX_CHANNELS or card.channels not in (1, 3):
         raise ValueError(f"it has {max([card.channels, *widths])} channels")
+    count, latents = trunks(card.generator), card.latent_seed
+    if not 1 <= count <= MAX_TRUNKS or (isinstance(latents, list) and len(latents) != count):
+        raise ValueError(f"it has {count} trunks, and {latents} for seeds of its latents")
     return card
 
 
@@ -136,7 +147,7 @@ def _assemble(tensors: dict[str, Tensor], card: Card, name: str) -> tuple[SkipNe
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise UsageError(f"{name}: its weights do not fit its own description: {reason}") from None
-    latent = make_latent(latent_config, *card.padded, card.latent_seed, guide)
+    latent = latent_of(card, guide)
     layout = torch.channels_last  # as in the fit: another order of the same sums gives other bits
     module.to(memory_format=layout)  # type: ignore[call-overload]
     return module, latent.contiguous(memory_format=layout), card

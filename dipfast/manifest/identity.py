@@ -18,6 +18,7 @@ from dipfast.manifest.schema import Settings
 from dipfast.shapes import PER_SCALE, on_grid, per_scale
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
+OTHERWISE = {"engine", "device", "shapes", "memory", "store"}  # of the fit, not as they are spelled
 SPELLINGS = {"jpeg": "jpg", "tiff": "tif"}
 
 
@@ -52,12 +53,14 @@ def _settings_text(settings: Settings, ending: str) -> str:
 
 
 def _fit(settings: Settings) -> dict[str, Any]:
-    """The fit's, with its shapes and its memory only where they change pixels."""
-    tree = settings.fit.model_dump(mode="json", exclude={"engine", "device", "shapes", "memory"}, exclude_none=True)
+    """The fit's, with its shapes, its memory and what is stored only where they change a result."""
+    tree = settings.fit.model_dump(mode="json", exclude=OTHERWISE, exclude_none=True)
     if on_grid({"shapes": settings.fit.shapes, "engine": settings.fit.engine}):
         tree["shapes"] = "grid"
     if settings.fit.memory.lower_precision:
         tree["memory"] = {"lower_precision": True}
+    if settings.fit.store == "one" and settings.fit.seeds > 1:
+        tree["store"] = "one"
     return tree
 
 

@@ -19,6 +19,7 @@ from dipfast.manifest.schema.stop import AutoStop, Stop
 Engine = Literal["auto", "eager", "compile", "cudagraph"]
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 Shapes = Literal["auto", "exact", "grid"]
+Store = Literal["all", "one"]
 
 BURN_IN = 0.35  # of the steps of a chain, as in the second paper: 7000 of 20000
 
@@ -156,6 +157,11 @@ class Fit(Section):
     )
     keep_seeds: bool | None = Field(
         default=None, description="true: the generators of all seeds are kept, not of the first alone"
+    )
+    store: Store = Field(
+        default="all",
+        description="what the stored generator of several seeds is made of: all, their trunks under one head; one, a "
+        "single network, of a K-th of the size and time and some 0.1 dB lower",
     )
     uncertainty: bool | None = Field(
         default=None,
