@@ -1,6 +1,6 @@
 """A stored generator → its picture, on torch, onnxruntime or TensorRT.
 
-The picture rendered is that of one set of weights, not the average over many that a fit returns; a record's
+The picture rendered is that of one generator, not the average over many outputs that a fit returns; a record's
 `generator.parity_db` says how far apart the two are. On torch in fp32 the same generator gives the same bits on the
 same device and number of threads; another backend gives them within its parity report.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -174,3 +175,11 @@ def test_joined_generators_begin_at_the_mean_of_their_heads() -> None:
 def test_what_is_stored_of_one_seed_takes_its_steps_alone(fitted: tuple[FitResult, torch.Tensor]) -> None:
     plans = [fit_plan(seeds=seeds, store=store) for seeds in (1, 4) for store in ("all", "one")]
     assert [distil_steps(fitted[0], plan) for plan in plans] == [3, 3, 3, 12]
+
+
+def test_joined_generators_recompute_as_the_fit_did(fitted: tuple[FitResult, torch.Tensor]) -> None:
+    config = generator_config()
+    several = replace(fitted[0], members=(generators.build(config, 3, 1),))
+    for recompute in (False, True):
+        module = undistilled(several, config, fit_plan(seeds=2, recompute=recompute))
+        assert {scale.recompute for trunk in (module, *module.others) for scale in trunk.scales} == {recompute}

@@ -54,8 +54,11 @@ def undistilled(result: FitResult, config: Mapping[str, Any], plan: FitPlan) -> 
     """What the distillation begins with: the averaged weights of the first seed, or of all in one generator."""
     first = twin(result.generator)
     FlatParameters(first, result.averaged.device).values.copy_(result.averaged)
-    several = plan.seeds > 1 and plan.store == "all"
-    return joined((first, *result.members), config) if several else first
+    if plan.seeds == 1 or plan.store == "one":
+        return first
+    module = joined((first, *result.members), config)
+    module.recompute(plan.recompute)
+    return module
 
 
 def distilling(
