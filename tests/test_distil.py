@@ -14,7 +14,7 @@ from conftest import fit_plan, generator_config
 import dipfast
 from dipfast import generators, tasks
 from dipfast.fit import finish, fit, stream
-from dipfast.fit.distil import Distilled, _solve_head, distil_steps, distilling, undistilled
+from dipfast.fit.distil import Distilled, _gauss_newton, _shortened, _solve_head, distil_steps, distilling, undistilled
 from dipfast.fit.loop import Cancelled, FitResult
 from dipfast.fit.optimizer import FlatParameters
 
@@ -183,3 +183,14 @@ def test_joined_generators_recompute_as_the_fit_did(fitted: tuple[FitResult, tor
     for recompute in (False, True):
         module = undistilled(several, config, fit_plan(seeds=2, recompute=recompute))
         assert {scale.recompute for trunk in (module, *module.others) for scale in trunk.scales} == {recompute}
+
+
+def test_a_channel_that_a_step_of_a_joint_head_overshoots_takes_less_of_it() -> None:
+    rng = torch.Generator().manual_seed(0)
+    features, target = torch.randn(8, 256, generator=rng), torch.rand(3, 256, generator=rng)
+    head = torch.nn.Conv2d(8, 3, 1)
+    with torch.no_grad():
+        change = _gauss_newton(features, head, target, True)
+        way = torch.tensor([1.0, 2.0, -1.0])[:, None]  # as far as it should, twice as far, and astray
+        taken = torch.tensor([1.0, 0.5, 0.0])[:, None]
+        assert torch.equal(_shortened(way * change, features, head, target, True), taken * way * change)

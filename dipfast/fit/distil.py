@@ -28,7 +28,8 @@ from dipfast.fit.plan import FitPlan
 from dipfast.generators import SkipNet, joined, twin
 
 SHARE = 0.05  # of the steps of all the fit's seeds: a step here is cheaper, the head behind the last costs half of one
-POINTS = 4096  # pixels that the head is solved for on
+POINTS = 4096  # pixels that the head is solved for on, twice as many where it is over several trunks
+SHARES = (1.0, 0.5, 0.0)  # of a step of a head over several trunks
 RIDGE = 1e-6  # over the mean of the normal equations' diagonal
 TURN = 0.007  # of a filter by the first step, over its norm: the normalisations leave it only its direction; with K
 # trunks over the root of K, for their changes add up in the head
@@ -126,10 +127,13 @@ def _decibel(error: float) -> float:
 @torch.no_grad()
 def _aim_head(module: SkipNet, features: Tensor, picture: Tensor) -> None:
     """One Gauss-Newton step of the head towards ``picture``, by about `POINTS` of its pixels."""
-    every = max(1, picture[0, 0].numel() // POINTS) | 1  # odd, so that columns change from row to row
+    points = 2 * POINTS if len(module.others) else POINTS
+    every = max(1, picture[0, 0].numel() // points) | 1  # odd, so that columns change from row to row
     known, target = (_columns(x, every) for x in (features, _like(picture, features)))
     change = _gauss_newton(known, module.head, target, module.sigmoid)
     change = torch.where(change.isfinite().all(), change, 0.0)
+    if len(module.others):
+        change = _shortened(change, known, module.head, target, module.sigmoid)
     module.head.weight += change[:, :-1, None, None]
     module.head.bias += change[:, -1]  # type: ignore[operator]
 
@@ -154,6 +158,21 @@ def _like(picture: Tensor, features: Tensor) -> Tensor:  # [1, C, H, W] -> the s
 
 def _columns(x: Tensor, every: int) -> Tensor:  # [P, C, H, W] -> [C, P H W / every]
     return x.float().flatten(2)[..., ::every].transpose(0, 1).flatten(1)
+
+
+def _shortened(
+    change: Tensor,  # [C, U + 1]
+    features: Tensor,  # [U, N]
+    head: nn.Conv2d,
+    target: Tensor,  # [C, N]
+    sigmoid: bool,
+) -> Tensor:  # [C, U + 1]
+    """The whole, the half or nothing of ``change``, for each channel what comes nearest: in dark ones it overshoots."""
+    weights = torch.cat((head.weight.flatten(1), head.bias[:, None]), dim=1)  # type: ignore[index]
+    tried = torch.stack([weights + share * change for share in SHARES])  # [3, C, U + 1]
+    y = tried[..., :-1] @ features + tried[..., -1:]
+    errors = ((y.sigmoid() if sigmoid else y) - target).square().mean(-1)  # [3, C]
+    return change * change.new_tensor(SHARES)[errors.argmin(0)][:, None]
 
 
 def _gauss_newton(features: Tensor, head: nn.Conv2d, target: Tensor, sigmoid: bool) -> Tensor:  # [C, U + 1]
