@@ -31,8 +31,7 @@ SHARE = 0.05  # of the steps of all the fit's seeds: a step here is cheaper, the
 POINTS = 4096  # pixels that the head is solved for on, twice as many where it is over several trunks
 SHARES = (1.0, 0.5, 0.0)  # of a step of a head over several trunks
 RIDGE = 1e-6  # over the mean of the normal equations' diagonal
-TURN = 0.007  # of a filter by the first step, over its norm: the normalisations leave it only its direction; with K
-# trunks over the root of K, for their changes add up in the head
+TURN = 0.007  # of a filter by the first step, over its norm: only its direction counts; over root K where K add up
 CALMED = 0.7  # what a step that led away leaves of the rate: some fits bear less of a turn than others
 MUON = {"type": "muon", "momentum": 0.5, "newton_schulz_steps": 3}
 
