@@ -120,7 +120,13 @@ def test_the_generator_renders_what_the_fit_rendered(picture: np.ndarray, tmp_pa
 
 def test_a_generator_of_a_run_can_be_loaded(picture: np.ndarray, tmp_path: Path) -> None:
     write(tmp_path / "in" / "a.png", picture[:, :20], Source("png", "rgb", 8))
-    sets = ("generator.channels=[8, 8]", "generator.input.depth=4", "fit.steps=3", "fit.precision=fp32")
+    sets = (
+        "generator.channels=[8, 8]",
+        "generator.input.type=noise",
+        "generator.input.depth=4",
+        "fit.steps=3",
+        "fit.precision=fp32",
+    )
     result = dipfast.run(tmp_path / "in", tmp_path / "run", workers=1, sets=sets)
     assert result.exit_code == 0
     assert (tmp_path / "run" / "report.html").is_file()

@@ -188,7 +188,7 @@ def test_memory_is_that_of_pixels_and_of_weights() -> None:
     small, large, wide = (
         job("a"),
         job("b", 256, 256),
-        job("c", generator={"channels": [256, 256], "input": {"depth": 8}}),
+        job("c", generator={"channels": [256, 256], "input": {"type": "noise", "depth": 8}}),
     )
     weights = 4 * 7 * small.settings["fit"]["seeds"] * parameter_count(small.settings["generator"], 3)
     assert predicted_bytes(large) - weights == pytest.approx(16 * (predicted_bytes(small) - weights), abs=64)

@@ -16,7 +16,16 @@ import typer.main
 from dipfast.cli import app, main
 from dipfast.image import Source, write
 
-TINY = ["--set", "generator.channels=[8, 8]", "--set", "generator.input.depth=4", "--set", "fit.steps=3"]
+TINY = [
+    "--set",
+    "generator.channels=[8, 8]",
+    "--set",
+    "generator.input.type=noise",
+    "--set",
+    "generator.input.depth=4",
+    "--set",
+    "fit.steps=3",
+]
 SELECTION = "source output task preset sets devices workers cohort engine precision seed shard limit reference"
 FLAGS = {
     "run": f"{SELECTION} executor dry_run resume max_failures progress",

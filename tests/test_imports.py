@@ -83,7 +83,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "batch.cohort": {"batch.plan"},
     "batch.messages": {"batch.plan"},
-    "batch.caveats": set(),
+    "batch.caveats": {"tasks"},
     "batch.failure": {"errors", "files"},
     "batch.shelf": {"batch.ledger"},
     "batch.load": {"image", "tasks", "errors", "samples", "batch.plan", "batch.inputs", "batch.restore"},

@@ -85,7 +85,10 @@ def test_settings_that_differ_are_written_beside_the_path(tmp_path: Path) -> Non
     manifest = parse(f"version: 1\nitems: {rows}", "m.yaml", tmp_path)
     lines = manifest.resolved().splitlines()
     assert '  - {path: "a.png"}' in lines
-    assert '  - {path: "c.png", degrade: {seed: 0, crop: null, type: gaussian, sigma: 5.0}}' in lines
+    assert (
+        '  - {path: "c.png", degrade: {seed: 0, crop: null, type: gaussian, sigma: 5.0, blur: null, shared: null}}'
+        in lines
+    )
     assert_comes_back(manifest)
 
 

@@ -22,7 +22,13 @@ from dipfast.metrics import psnr
 from dipfast.render import FittedGenerator, TorchRenderer
 from dipfast.rerender import render_targets
 
-SETS = ("generator.channels=[8, 8]", "generator.input.depth=4", "fit.steps=4", "fit.precision=fp32")
+SETS = (
+    "generator.channels=[8, 8]",
+    "generator.input.type=noise",
+    "generator.input.depth=4",
+    "fit.steps=4",
+    "fit.precision=fp32",
+)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +96,7 @@ def test_known_pixels_are_put_back(pictures: Path, tmp_path: Path, capsys: pytes
     mask = np.ones((1, 32, 32), np.float32)
     mask[:, 10:14] = 0
     write(tmp_path / "mask.png", mask, Source("png", "gray", 8))
-    sets = (*SETS[:1], *SETS[2:], "task.type=inpaint", f"task.mask={tmp_path / 'mask.png'}")
+    sets = (*SETS[:1], *SETS[3:], "task.type=inpaint", f"task.mask={tmp_path / 'mask.png'}")
     dipfast.run(pictures / "plain.png", tmp_path / "run", workers=1, sets=sets)
     rendered(capsys, tmp_path / "run")
     again, before = read(tmp_path / "run/renders/plain.png").pixels, read(pictures / "plain.png").pixels
@@ -105,7 +111,7 @@ def test_what_the_input_says_of_the_picture_is_put_back(
 ) -> None:
     soft = 0.4 + 0.2 * np.random.default_rng(0).random((3, 32, 32), np.float32)
     write(tmp_path / "soft.png", soft, Source("png", "rgb", 8))
-    sets = (*SETS[:1], *SETS[2:], f"task.type={task}", f"task.{key}={value}")
+    sets = (*SETS[:1], *SETS[3:], f"task.type={task}", f"task.{key}={value}")
     dipfast.run(tmp_path / "soft.png", tmp_path / "run", workers=1, sets=sets)
     rendered(capsys, tmp_path / "run")
     again = torch.from_numpy(read(tmp_path / "run/renders/soft.png").pixels)[None]

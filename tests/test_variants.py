@@ -35,7 +35,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("in")
     pixels = np.random.default_rng(0).random((3, 32, 32), np.float32)
     write(folder / "a.png", pixels, Source("png", "rgb", 8))
-    sets = ("generator.channels=[8, 8]", "generator.input.depth=4", "fit.steps=4", "fit.precision=fp32")
+    sets = (
+        "generator.channels=[8, 8]",
+        "generator.input.type=noise",
+        "generator.input.depth=4",
+        "fit.steps=4",
+        "fit.precision=fp32",
+    )
     damage = ("degrade.type=gaussian", "degrade.sigma=25")
     output = tmp_path_factory.mktemp("varied")
     dipfast.run(folder, output, workers=1, sets=(*sets, *damage))
@@ -176,8 +182,21 @@ def test_a_reference_that_is_not_there_is_one_line(lone: Path, capsys: pytest.Ca
 def test_what_a_fit_kept_along_its_way_is_laid_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pixels = np.random.default_rng(0).random((3, 32, 32), np.float32)
     write(tmp_path / "a.png", pixels, Source("png", "rgb", 8))
-    fit = ("fit.steps=40", "fit.precision=fp32", "fit.checkpoints=3", "fit.seeds=2", "fit.keep_seeds=true")
-    net = ("generator.channels=[8, 8]", "generator.input.depth=4", "degrade.type=gaussian", "degrade.sigma=25")
+    fit = (
+        "fit.steps=40",
+        "fit.precision=fp32",
+        "fit.checkpoints=3",
+        "fit.seeds=2",
+        "fit.keep_seeds=true",
+        "fit.stop.type=fixed",
+    )
+    net = (
+        "generator.channels=[8, 8]",
+        "generator.input.type=noise",
+        "generator.input.depth=4",
+        "degrade.type=gaussian",
+        "degrade.sigma=25",
+    )
     dipfast.run(tmp_path / "a.png", tmp_path / "run", workers=1, sets=(*fit, *net))
     spec = tmp_path / "v.yaml"
     spec.write_text("{backends: [], jitter: [], precisions: [], blend: []}")
