@@ -128,6 +128,8 @@ def test_pairs_are_made_of_white_noise_alone() -> None:
         problem = tasks.pose(UNKNOWN, spoiled("sample:coffee", side=64, **noise).observed)
         with_pairs, without = (noise_of(problem, latent, steps=3).image for latent in (recorrupted, AUTO))
         assert torch.equal(with_pairs, without) == same
+        asked, plain = (noise_of(problem, latent | {"reach": None}, steps=3).image for latent in (recorrupted, AUTO))
+        assert not torch.equal(asked, plain)
 
 
 def test_on_a_workbench_that_had_other_noise_a_fit_has_the_bits_of_one_alone() -> None:

@@ -39,7 +39,8 @@ class Member:
         self.forward: Callable[..., Tensor] = self.generator  # an engine may put a faster one here
         self.optimizer = OptimizerState.zeros_like(self.parameters.values)
         self.spots = spots_of(config["input"], problem.grain)
-        self.recorrupt: float | None = config["input"].get("recorrupt") if problem.grain == WHITE else None
+        shared = config["input"].get("reach") == "auto" and problem.grain != WHITE
+        self.recorrupt: float | None = None if shared else config["input"].get("recorrupt")
         if self.recorrupt is not None and not isinstance(problem.expected_residual, ClippedGaussian):
             raise UsageError("generator.input.recorrupt needs a denoise task with gaussian noise")
         self.recompress = bool(config["input"].get("recompress"))
