@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,6 +28,8 @@ from dipfast.errors import ItemError, UsageError
 from dipfast.export.targets import Target, inside
 from dipfast.image import cut, read
 from dipfast.manifest import yaml
+from dipfast.manifest.schema import Section
+from dipfast.manifest.wording import explain
 from dipfast.metrics import psnr, ssim
 from dipfast.remote import holds
 from dipfast.render import FittedGenerator, as_fitted, kept, load, renderer
@@ -36,29 +38,31 @@ from dipfast.samples import locate
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-class Spec(BaseModel):
+class Spec(Section):
     """What `variants.yaml` may say; every list may be empty. `dipfast schema --variants` prints it as JSON Schema."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     version: Literal[1] = Field(default=1, description="of this format")
     checkpoints: bool = Field(default=True, description="what the fit kept along its way (fit.checkpoints)")
     samples: bool = Field(default=True, description="what it kept of its posterior's samples (fit.posterior.keep)")
     seeds: bool = Field(default=True, description="what it kept of its other seeds (fit.keep_seeds)")
     jitter: tuple[Annotated[float, Field(gt=0, le=10)], ...] = Field(
-        default=(0.02, 0.05, 0.1), description="deviations of what the latent gains; each is the mean of some renders"
+        strict=False,
+        default=(0.02, 0.05, 0.1),
+        description="deviations of what the latent gains; each is the mean of some renders",
     )
     renders: Annotated[int, Field(ge=2, le=1000)] = Field(default=8, description="renders of each strength of jitter")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(default=0, description="of the jitter")
-    precisions: tuple[Literal["fp32", "bf16"], ...] = Field(default=("fp32", "bf16"), description="on torch")
+    precisions: tuple[Literal["fp32", "bf16"], ...] = Field(
+        strict=False, default=("fp32", "bf16"), description="on torch"
+    )
     backends: tuple[Literal["onnxruntime", "tensorrt"], ...] = Field(
-        default=("onnxruntime",), description="each in fp32 and fp16"
+        strict=False, default=("onnxruntime",), description="each in fp32 and fp16"
     )
     sizes: tuple[Annotated[float, Field(ge=0.1, le=8)], ...] = Field(
-        default=(), description="factors on the sides; not for latents of noise"
+        strict=False, default=(), description="factors on the sides; not for latents of noise"
     )
     blend: tuple[Share, ...] = Field(
-        default=(0.25, 0.5), description="shares of the damaged input; only for generators of a run"
+        strict=False, default=(0.25, 0.5), description="shares of the damaged input; only for generators of a run"
     )
 
 
@@ -110,8 +114,7 @@ def read_spec(path: Path | None) -> Spec:
     try:
         return Spec.model_validate({} if tree.data is None else tree.data)
     except ValidationError as error:
-        lines = (f"{path}: {'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in error.errors())
-        raise UsageError("\n".join(lines)) from None
+        raise UsageError("\n".join(f"{path}: {finding.text}" for finding in explain(error, Spec))) from None
 
 
 def subject(target: Target, reference: Path | None = None) -> Subject:

@@ -141,12 +141,12 @@ def test_the_verb_prints_a_table(lone: Path, tmp_path: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("jitter: [-1]", "jitter.0: Input should be greater than 0"),
-        ("jiter: [1]", "jiter: Extra inputs are not permitted"),
-        ("renders: 1", "renders: Input should be greater than or equal to 2"),
-        ("backends: [onyx]", "backends.0: Input should be 'onnxruntime' or 'tensorrt'"),
+        ("jitter: [-1]", "jitter[0]: should be above 0, is -1"),
+        ("jiter: [1]", "unknown key 'jiter'; did you mean 'jitter'?"),
+        ("renders: 1", "renders: should be at least 2, is 1"),
+        ("backends: [onyx]", "backends[0]: should be onnxruntime or tensorrt, is 'onyx'"),
         ("sizes: [1]\nsizes: [2]", "v.yaml:2:1"),
-        ("- 1", "it: Input should be"),
+        ("- 1", "should be a mapping, is [1]"),
         ("sizes: [2]", "sizes: 0123456789abcdef has a latent of noise"),
     ],
 )
