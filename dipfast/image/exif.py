@@ -66,6 +66,7 @@ def upright(block: bytes | None) -> bytes | None:
             if entry.tag == _ORIENTATION:
                 struct.pack_into(order + ("I" if entry.kind == 4 else "H"), data, entry.at, 1)
         _erase_thumbnail(data, order, next_at)
+        _first(data)  # in a broken block what was overwritten may have been the directory
     except (ValueError, struct.error):
         return None
     return bytes(data)
