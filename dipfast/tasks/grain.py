@@ -20,11 +20,12 @@ from dipfast.tasks.coding import BLOCK, dct, split
 from dipfast.tasks.problem import WHITE, ClippedGaussian, Grain
 
 NORMAL_QUARTILE = 0.6744897501960817  # the median of |n| for a standard normal n
-FEWEST, MOST = 16, 1 << 14  # blocks that something can be said of, and that are looked at
+FEWEST, MOST = 16, 1 << 12  # blocks that something can be said of, and that are looked at
 SMOOTH = 0.25  # of the blocks
 TOLD = 0.8  # of the noise, that clipping must leave a block for it to be looked at
 LOW, MIDDLE, HIGH, HIGHEST = (1, 3), (4, 7), (8, 14), (10, 14)  # sums of both frequencies, the first and the last
-ROUNDS, START = 15, 0.1  # of the fixed point, and the deviation that it begins at
+ROUNDS, START = 15, 0.1  # of the fixed point at most, and the deviation that it begins at
+CLOSE = 1e-3  # relative change of the deviation that ends it
 LEAST = 1e-4  # deviation; rounding to 8 bits alone leaves 1e-3
 EVEN = 0.8  # of HIGHEST over MIDDLE, at least, for white noise
 NEAR = 0.3  # at least, of what only the next pixels share
@@ -59,13 +60,16 @@ def measure(observed: np.ndarray) -> Measured:
     spectrum, means = _blocks(torch.from_numpy(observed)[None])
     if spectrum.shape[1] < FEWEST:
         return Measured()
-    high = START
+    low, high = spectrum[..., _sums(*LOW)].square().sum(2), START
     for _ in range(ROUNDS):
-        smooth = _smooth(spectrum, means, high)
-        high = min(high * smooth.deviation(HIGH), 1.0)
+        smooth = _smooth(spectrum, means, low, high)
+        change = smooth.deviation(HIGH)
+        high = min(high * change, 1.0)
         if high < LEAST:
             return Measured()
-    evenness = smooth.deviation(HIGHEST) / smooth.deviation(MIDDLE)
+        if abs(change - 1) < CLOSE:
+            break
+    evenness = smooth.deviation(HIGHEST) / max(smooth.deviation(MIDDLE), LEAST)
     reach = 0 if evenness >= EVEN else 1 if evenness >= NEAR else 2
     grain = Grain(reach, together=smooth.correlation() >= TOGETHER)
     return Measured(grain, round(evenness, 3), high, high * smooth.deviation_of_all())
@@ -75,9 +79,11 @@ def measure(observed: np.ndarray) -> Measured:
 class Smooth:
     """The smooth blocks' DCT over the deviation that is left of the noise there."""
 
-    channels: list[Tensor]  # [N, 8, 8] each
+    channels: list[Tensor]  # [n, 8, 8] each
     weights: list[int]  # of the channels: how many blocks tell
-    joint: Tensor  # [C, N, 8, 8], of blocks that are smooth in all
+    spectrum: Tensor  # [C, N, 8, 8], of all blocks, as it is
+    low: Tensor  # [C, N], what of it lies in the lowest frequencies, over the noise
+    told: Tensor  # [C, N] bool
 
     def deviation(self, band: tuple[int, int]) -> float:
         """Mean of the channels'."""
@@ -90,7 +96,8 @@ class Smooth:
 
     def correlation(self) -> float:
         """The largest of any two channels, by the signs of their high frequencies (the sine law of normal values)."""
-        signs = self.joint[..., _sums(*HIGH)].flatten(1).sign()
+        joint = self.spectrum[:, _smoothest(self.low.sum(0), self.told.all(0))]
+        signs = joint[..., _sums(*HIGH)].flatten(1).sign()
         agree, channels = signs @ signs.mT / signs.shape[1], len(signs)
         return max((math.sin(math.pi / 2 * float(agree[i, j])) for i in range(channels) for j in range(i)), default=0.0)
 
@@ -107,14 +114,15 @@ def _blocks(picture: Tensor) -> tuple[Tensor, Tensor]:  # [1, C, H, W] -> [C, N,
     return spectrum, blocks[0].mean((2, 4)).flatten(1)
 
 
-def _smooth(spectrum: Tensor, means: Tensor, std: float) -> Smooth:
-    """The smooth blocks for noise of deviation ``std`` before clipping."""
+def _smooth(spectrum: Tensor, means: Tensor, low: Tensor, std: float) -> Smooth:
+    """The smooth blocks for noise of deviation ``std`` before clipping; ``low`` [C, N]: squares of `LOW`."""
     left = ClippedGaussian(torch.tensor(std)).deviation(means[None])[0]  # [C, N]
-    scaled, told = spectrum / left[..., None, None], left > TOLD * std
-    low = scaled[..., _sums(*LOW)].square().sum(2)
-    chosen = [_smoothest(*pair) for pair in zip(low, told, strict=True)]
-    channels = [blocks[one] for blocks, one in zip(scaled, chosen, strict=True)]
-    return Smooth(channels, [max(1, int(one.sum())) for one in told], scaled[:, _smoothest(low.sum(0), told.all(0))])
+    low, told = low / left.square(), left > TOLD * std
+    channels = []
+    for number, pair in enumerate(zip(low, told, strict=True)):
+        chosen = _smoothest(*pair)
+        channels.append(spectrum[number, chosen] / left[number, chosen, None, None])
+    return Smooth(channels, [max(1, int(one.sum())) for one in told], spectrum, low, told)
 
 
 def _smoothest(low: Tensor, told: Tensor) -> Tensor:  # [N] each -> [n], their places
