@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 GRID_STEPS = 4  # sizes of the grid from one power of two to the next
+COARSEST = 64  # pixels, the least side of a picture that is fitted at half of its size first (LOG.md)
+COARSE_SHARE = 0.1  # of a fit's steps at most, those at each smaller size (LOG.md)
 PER_SCALE = ("channels", "up_channels", "skip_channels", "kernel_down", "kernel_up", "upsample")
 
 
@@ -47,3 +49,37 @@ def padded_side(side: int, multiple: int, grid: bool) -> int:
         step = 2 ** ((count - 1).bit_length() - GRID_STEPS.bit_length())
         count = -(-count // step) * step
     return count * multiple
+
+
+def multiple(config: Mapping[str, Any]) -> int:
+    """Height and width must be multiples of this: two to the number of scales."""
+    return 2 ** len(config["channels"])
+
+
+def smallest_side(config: Mapping[str, Any]) -> int:
+    """The least height and width: the coarsest scale must be larger than its padding, and have two pixels a side."""
+    kernels: list[int] = []
+    for name in ("kernel_down", "kernel_up", "kernel_skip"):
+        value = config[name]
+        kernels += value if isinstance(value, list | tuple) else [value]
+    return multiple(config) * max(2, (max(kernels) - 1) // 2 + 1)
+
+
+def coarse_steps(config: Mapping[str, Any], fit: Mapping[str, Any]) -> int:
+    """Steps at each smaller size that the picture is fitted at first: what `fit.coarse` comes to."""
+    if fit["coarse"] != "auto":
+        return int(fit["coarse"])
+    blind = config["input"].get("blind") is not None and fit["optimizer"]["type"] != "sgld"
+    return int(COARSE_SHARE * fit["steps"]) if blind else 0
+
+
+def halves(config: Mapping[str, Any], sides: tuple[int, int]) -> list[tuple[int, int]]:
+    """The smaller sizes at which a picture of ``sides`` can be fitted first, each about half of the one before."""
+    found, least = [], max(COARSEST, smallest_side(config))
+    while min(sides) >= 2 * least:
+        sides = (
+            padded_side(-(-sides[0] // 2), multiple(config), False),
+            padded_side(-(-sides[1] // 2), multiple(config), False),
+        )
+        found.append(sides)
+    return found

@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "image": {"errors", "files", "remote", "image"},
     "tasks": {"errors", "kernels.ops", "tasks"},
     "generators": {"errors", "kernels.ops", "shapes", "generators"},
-    "fit": {"errors", "kernels.ops", "tasks", "generators", "fit"},
+    "fit": {"errors", "kernels.ops", "tasks", "generators", "shapes", "fit"},
     "batch.plan": {"manifest", "errors", "shapes"},
     "batch.ledger": {"manifest", "errors", "files"},
     "batch.restore": {
@@ -185,6 +185,7 @@ ALLOWED: dict[str, set[str]] = {
         "fit",
         "tasks",
         "bench",
+        "shapes",
         "render",
         "export",
         "generators",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
 
-from dipfast.shapes import latent_channels, per_scale
+from dipfast.shapes import coarse_steps, halves, latent_channels, per_scale
 
 # Operations per second of a whole step: one core of a server CPU as measured, and an H200 as estimated.
 RATES = {("cpu", "fp32"): 8e10, ("cpu", "bf16"): 9e10, ("cuda", "fp32"): 2e13, ("cuda", "bf16"): 2e14}
@@ -67,8 +67,11 @@ def program(settings: Mapping[str, Any]) -> str:
 def fit_flops(settings: Mapping[str, Any], padded: tuple[int, int, int]) -> float:
     """Operations of a fit at its most steps, over all its seeds; the backward pass counts twice the forward one."""
     channels, height, width = padded
-    steps = settings["fit"]["steps"] * settings["fit"]["seeds"]
-    return 3 * forward_flops(settings["generator"], channels, height * width) * steps
+    generator, fit = settings["generator"], settings["fit"]
+    coarse = coarse_steps(generator, fit)
+    smaller = halves(generator, (height, width)) if coarse else []
+    pixels = fit["steps"] * height * width + coarse * sum(rows * columns for rows, columns in smaller)
+    return 3 * forward_flops(generator, channels, pixels) * fit["seeds"]
 
 
 def forward_flops(generator: Mapping[str, Any], image_channels: int, pixels: int) -> float:
@@ -137,15 +140,24 @@ def fit_bytes(
     """Bytes that a fit's tensors take at the most.
 
     Activations of a step; weights, gradients, moments and what a rollback keeps of them; latents and float32 images.
+    Those of the smaller sizes that are fitted first are kept beside, for the next picture.
     """
     channels, height, width = padded
+    sizes = [(height, width)]
+    if coarse_steps(settings["generator"], settings["fit"]):
+        sizes += halves(settings["generator"], (height, width))
+    return sum(_bytes_at(settings, channels, rows * columns, precision, recompute) for rows, columns in sizes)
+
+
+def _bytes_at(settings: Mapping[str, Any], channels: int, pixels: int, precision: str, recompute: bool) -> int:
+    """Bytes of the tensors of one size."""
     generator, low = settings["generator"], precision in ("bf16", "fp16")
     down, up, skip, *_ = per_scale(generator)
     seeds = settings["fit"]["seeds"]
     copies = ACTIVATION_COPIES["bf16" if low else "fp32", recompute] * (0.5 if low else 1)  # in float32's
     activations = seeds * sum((3 * up[i] + 2 * skip[i] + down[i] / 2) / 4**i for i in range(len(up)))
     images = LATENT_COPIES * seeds * latent_channels(generator["input"], channels) + IMAGE_COPIES * channels
-    elements = height * width * (copies * activations + images)
+    elements = pixels * (copies * activations + images)
     return int(4 * (elements + PARAMETER_COPIES * seeds * parameter_count(generator, channels)))
 
 

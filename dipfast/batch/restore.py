@@ -263,7 +263,8 @@ def describe(
         "ran": ran_on(fitted.machine.device)
         | {"engine": fitted.machine.engine, "precision": fitted.machine.precision}
         | {"programs": fitted.programs, "compilations": compilations()}
-        | {"fitted_at": list(fitted.picture.shape[1:]), "memory": restored.memory},
+        | {"fitted_at": list(fitted.picture.shape[1:]), "memory": restored.memory}
+        | ({"coarse": [{"size": size, "steps": steps} for steps, size in fitted.coarse]} if fitted.coarse else {}),
         "steps": fitted.steps,
         "chosen_step": fitted.chosen_step,
         "stop": dict(fitted.stop),

@@ -18,6 +18,7 @@ from dipfast.bench.rivals import CURVE_EVERY, RIVALS, Clock, compete
 from dipfast.errors import UsageError
 from dipfast.fit import FitPlan, FitResult, Workbench, choose_machine, fit
 from dipfast.metrics import psnr, ssim
+from dipfast.shapes import coarse_steps
 
 PRESETS = ("fast", "balanced", "best", "paper")
 
@@ -115,7 +116,10 @@ def _fit(contender: Contender, case: Case, seed: int, past_stop: float) -> tuple
     config, plan = settings_of(case.task, contender.preset, contender.sets, seed, case.clean.shape[1])
     case = replace(case, problem=case.under(contender.preset, contender.sets))
     result, costs = watched(case, config, plan, past_stop)
-    taken = {"generator": config, "fit": {"steps": result.steps, "seeds": plan.seeds}}
+    taken = {
+        "generator": config,
+        "fit": {"steps": result.steps, "seeds": plan.seeds, "coarse": coarse_steps(config, vars(plan))},
+    }
     costs |= {
         "steps": result.steps,
         "chosen_step": result.chosen_step,

@@ -20,7 +20,7 @@ from torch import Tensor
 from dipfast.bench.cases import Case, make_case, settings_of
 from dipfast.bench.machine import describe
 from dipfast.errors import UsageError
-from dipfast.fit import FitPlan, Workbench, choose_machine
+from dipfast.fit import Fit, FitPlan, choose_machine, finish
 from dipfast.fit.auto import choose_stop
 from dipfast.fit.average import newest_weight
 from dipfast.fit.criteria import make_stop
@@ -36,6 +36,7 @@ from dipfast.manifest.schema import (
     WindowedVarianceStop,
 )
 from dipfast.metrics import psnr
+from dipfast.shapes import coarse_steps
 
 CRITERIA: tuple[Section, ...] = (
     DiscrepancyStop(type="discrepancy"),
@@ -94,6 +95,7 @@ def bench_stop(
             for seed in seeds:
                 case = make_case(picture, damage, crop, seed)
                 config, plan = settings_of(case.task, preset, sets, seed, crop)
+                plan = replace(plan, coarse=coarse_steps(config, vars(plan)))
                 plan = replace(plan, steps=steps or plan.steps, stop={"type": "fixed"}, rollback_db=None)
                 trajectory = follow(replace(case, problem=case.under(preset, sets)), config, plan, alone)
                 trajectories.append(trajectory)
@@ -115,11 +117,16 @@ def follow(case: Case, config: dict[str, Any], plan: FitPlan, alone: Sequence[st
     if plan.average is None:
         raise UsageError("bench stop needs fit.average: the criteria return the average")
     machine = choose_machine(plan)
-    state, step = Workbench().lay_out(case.problem, config, plan, machine)
+    running = Fit(case.problem, config, plan)
+    finish(running.begin())
+    state, step = running.state, running.step
     problem, clean = state.problem, torch.from_numpy(case.clean)[None].to(machine.device)
     found = Trajectory(case.picture, case.damage, psnr(case.problem.guide[0].numpy(), case.clean), plan.steps)
     watched = {c.type: _criterion(c, state.output, problem, plan, config["input"]) for c in CRITERIA}  # type: ignore[attr-defined]
     criteria = {name: criterion for name, criterion in watched.items() if criterion is not None}
+    if running.coarse:
+        for criterion in criteria.values():
+            criterion.go_on(state.average)
     spent = dict.fromkeys(criteria, 0.0)
     averages = {str(kind): torch.zeros_like(state.output) for kind in AVERAGES}
     in_steps = 0.0
@@ -182,9 +189,11 @@ def _add_alone(
     elif config["input"].get("noise"):
         config = config | {"input": config["input"]["noise"]}
     try:
-        state, step = Workbench().lay_out(case.problem, config, plan, choose_machine(plan))
+        running = Fit(case.problem, config, plan)
     except UsageError:
         return
+    finish(running.begin())
+    state, step = running.state, running.step
     for _ in range(plan.steps):
         step()
         if bool(state.stop.done):

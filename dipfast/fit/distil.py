@@ -46,8 +46,10 @@ class Distilled:
 
 
 def distil_steps(result: FitResult, plan: FitPlan) -> int:
-    """Of a distillation behind a fit: each moves every trunk."""
-    return int(SHARE * result.steps * (plan.seeds if plan.store == "one" else 1))
+    """Of a distillation behind a fit: each moves every trunk. Steps at smaller sizes count by their pixels."""
+    pixels = result.picture[0, 0].numel()
+    steps = result.steps + sum(count * height * width / pixels for count, (height, width) in result.coarse)
+    return int(SHARE * steps * (plan.seeds if plan.store == "one" else 1))
 
 
 def undistilled(result: FitResult, config: Mapping[str, Any], plan: FitPlan) -> SkipNet:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dipfast.errors import DipfastError, ItemError
+from dipfast.fit.auto import FIXED
 from dipfast.fit.average import newest_weight
 from dipfast.fit.checkpoint import EVERY_SECONDS, LEAST_SECONDS, Checkpoint, freeze, thaw
 from dipfast.fit.engine import Machine, choose_machine
@@ -24,6 +25,7 @@ from dipfast.fit.step import FitState
 from dipfast.fit.trail import Trail
 from dipfast.fit.workbench import Workbench
 from dipfast.generators import SkipNet
+from dipfast.shapes import coarse_steps, halves
 from dipfast.tasks import Problem
 
 LOOK_EVERY = 10  # steps between two looks of the host at the device
@@ -74,6 +76,7 @@ class FitResult:
     losses: list[tuple[int, float]]  # thinned: step, loss; without those that were not finite
     stop_curve: list[tuple[int, float]]  # likewise: step, the value that the stop criterion looks at
     seconds: dict[str, float]  # setup, fit
+    coarse: tuple[tuple[int, tuple[int, int]], ...] = ()  # before them: steps, at that height and width; finest first
     earlier: float = 0.0  # seconds of the fit in processes before this one, whose checkpoint was gone on from
     deviation: Tensor | None = None  # of the answer, [1, C, H, W] on the CPU, where samples were taken
     samples: int = 0  # whose mean the answer is; 0: it is no mean of samples
@@ -104,20 +107,22 @@ def fit(
 def fitting(problem: Problem, config: dict[str, Any], plan: FitPlan, hooks: Hooks = NO_HOOKS) -> Course[FitResult]:
     """`fit`, step by step: it yields with steps enqueued that it will wait for when it is moved again."""
     running = Fit(problem, config, plan, hooks)
-    while running.going:
-        running.advance()
-        yield
-        running.look()
+    yield from running.course()
     return running.result()
 
 
 class Fit:
-    """One fit under way, with the arguments of `fitting`. `advance` enqueues steps, `look` waits for them."""
+    """One fit under way, with the arguments of `fitting`. `advance` enqueues steps, `look` waits for them.
+
+    Where the plan says so, the picture is fitted at half of its size first, and that at half of it: a step there costs
+    a quarter, and the weights that it leads to are nearer to those sought (LOG.md).
+    """
 
     def __init__(self, problem: Problem, config: dict[str, Any], plan: FitPlan, hooks: Hooks = NO_HOOKS) -> None:
         start = time.perf_counter()
         self.plan, self.machine, self.bench = plan, choose_machine(plan), hooks.workbench or Workbench()
         self.progress, self.cancelled, self.checkpoint = hooks.progress, hooks.cancelled, hooks.checkpoint
+        self.config, self.coarse = config, smaller_fits(problem, config, plan)
         self.state, self.step = self.bench.lay_out(problem, config, plan, self.machine)
         self.ready = self.saved = time.perf_counter()
         self.setup = self.ready - start
@@ -125,6 +130,38 @@ class Fit:
         held = None if self.checkpoint is None else self.checkpoint.load()
         self.earlier = 0.0 if held is None else thaw(self.state, self.watch, held)
         self.steps = int(self.state.step)
+
+    def course(self) -> Course[None]:
+        """All of its steps: it yields where it will wait for the device."""
+        yield from self.begin()
+        while self.going:
+            self.advance()
+            yield
+            self.look()
+
+    def begin(self) -> Course[None]:
+        """Its steps at smaller sizes, where it has any and they are not behind it."""
+        if self.earlier or not self.coarse:
+            return
+        steps, size = self.coarse[0]
+        plan = replace(
+            self.plan,
+            steps=steps,
+            coarse=steps,
+            stop=FIXED,
+            average="auto",
+            uncertainty=False,
+            checkpoints=None,
+            keep_seeds=None,
+            store="one",
+        )
+        hooks = Hooks(cancelled=self.cancelled, workbench=self.bench.half)
+        half = Fit(self.state.problem.halved(size), self.config, plan, hooks)
+        yield from half.course()
+        self.state.go_on_from(half.state)
+        self.watch = Watch(self.plan, self.state)
+        self.setup += half.setup
+        self.ready += half.setup
 
     @property
     def going(self) -> bool:
@@ -168,6 +205,13 @@ class Fit:
     def _tell(self) -> None:
         if self.progress is not None:
             self.progress(self.steps, float(self.state.losses[self.steps - 1]))
+
+
+def smaller_fits(problem: Problem, config: Mapping[str, Any], plan: FitPlan) -> tuple[tuple[int, tuple[int, int]], ...]:
+    """Steps, and height and width, of the fits at smaller sizes that one begins with: the largest first."""
+    steps = coarse_steps(config, vars(plan)) if plan.steps else 0
+    _, *sides = problem.shape
+    return tuple((steps, size) for size in halves(config, (sides[0], sides[1]))) if steps else ()
 
 
 class Watch:
@@ -248,6 +292,7 @@ def _result(done: Fit, seconds: dict[str, float]) -> FitResult:
         losses=_thinned(state.losses[:steps]),
         stop_curve=_thinned(state.stop_values[:steps]),
         seconds=seconds,
+        coarse=done.coarse,
         earlier=done.earlier,
         trail=watch.trail.generators(state.first.generator, state.first.parameters),
         members=_members(watch),

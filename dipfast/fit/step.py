@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from dipfast.errors import UsageError
 from dipfast.fit.auto import choose_stop
@@ -176,6 +177,21 @@ class FitState:
         self.losses.fill_(torch.nan)
         self.stop_values.fill_(torch.nan)
         self.stop.reset(stream(seed, "stop"))
+
+    def go_on_from(self, coarse: FitState) -> None:
+        """Take over what a fit at half of the size has come to: weights and momentum, and what it last saw."""
+        _, height, width = self.problem.shape
+
+        def doubled(picture: Tensor) -> Tensor:
+            return F.interpolate(picture, scale_factor=2, mode="bilinear")[..., :height, :width]
+
+        for mine, theirs in zip(self.members, coarse.members, strict=True):
+            mine.parameters.values.copy_(theirs.parameters.values)
+            for name, value in vars(mine.optimizer).items():
+                value.copy_(getattr(theirs.optimizer, name))
+            mine.output.copy_(doubled(theirs.output))
+        self.average.copy_(doubled(coarse.average))  # until the first step's output is in its place
+        self.stop.go_on(self.average)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a rollback must restore: weights, moments, averages and the criterion's statistics."""

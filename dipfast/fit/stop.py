@@ -23,6 +23,7 @@ WATCHED_PIXELS = 4096  # values of the subsample that a windowed variance is tak
 LONGEST_WINDOW = 1024  # outputs
 SHORTEST_WINDOW = 2
 BLIND_MEMORY = 0.3  # of the outputs so far, and as much again shared by the channels, with blind spots (LOG.md)
+SEEN_COARSE = 8  # outputs that the picture of a fit at half of the size stands for
 TAKEN_UP = 0.075  # of the noise's energy, by the best average of one channel (LOG.md)
 CODED_FACTOR = 0.72  # of what rounding leaves, by the best averages of pictures that were JPEGs (LOG.md)
 BLIND_FACTOR, BLIND_NOISE = 0.92, 1.03  # likewise, of a network with blind spots
@@ -64,6 +65,9 @@ class Fixed:
         """Forget everything, in place. ``seed`` is for the criteria that draw."""
         for tensor in self.tensors().values():
             tensor.zero_()
+
+    def go_on(self, picture: Tensor) -> None:
+        """The fit begins with weights that have fitted ``picture``, the image at half of its size, doubled again."""
 
     def why(self) -> str:
         """For the record, once the fit has ended."""
@@ -134,6 +138,12 @@ class EmaVariance(Valley):
         self.value.copy_((1 - alpha) * (self.value + alpha * change))
         self.seen.add_(1)
         self._descend(step, picture)
+
+    def go_on(self, picture: Tensor) -> None:
+        """The variance falls at once, from what the details that are new make of it: any minimum counts."""
+        self.mean.copy_(picture)
+        self.seen.fill_(SEEN_COARSE)
+        self.highest.fill_(torch.inf)
 
 
 class WindowedVariance(Valley):

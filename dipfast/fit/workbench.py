@@ -18,10 +18,11 @@ from dipfast.tasks import Problem
 
 
 class Workbench:
-    """Holds one bucket at a time; `programs` counts those that it has built."""
+    """Holds one bucket at a time; `built` counts the programs that it has built."""
 
     def __init__(self) -> None:
-        self.programs = 0
+        self.built = 0
+        self._half: Workbench | None = None
         self._key: tuple | None = None
         self._state: FitState
         self._step: Step
@@ -43,9 +44,23 @@ class Workbench:
         self._state.choice = choice
         return self._state, self._step
 
+    @property
+    def half(self) -> Workbench:
+        """The one on which its pictures are fitted at half of their size first."""
+        if self._half is None:
+            self._half = Workbench()
+        return self._half
+
+    @property
+    def programs(self) -> int:
+        """Built so far, those for smaller sizes among them."""
+        return self.built + (0 if self._half is None else self._half.programs)
+
     def release(self) -> None:
         """Let go of the buffers and the program: the next item has others."""
         self._key = None
+        if self._half is not None:
+            self._half.release()
         if hasattr(self, "_state"):
             del self._state, self._step
 
@@ -53,4 +68,4 @@ class Workbench:
         self._state = FitState(problem, config, plan, machine)
         step = partial(fit_step, self._state, problem, plan, machine.dtype)
         self._step = accelerate(machine, self._state, step, plan.seed)
-        self.programs += 1
+        self.built += 1

@@ -10,7 +10,7 @@ import torch
 from dipfast.generators.latent import make_latent
 from dipfast.generators.skip import SkipNet, parted
 from dipfast.generators.store import Card, card_of, from_bytes, from_file, latent_of, to_bytes, twin
-from dipfast.shapes import latent_channels
+from dipfast.shapes import latent_channels, multiple, smallest_side
 
 __all__ = [
     "Card",
@@ -29,20 +29,6 @@ __all__ = [
     "to_bytes",
     "twin",
 ]
-
-
-def multiple(config: Mapping[str, Any]) -> int:
-    """Height and width must be multiples of this: two to the number of scales."""
-    return 2 ** len(config["channels"])
-
-
-def smallest_side(config: Mapping[str, Any]) -> int:
-    """The least height and width: the coarsest scale must be larger than its padding, and have two pixels a side."""
-    kernels: list[int] = []
-    for name in ("kernel_down", "kernel_up", "kernel_skip"):
-        value = config[name]
-        kernels += value if isinstance(value, list | tuple) else [value]
-    return multiple(config) * max(2, (max(kernels) - 1) // 2 + 1)
 
 
 def build(config: Mapping[str, Any], image_channels: int, seed: int) -> SkipNet:

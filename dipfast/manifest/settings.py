@@ -222,6 +222,7 @@ def _conflicts(settings: Settings, with_mask: bool) -> Iterator[tuple[Path, str]
         yield ("fit", "stop", "type"), f"fit.stop.type: {stop.type} needs {needs}, is {given}"
     if isinstance(settings.generator.input, ImageInput):
         yield from _blind_conflicts(settings, settings.generator.input)
+    yield from _coarse_conflicts(settings)
     chain = settings.fit.optimizer
     if isinstance(chain, Sgld) and chain.rule == "preconditioned":
         if chain.sigma == "auto" and not _knows_its_noise(settings):
@@ -277,6 +278,17 @@ def _blind_conflicts(settings: Settings, latent: ImageInput) -> Iterator[tuple[P
         yield tuple(more.split(".")), f"{more}: should be null for {task.noise.type} noise; it is for gaussian noise"
     if settings.fit.stop.type == "sure":
         yield ("fit", "stop", "type"), f"fit.stop.type: sure needs a network that sees all, without {name}"
+
+
+def _coarse_conflicts(settings: Settings) -> Iterator[tuple[Path, str]]:
+    """What a fit at smaller sizes first needs, where it was asked for by a number."""
+    if settings.fit.coarse in ("auto", 0):
+        return
+    latent, text = settings.generator.input, "fit.coarse: should be 0 or auto"
+    if not isinstance(latent, ImageInput) or latent.blind is None:
+        yield ("fit", "coarse"), f"{text} without generator.input.blind"
+    elif isinstance(settings.fit.optimizer, Sgld):
+        yield ("fit", "coarse"), f"{text} with optimizer sgld"
 
 
 def _knows_its_noise(settings: Settings) -> bool:

@@ -152,6 +152,9 @@ def _steps(record: Facts, known: Facts) -> str | None:
         return None
     asked = section(section(record, "settings"), "fit").get("steps")
     taken = f"{known['steps']} of {asked}" if asked else f"{known['steps']}"
+    smaller = section(record, "ran").get("coarse")
+    if isinstance(smaller, list) and smaller:
+        taken += ", behind some at smaller sizes"
     return taken if known["chosen_step"] is None else f"{taken}, the answer from step {known['chosen_step']}"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from dipfast.tasks.coding import Coding
 from dipfast.tasks.operators import LEAST_STD, Downsampling, Operator, Saturation, normal_density
@@ -56,19 +57,21 @@ class ClippedGaussian:
 
     std: Tensor  # 0-D
     about_mean: bool = True
+    over: int = 1  # values that each y is the mean of, with noise of their own
 
     def __call__(self, picture: Tensor) -> Tensor:
         x = subsample(picture).clamp(0, 1)
         mean, squares = self._moments(x)
-        centre = mean if self.about_mean else x
-        return (squares - 2 * centre * mean + centre.square()).mean().clamp_min(LEAST_STD**2)
+        variance = (squares - mean.square()) / self.over
+        bias = 0.0 if self.about_mean else (mean - x).square()
+        return (variance + bias).mean().clamp_min(LEAST_STD**2)
 
     def deviation(self, picture: Tensor) -> Tensor:
         """Of y at each value of x = ``picture``: [1, C, H, W], or 0-D where nothing is cut off."""
         if not self.about_mean:
-            return self.std.clamp_min(LEAST_STD)
+            return self.std.clamp_min(LEAST_STD) / math.sqrt(self.over)
         mean, squares = self._moments(picture.clamp(0, 1))
-        return (squares - mean.square()).clamp_min(LEAST_STD**2).sqrt()
+        return ((squares - mean.square()) / self.over).clamp_min(LEAST_STD**2).sqrt()
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """E y and E y^2."""
@@ -166,6 +169,16 @@ class Problem:
             image = self.operator.nearest(image, self.target)
         image = image.clamp(0, 1)
         return image if self.keep is None else torch.where(self.keep > 0.5, self.guide, image)
+
+    def halved(self, sides: tuple[int, int]) -> Problem:
+        """A denoising at half of the size: means of 2×2 pixels, grown to ``sides`` by reflection."""
+        halved = F.avg_pool2d(self.target, 2)
+        rows, columns = (side - had for side, had in zip(sides, halved.shape[2:], strict=True))
+        halved = F.pad(halved, (0, columns, 0, rows), "reflect")
+        noise = self.expected_residual
+        residual = replace(noise, over=4 * noise.over) if isinstance(noise, ClippedGaussian) else None
+        grain = replace(self.grain, reach=-(-self.grain.reach // 2))
+        return replace(self, target=halved, guide=halved, expected_residual=residual, grain=grain)
 
     def to(self, device: torch.device | str) -> Problem:
         """A copy of the problem with its tensors on ``device``."""

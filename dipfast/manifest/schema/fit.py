@@ -143,6 +143,11 @@ class Fit(Section):
     stop: Annotated[Stop, BeforeValidator(_named, json_schema_input_type=Stop | Literal["auto"])] = Field(
         default=AutoStop(), description="when to stop before the last step"
     )
+    coarse: Annotated[int, Field(ge=0, le=1_000_000)] | Literal["auto"] = Field(
+        default="auto",
+        description="steps at each smaller size that the picture is fitted at first: half, and half of that, while "
+        "sides have 64 pixels; for a network with blind spots; auto: a tenth of steps, and 0 for other networks",
+    )
     rollback_db: Annotated[float, Field(gt=0)] | None = Field(
         default=5.0,
         description="a drop of the fit's own PSNR by this restores the last good state; null: never",
