@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dipfast import presets
 from dipfast.batch.plan import fit_bytes
 from dipfast.bench.kernels import bench_kernels, check_kernels
 from dipfast.bench.machine import describe, synchronize
@@ -84,7 +85,7 @@ class Check:
         return {engine: _difference(result, results["eager"]) for engine, result in results.items()}
 
     def engines_agree_on_blind_spots(self) -> dict[str, Any]:
-        """The same of a fit as the presets denoise: blind spots, recorrupted pairs, Muon."""
+        """The same of a fit as the presets denoise: blind spots, recorrupted pairs, Muon, smaller sizes first."""
         problem, _ = self.problem(self.side)
         return self._engines_agree(problem, {"type": "image", "blind": 0.1, "recorrupt": 0.7})
 
@@ -105,6 +106,8 @@ class Check:
     def _engines_agree(self, problem: Problem, latent: dict[str, Any]) -> dict[str, Any]:
         net = self.narrow | {"input": latent}
         more: dict[str, Any] = {"reg_noise_std": 0.0, "optimizer": MUON, "average": "auto"}
+        if latent.get("blind"):
+            more["coarse"] = 5
         results = {engine: fit(problem, net, self.plan(engine, "fp32", 20, **more)) for engine in self.engines}
         return {engine: _difference(result, results["eager"]) for engine, result in results.items()}
 
@@ -243,15 +246,30 @@ class Check:
         return found
 
     def whole_fits(self) -> dict[str, Any]:
-        """Seconds of a whole fit of 300 steps, the presets' net, Muon, bf16: cold, then warm on the same workbench."""
+        """Seconds of the presets' denoising in bf16: cold, then of another picture on the same workbench."""
         found: dict[str, Any] = {}
-        for side in (32,) if self.dry else (256, 512):
-            for engine in self.engines:
-                workbench, problem = Workbench(), self.problem(side)[0]
-                plan = self.plan(engine, "bf16", 5 if self.dry else 300, optimizer=MUON, average=0.97)
-                seconds = [fit(problem, self.narrow, plan, workbench=workbench).seconds for _ in range(2)]
-                found[f"{side} {engine}"] = {"cold": seconds[0], "warm": seconds[1]}
+        for side in (128,) if self.dry else (512, 256):
+            for name in ("fast", "balanced") if self.dry else ("fast", "balanced", "best"):
+                for engine in ["eager", *({*self.engines} & {"cudagraph"})]:
+                    workbench, rows = Workbench(), []
+                    for seed in (0, 1):
+                        (problem, clean), (net, plan) = self.problem(side, seed), self.preset(name, engine)
+                        start = time.perf_counter()
+                        result = fit(problem, net, plan, workbench=workbench)
+                        whole = time.perf_counter() - start
+                        row = {"steps": result.steps, "psnr": round(psnr(result.image[0].numpy(), clean), 3)}
+                        rows.append({"whole": whole} | result.seconds | row)
+                    found[f"{side} {name} {engine}"] = dict(zip(("cold", "warm"), rows, strict=True))
         return found
+
+    def preset(self, name: str, engine: str) -> tuple[dict[str, Any], FitPlan]:
+        """Net and plan of a preset for Gaussian noise; tiny and short for a dry run."""
+        tree = presets.preset(name, GAUSSIAN)
+        net = STANDARD | tree["generator"] | ({"channels": [8, 8]} if self.dry else {})
+        asked = tree["fit"] | {"optimizer": MUON | tree["fit"]["optimizer"], "coarse": "auto"}
+        if self.dry:
+            asked |= {"steps": 20, "seeds": min(2, asked["seeds"])}
+        return net, self.plan(engine, "bf16", **asked)
 
     def kernels_are_exact(self) -> list[dict[str, Any]]:
         """Every fused kernel against float64, at odd sizes; here without a GPU, nothing."""

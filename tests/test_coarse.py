@@ -27,7 +27,7 @@ BLIND = {"type": "image", "blind": 0.2}
 CONFIG = generator_config(input=BLIND)
 STANDARD = generator_config(channels=(32,) * 5)
 GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25}}
-STILLEST = {"type": "ema-variance", "alpha": "auto", "patience": 0.2, "min_steps": 10}
+STILLEST = {"type": "ema-variance", "alpha": "auto", "patience": 0.1, "min_steps": 20}
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +117,13 @@ def test_a_fit_that_began_smaller_is_nearer_to_the_truth_after_as_many_steps(
     alone, behind = (fit(noisy, CONFIG, plan(steps=30, coarse=coarse)) for coarse in (0, 30))
     assert psnr(behind.image[0].numpy(), clean) > psnr(alone.image[0].numpy(), clean) + 0.5
     assert (alone.coarse, behind.coarse) == ((), ((30, (64, 64)),))
+
+
+def test_noise_that_neighbours_share_is_fitted_at_once_unless_asked(noisy: tasks.Problem) -> None:
+    shared = replace(noisy, grain=Grain(reach=1))
+    assert fit(shared, CONFIG, plan(steps=10, coarse="auto")).coarse == ()
+    assert fit(noisy, CONFIG, plan(steps=10, coarse="auto")).coarse == ((1, (64, 64)),)
+    assert fit(shared, CONFIG, plan(steps=1, coarse=1)).coarse == ((1, (64, 64)),)
 
 
 def test_it_takes_over_weights_and_what_the_smaller_fit_saw(noisy: tasks.Problem) -> None:

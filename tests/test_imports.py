@@ -185,7 +185,6 @@ ALLOWED: dict[str, set[str]] = {
         "fit",
         "tasks",
         "bench",
-        "shapes",
         "render",
         "export",
         "generators",

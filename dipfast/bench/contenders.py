@@ -18,7 +18,6 @@ from dipfast.bench.rivals import CURVE_EVERY, RIVALS, Clock, compete
 from dipfast.errors import UsageError
 from dipfast.fit import FitPlan, FitResult, Workbench, choose_machine, fit
 from dipfast.metrics import psnr, ssim
-from dipfast.shapes import coarse_steps
 
 PRESETS = ("fast", "balanced", "best", "paper")
 
@@ -118,7 +117,7 @@ def _fit(contender: Contender, case: Case, seed: int, past_stop: float) -> tuple
     result, costs = watched(case, config, plan, past_stop)
     taken = {
         "generator": config,
-        "fit": {"steps": result.steps, "seeds": plan.seeds, "coarse": coarse_steps(config, vars(plan))},
+        "fit": {"steps": result.steps, "seeds": plan.seeds, "coarse": result.coarse[0][0] if result.coarse else 0},
     }
     costs |= {
         "steps": result.steps,

@@ -24,6 +24,7 @@ from dipfast.fit import Fit, FitPlan, choose_machine, finish
 from dipfast.fit.auto import choose_stop
 from dipfast.fit.average import newest_weight
 from dipfast.fit.criteria import make_stop
+from dipfast.fit.loop import smaller_fits
 from dipfast.fit.stop import Fixed
 from dipfast.manifest.schema import (
     BlocksStop,
@@ -36,7 +37,6 @@ from dipfast.manifest.schema import (
     WindowedVarianceStop,
 )
 from dipfast.metrics import psnr
-from dipfast.shapes import coarse_steps
 
 CRITERIA: tuple[Section, ...] = (
     DiscrepancyStop(type="discrepancy"),
@@ -95,9 +95,11 @@ def bench_stop(
             for seed in seeds:
                 case = make_case(picture, damage, crop, seed)
                 config, plan = settings_of(case.task, preset, sets, seed, crop)
-                plan = replace(plan, coarse=coarse_steps(config, vars(plan)))
-                plan = replace(plan, steps=steps or plan.steps, stop={"type": "fixed"}, rollback_db=None)
-                trajectory = follow(replace(case, problem=case.under(preset, sets)), config, plan, alone)
+                case = replace(case, problem=case.under(preset, sets))
+                smaller = smaller_fits(case.problem, config, plan)  # as many of its steps as without ``steps``
+                plan = replace(plan, steps=steps or plan.steps, coarse=smaller[0][0] if smaller else 0)
+                plan = replace(plan, stop={"type": "fixed"}, rollback_db=None)
+                trajectory = follow(case, config, plan, alone)
                 trajectories.append(trajectory)
                 say(f"{picture} {damage} seed {seed}: peak {trajectory.peak[0]:.2f} dB at step {trajectory.peak[1]}")
     return {

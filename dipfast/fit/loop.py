@@ -208,8 +208,12 @@ class Fit:
 
 
 def smaller_fits(problem: Problem, config: Mapping[str, Any], plan: FitPlan) -> tuple[tuple[int, tuple[int, int]], ...]:
-    """Steps, and height and width, of the fits at smaller sizes that one begins with: the largest first."""
-    steps = coarse_steps(config, vars(plan)) if plan.steps else 0
+    """Steps, and height and width, of the fits at smaller sizes that one begins with: the largest first.
+
+    With `coarse: auto` none where neighbours share their noise: there a smaller fit learns some of it (LOG.md).
+    """
+    shared = plan.coarse == "auto" and problem.grain.reach
+    steps = coarse_steps(config, vars(plan)) if plan.steps and not shared else 0
     _, *sides = problem.shape
     return tuple((steps, size) for size in halves(config, (sides[0], sides[1]))) if steps else ()
 
