@@ -27,7 +27,7 @@ BLIND = {"type": "image", "blind": 0.2}
 CONFIG = generator_config(input=BLIND)
 STANDARD = generator_config(channels=(32,) * 5)
 GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25}}
-STILLEST = {"type": "ema-variance", "alpha": "auto", "patience": 0.1, "min_steps": 20}
+STILLEST = {"type": "ema-variance", "alpha": "auto", "patience": 0.2, "min_steps": 10}
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from dipfast.errors import UsageError
 from dipfast.fit import fit
 from dipfast.fit.auto import BLOCKS, DISCREPANCY, FIXED, STILLEST, choose_stop
 from dipfast.fit.criteria import make_stop
-from dipfast.fit.stop import TAKEN_UP
+from dipfast.fit.stop import TAKEN_UP, Valley
 from dipfast.manifest import settings_from
 from dipfast.manifest.schema import BlocksStop, DiscrepancyStop, EmaVarianceStop, Fit, FixedStop, Stop
 from dipfast.tasks.grid import REACH, first_border, steps_of
@@ -239,3 +239,23 @@ def test_a_fit_too_short_for_a_minimum_says_so() -> None:
     stop.reset(0)
     stop.update(torch.tensor(0), problem.guide, problem.guide, torch.tensor(1.0))
     assert stop.why() == "all steps taken; the outputs' moving variance had no minimum yet"
+
+
+class Told(Valley):
+    """A criterion that is told its value."""
+
+    def told(self, values: list[float]) -> None:
+        for step, value in enumerate(values):
+            self.value.fill_(value)
+            self._descend(torch.tensor(step), torch.full_like(self.best, value))
+
+
+@pytest.mark.parametrize(("falling", "lowest"), [(0.9, 2.0), (0.0, 5.0)])
+def test_a_fit_that_jumped_is_waited_for_while_its_variance_falls_again(falling: float, lowest: float) -> None:
+    stop = Told(torch.zeros(1, 1, 2, 2), {"patience": 0.2, "min_steps": 10})
+    stop.falling = falling
+    stop.reset(0)
+    before, jumped, after = np.linspace(20, 5, 20), np.linspace(30, 2, 60), np.linspace(2, 9, 60)
+    stop.told([*before, *jumped, *after])
+    assert bool(stop.done)
+    assert float(stop.lowest) == float(stop.best.mean()) == lowest

@@ -11,7 +11,7 @@ from dipfast.tasks import Problem
 
 FIXED = {"type": "fixed"}
 DISCREPANCY = {"type": "discrepancy", "factor": "auto"}
-STILLEST = {"type": "ema-variance", "patience": 0.1, "min_steps": 20, "alpha": "auto"}
+STILLEST = {"type": "ema-variance", "patience": 0.2, "min_steps": 10, "alpha": "auto"}
 BLOCKS = {"type": "blocks", "ratio": 1.05}
 SMALLEST_SIDE = 16  # pixels, that a grid of blocks can be seen in
 

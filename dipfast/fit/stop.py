@@ -78,17 +78,19 @@ class Valley(Fixed):
     """Holds the picture at the lowest value so far; done when that is long ago, as a share of the steps up to it.
 
     A slow fit begins with values that rise from nothing, so a minimum counts only below the share `begun`
-    of the highest value.
+    of the highest value. A fit that jumped is waited for: while the value is below the share `falling` of its highest
+    since the minimum, nothing is done.
     """
 
     what = "the value"
-    begun = 0.5
+    begun, falling = 0.5, 0.0
 
     def __init__(self, picture: Tensor, config: Mapping[str, Any]) -> None:
         super().__init__(picture)
         self.patience, self.min_steps = config["patience"], config["min_steps"]
         self.lowest = torch.full_like(self.value, torch.inf)
         self.highest = torch.zeros_like(self.value)
+        self.risen = torch.zeros_like(self.value)  # the highest value since the minimum
 
     def _descend(self, step: Tensor, picture: Tensor, early: Tensor | None = None) -> None:
         """Look at ``value``; ``early`` (0-D bool): whether a minimum would not count yet."""
@@ -99,7 +101,9 @@ class Valley(Fixed):
         better = (self.value < self.lowest) & ~early & ~self.done
         self._keep(better | early, step, picture)
         torch.where(better, self.value, self.lowest, out=self.lowest)
-        self.done |= step - self.best_step > self.min_steps + self.patience * self.best_step
+        torch.where(better | early, self.value, torch.maximum(self.risen, self.value), out=self.risen)
+        long_ago = step - self.best_step > self.min_steps + self.patience * self.best_step
+        self.done |= long_ago & (self.value >= self.falling * self.risen)
 
     def reset(self, seed: int) -> None:
         super().reset(seed)
@@ -123,6 +127,7 @@ class EmaVariance(Valley):
     """
 
     what = "the outputs' moving variance"
+    falling = 0.9  # LOG.md
 
     def __init__(self, picture: Tensor, config: Mapping[str, Any], blind: float | None = None) -> None:
         super().__init__(picture, config)

@@ -46,9 +46,8 @@ class EmaVarianceStop(ValleyStop):
 
     type: Literal["ema-variance"]
     patience: Patience = Field(
-        default=0.1, description="stop when the minimum is this share of its own step behind, and min_steps more"
+        default=0.2, description="stop when the minimum is this share of its own step behind, and min_steps more"
     )
-    min_steps: MinSteps = Field(default=20, description="steps before the first minimum")
     alpha: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = Field(
         default="auto", description="weight of the newest output; auto: falls as the fit goes on"
     )
