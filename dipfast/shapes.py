@@ -69,6 +69,8 @@ def coarse_steps(config: Mapping[str, Any], fit: Mapping[str, Any]) -> int:
     """Steps at each smaller size that the picture is fitted at first: what `fit.coarse` comes to."""
     if fit["coarse"] != "auto":
         return int(fit["coarse"])
+    if fit["engine"] == "compile":  # it takes half a minute for each size
+        return 0
     blind = config["input"].get("blind") is not None and fit["optimizer"]["type"] != "sgld"
     return int(COARSE_SHARE * fit["steps"]) if blind else 0
 

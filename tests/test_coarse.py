@@ -63,11 +63,12 @@ def test_sizes_are_halved_while_sides_have_64_pixels(sides: tuple[int, int], exp
 
 
 def test_only_networks_with_blind_spots_begin_at_smaller_sizes_by_themselves() -> None:
-    asked = {"coarse": "auto", "steps": 400, "optimizer": {"type": "muon"}}
+    asked = {"coarse": "auto", "steps": 400, "optimizer": {"type": "muon"}, "engine": "auto"}
     assert coarse_steps({"input": BLIND}, asked) == 40
     assert coarse_steps({"input": {"type": "image", "blind": None}}, asked) == 0
     assert coarse_steps({"input": {"type": "noise"}}, asked) == 0
     assert coarse_steps({"input": BLIND}, asked | {"optimizer": {"type": "sgld"}}) == 0
+    assert coarse_steps({"input": BLIND}, asked | {"engine": "compile"}) == 0
     assert coarse_steps({"input": BLIND}, asked | {"coarse": 7}) == 7
 
 
