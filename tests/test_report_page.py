@@ -222,6 +222,11 @@ def test_a_card_says_what_was_done(folder) -> None:
     assert "answer, step 240" in html
 
 
+def test_a_card_says_that_smaller_sizes_were_fitted_first(folder) -> None:
+    ran = {"coarse": [{"size": [128, 128], "steps": 40}, {"size": [64, 64], "steps": 40}]}
+    assert "300 of 400, behind those at 2 smaller sizes, the answer" in report(folder, [done(ran=ran)])
+
+
 @pytest.mark.parametrize(
     ("task", "found", "words"),
     [

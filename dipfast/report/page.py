@@ -154,7 +154,7 @@ def _steps(record: Facts, known: Facts) -> str | None:
     taken = f"{known['steps']} of {asked}" if asked else f"{known['steps']}"
     smaller = section(record, "ran").get("coarse")
     if isinstance(smaller, list) and smaller:
-        taken += ", behind some at smaller sizes"
+        taken += f", behind those at {len(smaller)} smaller {'size' if len(smaller) == 1 else 'sizes'}"
     return taken if known["chosen_step"] is None else f"{taken}, the answer from step {known['chosen_step']}"
 
 
