@@ -249,7 +249,7 @@ class Check:
         """Seconds of the presets' denoising in bf16: cold, then of another picture on the same workbench."""
         found: dict[str, Any] = {}
         for side in (128,) if self.dry else (512, 256):
-            for name in ("fast", "balanced") if self.dry else ("fast", "balanced", "best"):
+            for name in ("fast",) if self.dry else ("fast", "balanced", "best"):
                 for engine in ["eager", *({*self.engines} & {"cudagraph"})]:
                     workbench, rows = Workbench(), []
                     for seed in (0, 1):
@@ -268,7 +268,7 @@ class Check:
         net = STANDARD | tree["generator"] | ({"channels": [8, 8]} if self.dry else {})
         asked = tree["fit"] | {"optimizer": MUON | tree["fit"]["optimizer"], "coarse": "auto"}
         if self.dry:
-            asked |= {"steps": 20, "seeds": min(2, asked["seeds"])}
+            asked["steps"] = 10
         return net, self.plan(engine, "bf16", **asked)
 
     def kernels_are_exact(self) -> list[dict[str, Any]]:
