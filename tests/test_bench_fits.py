@@ -135,8 +135,9 @@ def test_the_frontier_is_drawn_with_costs_as_points_and_methods_as_lines() -> No
     rows += [{"damage": "jpeg:10", "contender": "nlm", "psnr": 29.0}]
     drawing = ElementTree.fromstring(frontier_svg(rows))
     tag = "{http://www.w3.org/2000/svg}"
-    cheap, dear = drawing.iter(f"{tag}circle")
-    assert float(cheap.attrib["cx"]) < float(dear.attrib["cx"]) and float(cheap.attrib["cy"]) > float(dear.attrib["cy"])
+    better, cheaper = drawing.iter(f"{tag}circle")  # the better first, whose label stays where it is
+    assert float(cheaper.attrib["cx"]) < float(better.attrib["cx"])
+    assert float(cheaper.attrib["cy"]) > float(better.attrib["cy"])
     assert len([line for line in drawing.iter(f"{tag}line") if line.attrib["class"] == "line"]) == 1
     assert {"a<b", "paper", "nlm"} <= {text.text for text in drawing.iter(f"{tag}text")}
 

@@ -156,3 +156,24 @@ def test_a_second_run_joins_the_first_and_its_sheet(tmp_path: Path) -> None:
     assert len(list((tmp_path / "out").glob("*/nlm*.png"))) == 2
     table = CliRunner().invoke(app, again[:6] + again[7:]).stdout
     assert "gaussian:25" in table and "nlm" in table
+
+
+def test_labels_of_a_drawing_are_out_of_each_others_way_and_a_better_step_has_a_ring() -> None:
+    rows = summarize(
+        [
+            row("balanced", "x", 31.0, flops=6e11, peak=31.0),
+            row("best", "x", 31.05, flops=7e11, peak=31.0),
+            row("other", "x", 25.0, flops=5e13, peak=30.0),
+            row("bm3d", "x", 30.9),
+            row("bm3d+clipping", "x", 30.9),
+        ]
+    )
+    drawing = ElementTree.fromstring(frontier_svg(rows))
+    names = {"balanced", "best", "other", "bm3d", "bm3d+clipping"}
+    texts = [node for node in drawing.iter() if node.tag.endswith("text") and node.text in names]
+    places = [(float(node.get("x", 0)), float(node.get("y", 0)), len(node.text or "")) for node in texts]
+    assert len(places) == 5
+    for number, (x, y, letters) in enumerate(places):
+        for left, above, others in places[number + 1 :]:
+            assert abs(y - above) >= 12 or x >= left + 6 * others or left >= x + 6 * letters
+    assert [node.get("class") for node in drawing.iter()].count("ring") == 1

@@ -1,6 +1,7 @@
 """The frontier as one drawing, an SVG: PSNR of what is returned against operations, a panel for each damage.
 
-Methods that are no fits have no operations here: they are lines across the panel. Bars are deviations over seeds.
+Methods that are no fits have no operations here: they are lines across the panel. Bars are deviations over seeds. A
+ring is what a fit has at its best step, which nobody knows who has no truth.
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from html import escape
 from typing import Any
 
+Box = tuple[float, float, float]  # left, right and baseline of a label
+
 WIDTH, HEIGHT = 560, 300  # of a panel
-LEFT, RIGHT, TOP, BOTTOM = 48, 130, 28, 36  # margins, for labels
+LEFT, RIGHT, TOP, BOTTOM = 48, 150, 28, 36  # margins, for labels
+LETTER, ROW = 6.5, 13  # width and height of a letter, for labels that are out of each other's way
+RING = ".ring{fill:none;stroke:#1f6f8b} "
 LINES = ".faint{stroke:#ddd} .line{stroke:#999;stroke-dasharray:4 3} .spread{stroke:#1f6f8b}"
-STYLE = "text{font:12px sans-serif;fill:#333} " + LINES
+STYLE = "text{font:12px sans-serif;fill:#333} " + RING + LINES
 
 
 def frontier_svg(summary: Sequence[dict[str, Any]]) -> str:
@@ -30,7 +35,7 @@ def _panel(rows: Sequence[dict[str, Any]], damage: str) -> str:
     logs = [math.log10(row["flops"] / 1e12) for row in fits] or [0.0]
     low, high = math.floor(min(logs)), math.ceil(max(logs) + 1e-9)
     bottom = math.floor(2 * min(row["psnr"] for row in rows)) / 2 - 0.5
-    top = math.ceil(2 * max(row["psnr"] for row in rows)) / 2 + 0.5
+    top = math.ceil(2 * max(row.get("peak", row["psnr"]) for row in rows)) / 2 + 0.5
 
     def x(log: float) -> float:
         return round(LEFT + (log - low) / (high - low) * (WIDTH - LEFT - RIGHT), 1)
@@ -45,17 +50,35 @@ def _panel(rows: Sequence[dict[str, Any]], damage: str) -> str:
     for level in range(math.ceil(bottom), math.floor(top) + 1):
         parts.append(_line(LEFT, y(level), WIDTH - RIGHT, y(level), "faint"))
         parts.append(_text(LEFT - 6, y(level) + 4, str(level), "end"))
-    for row in rows:
+    taken: list[Box] = []
+    for row in sorted(rows, key=lambda row: -row["psnr"]):
         height = y(row["psnr"])
         if row.get("flops"):
             place = x(math.log10(row["flops"] / 1e12))
             parts.extend(_spread(place, row["psnr"], row.get("spread"), y))
+            parts.extend(_peak(place, row["psnr"], row.get("peak"), y))
             parts.append(f'<circle cx="{place}" cy="{height}" r="4" fill="#1f6f8b"/>')
-            parts.append(_text(place + 7, height - 5, row["contender"]))
+            parts.append(_label(place + 7, height - 5, row["contender"], taken))
         else:
             parts.append(_line(LEFT, height, WIDTH - RIGHT, height, "line"))
-            parts.append(_text(WIDTH - RIGHT + 6, height + 4, row["contender"]))
+            parts.append(_label(WIDTH - RIGHT + 6, height + 4, row["contender"], taken))
     return "".join(parts)
+
+
+def _label(x: float, y: float, text: str, taken: list[Box]) -> str:
+    """``text`` there, or so far below that it covers none of the labels that are ``taken``; it is one of them then."""
+    width = LETTER * len(text)
+    while any(x < right and left < x + width and abs(y - other) < ROW for left, right, other in taken):
+        y += ROW / 2
+    taken.append((x, x + width, y))
+    return _text(x, y, text)
+
+
+def _peak(x: float, psnr: float, peak: float | None, y: Callable[[float], float]) -> Iterator[str]:
+    """A ring at the best step of a fit, where that is not at what it returned."""
+    if peak is not None and y(psnr) - y(peak) > 4:
+        yield _line(x, y(psnr), x, y(peak) + 4, "faint")
+        yield f'<circle cx="{x}" cy="{y(peak)}" r="4" class="ring"/>'
 
 
 def _spread(x: float, psnr: float, spread: float | None, y: Callable[[float], float]) -> Iterator[str]:
