@@ -37,6 +37,7 @@ def test_the_id_of_the_schemas_defaults_never_changes() -> None:
         {"fit": {"device": "cuda:1"}},
         {"fit": {"shapes": "exact"}},
         {"fit": {"shapes": "exact", "engine": "compile"}},
+        {"fit": {"coarse": 0}},
         {"fit": {"memory": {"limit": "8G", "recompute": "always"}}},
         {"input": {"max_pixels": "1M"}},
         {"output": {"template": "x/{stem}_{task}.PNG"}},
@@ -101,3 +102,11 @@ def test_what_is_stored_of_several_seeds_is_another_result() -> None:
     one, two = {"seeds": 1}, {"seeds": 2}
     assert id_of({"fit": two | {"store": "one"}}) != id_of({"fit": two | {"store": "all"}}) == id_of({"fit": two})
     assert id_of({"fit": one | {"store": "one"}}) == id_of({"fit": one})
+
+
+def test_smaller_sizes_that_are_fitted_first_are_another_result() -> None:
+    blind = {"task": {"type": "denoise"}, "generator": {"input": {"type": "image", "blind": 0.1}}}
+    fits = [{}, {"coarse": 0}, {"coarse": 300}, {"coarse": 5}, {"engine": "compile", "shapes": "exact"}]
+    first, at_once, asked, few, compiled = (id_of({**blind, "fit": fit}) for fit in fits)
+    assert len({first, at_once, asked, few}) == 4
+    assert compiled == at_once

@@ -15,10 +15,10 @@ from types import MappingProxyType
 from typing import Any
 
 from dipfast.manifest.schema import Settings
-from dipfast.shapes import PER_SCALE, on_grid, per_scale
+from dipfast.shapes import PER_SCALE, coarse_steps, on_grid, per_scale
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
-OTHERWISE = {"engine", "device", "shapes", "memory", "store"}  # of the fit, not as they are spelled
+OTHERWISE = {"engine", "device", "shapes", "memory", "store", "coarse"}  # of the fit, not as they are spelled
 SPELLINGS = {"jpeg": "jpg", "tiff": "tif"}
 
 
@@ -53,7 +53,7 @@ def _settings_text(settings: Settings, ending: str) -> str:
 
 
 def _fit(settings: Settings) -> dict[str, Any]:
-    """The fit's, with its shapes, its memory and what is stored only where they change a result."""
+    """The fit's, with its shapes, memory, smaller sizes and what is stored only where they change a result."""
     tree = settings.fit.model_dump(mode="json", exclude=OTHERWISE, exclude_none=True)
     if on_grid({"shapes": settings.fit.shapes, "engine": settings.fit.engine}):
         tree["shapes"] = "grid"
@@ -61,6 +61,8 @@ def _fit(settings: Settings) -> dict[str, Any]:
         tree["memory"] = {"lower_precision": True}
     if settings.fit.store == "one" and settings.fit.seeds > 1:
         tree["store"] = "one"
+    if coarse_steps(settings.generator.model_dump(), settings.fit.model_dump()):
+        tree["coarse"] = settings.fit.coarse
     return tree
 
 
