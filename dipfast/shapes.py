@@ -71,8 +71,8 @@ def coarse_steps(config: Mapping[str, Any], fit: Mapping[str, Any]) -> int:
         return int(fit["coarse"])
     if fit["engine"] == "compile":  # it takes half a minute for each size
         return 0
-    blind = config["input"].get("blind") is not None and fit["optimizer"]["type"] != "sgld"
-    return int(COARSE_SHARE * fit["steps"]) if blind else 0
+    paired = config["input"].get("recorrupt") is not None and fit["optimizer"]["type"] != "sgld"
+    return int(COARSE_SHARE * fit["steps"]) if paired else 0
 
 
 def halves(config: Mapping[str, Any], sides: tuple[int, int]) -> list[tuple[int, int]]:

@@ -24,6 +24,7 @@ from dipfast.shapes import coarse_steps, halves
 from dipfast.tasks.problem import ClippedGaussian, Grain
 
 BLIND = {"type": "image", "blind": 0.2}
+PAIRED = BLIND | {"reach": "auto", "recorrupt": 0.7}
 CONFIG = generator_config(input=BLIND)
 STANDARD = generator_config(channels=(32,) * 5)
 GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25}}
@@ -62,13 +63,13 @@ def test_sizes_are_halved_while_sides_have_64_pixels(sides: tuple[int, int], exp
     assert halves(STANDARD, sides) == expected
 
 
-def test_only_networks_with_blind_spots_begin_at_smaller_sizes_by_themselves() -> None:
+def test_only_networks_with_recorrupted_pairs_begin_at_smaller_sizes_by_themselves() -> None:
     asked = {"coarse": "auto", "steps": 400, "optimizer": {"type": "muon"}, "engine": "auto"}
-    assert coarse_steps({"input": BLIND}, asked) == 40
-    assert coarse_steps({"input": {"type": "image", "blind": None}}, asked) == 0
+    assert coarse_steps({"input": PAIRED}, asked) == 40
+    assert coarse_steps({"input": BLIND}, asked) == 0
     assert coarse_steps({"input": {"type": "noise"}}, asked) == 0
-    assert coarse_steps({"input": BLIND}, asked | {"optimizer": {"type": "sgld"}}) == 0
-    assert coarse_steps({"input": BLIND}, asked | {"engine": "compile"}) == 0
+    assert coarse_steps({"input": PAIRED}, asked | {"optimizer": {"type": "sgld"}}) == 0
+    assert coarse_steps({"input": PAIRED}, asked | {"engine": "compile"}) == 0
     assert coarse_steps({"input": BLIND}, asked | {"coarse": 7}) == 7
 
 
@@ -120,11 +121,12 @@ def test_a_fit_that_began_smaller_is_nearer_to_the_truth_after_as_many_steps(
     assert (alone.coarse, behind.coarse) == ((), ((30, (64, 64)),))
 
 
-def test_noise_that_neighbours_share_is_fitted_at_once_unless_asked(noisy: tasks.Problem) -> None:
-    shared = replace(noisy, grain=Grain(reach=1))
-    assert fit(shared, CONFIG, plan(steps=10, coarse="auto")).coarse == ()
-    assert fit(noisy, CONFIG, plan(steps=10, coarse="auto")).coarse == ((1, (64, 64)),)
-    assert fit(shared, CONFIG, plan(steps=1, coarse=1)).coarse == ((1, (64, 64)),)
+@pytest.mark.parametrize("grain", [Grain(reach=1), Grain(together=True)], ids=["neighbours", "channels"])
+def test_noise_that_is_shared_is_fitted_at_once_unless_asked(noisy: tasks.Problem, grain: Grain) -> None:
+    shared, config = replace(noisy, grain=grain), generator_config(input=PAIRED)
+    assert fit(shared, config, plan(steps=10, coarse="auto")).coarse == ()
+    assert fit(noisy, config, plan(steps=10, coarse="auto")).coarse == ((1, (64, 64)),)
+    assert fit(shared, config, plan(steps=1, coarse=1)).coarse == ((1, (64, 64)),)
 
 
 def test_it_takes_over_weights_and_what_the_smaller_fit_saw(noisy: tasks.Problem) -> None:

@@ -105,7 +105,7 @@ def test_what_is_stored_of_several_seeds_is_another_result() -> None:
 
 
 def test_smaller_sizes_that_are_fitted_first_are_another_result() -> None:
-    blind = {"task": {"type": "denoise"}, "generator": {"input": {"type": "image", "blind": 0.1}}}
+    blind = {"task": {"type": "denoise"}, "generator": {"input": {"type": "image", "blind": 0.1, "recorrupt": 0.7}}}
     fits = [{}, {"coarse": 0}, {"coarse": 300}, {"coarse": 5}, {"engine": "compile", "shapes": "exact"}]
     first, at_once, asked, few, compiled = (id_of({**blind, "fit": fit}) for fit in fits)
     assert len({first, at_once, asked, few}) == 4

@@ -27,6 +27,7 @@ from dipfast.fit.workbench import Workbench
 from dipfast.generators import SkipNet
 from dipfast.shapes import coarse_steps, halves
 from dipfast.tasks import Problem
+from dipfast.tasks.problem import WHITE
 
 LOOK_EVERY = 10  # steps between two looks of the host at the device
 MAX_NON_FINITE = 3  # rollbacks from a non-finite loss before the item is given up
@@ -210,9 +211,9 @@ class Fit:
 def smaller_fits(problem: Problem, config: Mapping[str, Any], plan: FitPlan) -> tuple[tuple[int, tuple[int, int]], ...]:
     """Steps, and height and width, of the fits at smaller sizes that one begins with: the largest first.
 
-    With `coarse: auto` none where neighbours share their noise: there a smaller fit learns some of it (LOG.md).
+    With `coarse: auto` none where noise is shared, for there is no recorruption: the stop comes too soon (LOG.md).
     """
-    shared = plan.coarse == "auto" and problem.grain.reach
+    shared = plan.coarse == "auto" and problem.grain != WHITE
     steps = coarse_steps(config, vars(plan)) if plan.steps and not shared else 0
     _, *sides = problem.shape
     return tuple((steps, size) for size in halves(config, (sides[0], sides[1]))) if steps else ()

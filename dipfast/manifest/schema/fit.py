@@ -146,8 +146,8 @@ class Fit(Section):
     coarse: Annotated[int, Field(ge=0, le=1_000_000)] | Literal["auto"] = Field(
         default="auto",
         description="steps at each smaller size that the picture is fitted at first: half, and half of that, while "
-        "sides have 64 pixels; for a network with blind spots; auto: a tenth of steps, and 0 for other networks, "
-        "with engine compile, and where neighbours are found to share their noise",
+        "sides have 64 pixels; for a network with blind spots; auto: a tenth of steps where generator.input.recorrupt "
+        "is at work, and else, and with engine compile, 0",
     )
     rollback_db: Annotated[float, Field(gt=0)] | None = Field(
         default=5.0,
