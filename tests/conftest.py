@@ -100,3 +100,16 @@ def fit_plan(**changes: Any) -> Any:
     defaults = {"steps": 30, "precision": "fp32", "device": "cpu", "average": 0.9}
     recompute = changes.pop("recompute", False)
     return FitPlan(**Fit.model_validate(defaults | changes).model_dump(), recompute=recompute)
+
+
+class Memory:
+    """A fit's checkpoint that keeps what was saved last."""
+
+    def __init__(self) -> None:
+        self.saved: dict[str, Any] | None = None
+
+    def load(self) -> dict[str, Any] | None:
+        return None if self.saved is None else dict(self.saved)
+
+    def save(self, tensors: dict[str, Any]) -> None:
+        self.saved = tensors

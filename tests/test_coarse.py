@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import fit_plan, generator_config
+from conftest import Memory, fit_plan, generator_config
 
 from dipfast import tasks
 from dipfast.batch.plan import fit_bytes, fit_flops
@@ -169,17 +169,6 @@ def test_alone_second_on_a_bench_in_lanes_and_resumed_the_bits_are_the_same(
         assert torch.equal(result.image, whole.image) and torch.equal(result.averaged, whole.averaged)
         assert (result.losses, result.coarse) == (whole.losses, whole.coarse)
     assert not torch.equal(beside.image, whole.image)
-
-
-class Memory:
-    def __init__(self) -> None:
-        self.saved: dict[str, torch.Tensor] | None = None
-
-    def load(self) -> dict[str, torch.Tensor] | None:
-        return None if self.saved is None else dict(self.saved)
-
-    def save(self, tensors: dict[str, torch.Tensor]) -> None:
-        self.saved = tensors
 
 
 def _interrupted(problem: tasks.Problem, asked: Any, after: int) -> FitResult:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import fit_plan, generator_config
+from conftest import Memory, fit_plan, generator_config
 from dipfast.kernels import ops
 
 from dipfast import tasks
@@ -597,19 +597,6 @@ def test_a_fit_that_was_rolled_back_says_so(noisy: tasks.Problem) -> None:
     assert jumpy.rollbacks > 0
     assert jumpy.why.endswith(f"; rolled back {jumpy.rollbacks} times")
     assert "rolled back" not in fitted(noisy).why
-
-
-class Memory:
-    """A checkpoint that keeps what was saved last."""
-
-    def __init__(self) -> None:
-        self.saved: dict[str, torch.Tensor] | None = None
-
-    def load(self) -> dict[str, torch.Tensor] | None:
-        return None if self.saved is None else dict(self.saved)
-
-    def save(self, tensors: dict[str, torch.Tensor]) -> None:
-        self.saved = tensors
 
 
 def test_seeds_that_are_kept_have_averaged_weights(noisy: tasks.Problem) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from dipfast.bench.cases import Case, make_case, settings_of
 from dipfast.bench.machine import describe
 from dipfast.errors import UsageError
-from dipfast.fit import Fit, FitPlan, choose_machine, finish
+from dipfast.fit import Fit, FitPlan, finish
 from dipfast.fit.auto import choose_stop
 from dipfast.fit.average import newest_weight
 from dipfast.fit.criteria import make_stop
@@ -118,11 +118,10 @@ def follow(case: Case, config: dict[str, Any], plan: FitPlan, alone: Sequence[st
     """Take all steps of ``plan``, and look at the truth behind each of them."""
     if plan.average is None:
         raise UsageError("bench stop needs fit.average: the criteria return the average")
-    machine = choose_machine(plan)
     running = Fit(case.problem, config, plan)
     finish(running.begin())
     state, step = running.state, running.step
-    problem, clean = state.problem, torch.from_numpy(case.clean)[None].to(machine.device)
+    problem, clean = state.problem, torch.from_numpy(case.clean)[None].to(running.machine.device)
     found = Trajectory(case.picture, case.damage, psnr(case.problem.guide[0].numpy(), case.clean), plan.steps)
     watched = {c.type: _criterion(c, state.output, problem, plan, config["input"]) for c in CRITERIA}  # type: ignore[attr-defined]
     criteria = {name: criterion for name, criterion in watched.items() if criterion is not None}
@@ -137,7 +136,7 @@ def follow(case: Case, config: dict[str, Any], plan: FitPlan, alone: Sequence[st
         return float(-10 * torch.log10((problem.finish(picture) - clean).square().mean()))
 
     for number in range(plan.steps):
-        index = torch.tensor(number, device=machine.device)
+        index = torch.tensor(number, device=running.machine.device)
         start = time.perf_counter()
         step()
         in_steps += time.perf_counter() - start
