@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dipfast.batch.restore import observe, pose
+from dipfast.batch.restore import observe, pose, put_back
 from dipfast.errors import ItemError, UsageError
 from dipfast.export.targets import Target, inside
 from dipfast.files import write_atomic
@@ -27,7 +27,6 @@ from dipfast.render import FittedGenerator, OnnxRenderer, Renderer, as_fitted, k
 from dipfast.samples import locate
 
 AHEAD = 2  # generators loaded before they are rendered
-PUT_BACK = {"inpaint": "keep_known", "jpeg": "quality", "superres": "keep_given"}  # keys by which a task puts back
 Finish = Callable[[np.ndarray], np.ndarray]  # [C, H', W'] as the network gives it → the picture [C, H, W]
 
 
@@ -143,21 +142,17 @@ def origin(target: Target, generator: FittedGenerator) -> tuple[Source, Finish]:
     given = record["input"]
     path = locate(given["path"])
     here = holds(path, given["sha256"])
-    mends = bool(settings["task"].get(PUT_BACK.get(settings["task"]["type"], "")))
     if not here:
-        if mends and settings["task"]["type"] == "inpaint":
+        if settings["task"].get("keep_known"):
             raise ItemError("changed", f"{path}: is not as it was, so its known pixels cannot be put back")
         return read(target.run.images / record["output"]["paths"][0]).source, lambda picture: kept(picture, size)
-    image = read(path)
-    if not mends:
-        source = image.source if settings["degrade"] is None else observe(settings, image, None, None).source
-        return source, lambda picture: kept(picture, size)
     mask = given.get("mask")
-    observation = observe(settings, image, None if mask is None else read(mask), None)
+    observation = observe(settings, read(path), None if mask is None else read(mask), None)
     problem = pose(settings, observation)
 
     def finish(picture: np.ndarray) -> np.ndarray:
-        return kept(problem.finish(torch.from_numpy(picture)[None])[0].numpy(), size)
+        finished = problem.finish(problem.of_full(torch.from_numpy(picture)[None]))
+        return put_back(observation, problem, kept(finished[0].numpy(), size))
 
     return observation.source, finish
 

@@ -164,7 +164,8 @@ def _seen(target: Target) -> tuple[np.ndarray | None, np.ndarray | None]:
     observation = observe(settings, read(path), None if mask is None else read(mask), None)
     scale = settings["task"].get("scale", 1)
     size = tuple(side * scale for side in observation.observed.shape[1:])
-    return cut(pose(settings, observation).guide[0].numpy(), *size), observation.clean
+    problem = pose(settings, observation)
+    return cut(problem.to_full(problem.guide)[0].numpy(), *size), observation.clean
 
 
 def variants_of(one: Subject, spec: Spec) -> Iterator[Variant]:

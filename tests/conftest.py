@@ -81,14 +81,15 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dipfast.batch.run, "execute", execute)
 
 
-def generator_config(*, trunks: int = 1, **changes: Any) -> dict[str, Any]:
+def generator_config(*, trunks: int = 1, ranged: bool = False, **changes: Any) -> dict[str, Any]:
     """The manifest's `generator` section, tiny unless ``changes`` say otherwise, every default filled in.
 
-    With the number of ``trunks`` where they are several, as a generator's card has it.
+    With the number of ``trunks`` where they are several, and `ranged` where it is so, as a generator's card has them.
     """
     from dipfast.manifest.schema import SkipGenerator
 
     config = SkipGenerator.model_validate(TINY | changes).model_dump()
+    config |= {"ranged": True} if ranged else {}
     return config if trunks == 1 else config | {"trunks": trunks}
 
 

@@ -38,6 +38,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"input": {"type": "image"}},
     {"trunks": 3},
     {"trunks": 2, "upsample": "nearest", "input": {"type": "image"}},
+    {"ranged": True},
+    {"ranged": True, "upsample": "nearest", "input": {"type": "image"}},
 ]
 
 
@@ -49,6 +51,9 @@ def fitted(**changes: Any) -> tuple[generators.SkipNet, torch.Tensor, generators
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=rng))
+        if module.low is not None and module.width is not None:
+            module.low.fill_(0.1)
+            module.width.copy_(torch.tensor([0.2, 0.02, 0.3]).view(1, 3, 1, 1))
     several = "trunks" in config and config["input"]["type"] == "noise"
     card = generators.Card(
         id="0123456789abcdef",

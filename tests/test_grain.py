@@ -187,3 +187,42 @@ def test_damage_is_shared_as_asked_and_has_its_strength() -> None:
     beside = [float((x[..., 1:] * x[..., :-1]).mean() / x.var()) for x in (plain, blurred, shared)]
     assert abs(beside[0]) < 0.03 and beside[1] > 0.3 and abs(beside[2]) < 0.03
     assert (shared[0] == shared[1]).all() and abs(float((plain[0] * plain[1]).mean() / plain.var())) < 0.05
+
+
+def framed(name: str, value: float, sigma: float = 20.0) -> np.ndarray:
+    observed = spoiled(name, sigma).observed.copy()
+    observed[:, :14], observed[:, -14:] = value, value
+    return observed
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", [0.0, 114 / 255, 1.0])
+def test_a_flat_frame_has_no_part_in_the_noise(name: str, value: float) -> None:
+    observed = framed(name, value)
+    assert tasks.pose(UNKNOWN, observed).facts["sigma"] == pytest.approx(20, rel=0.15)
+    assert measure(observed).grain == WHITE
+
+
+def test_a_round_field_or_a_blank_half_has_no_part_in_the_noise() -> None:
+    observed = spoiled("sample:coffee", 20.0, side=160).observed
+    y, x = np.mgrid[0:160, 0:160] - 79.5
+    for blank in ((x**2 + y**2 > 70**2), x > 0):
+        field = np.where(blank, np.float32(0), observed)
+        assert tasks.pose(UNKNOWN, field).facts["sigma"] == pytest.approx(20, rel=0.15)
+
+
+def test_pixels_that_do_not_count_are_not_measured() -> None:
+    observed = spoiled("sample:coffee", 20.0).observed.copy()
+    observed[:, :64] = observed[:, :64].mean()
+    observed[:, :64] += np.linspace(0, 0.2, 64, dtype=np.float32)[:, None]  # filled from its edge, say
+    counts = np.ones((1, 128, 128), bool)
+    counts[:, :64] = False
+    assert 255 * measure(observed, counts).high == pytest.approx(20, rel=0.15)
+
+
+@pytest.mark.parametrize("name", ["sample:cell", "sample:page", "sample:moon"])
+def test_a_clean_picture_with_flat_parts_is_not_made_noisy_by_leaving_them_out(name: str) -> None:
+    clean = read(locate(name), Limits()).pixels
+    clean = np.ascontiguousarray(clean[:3])
+    boxed = np.pad(clean, ((0, 0), (40, 40), (0, 0)), constant_values=0.5)
+    assert measure(boxed).high <= measure(clean).high + 1 / 255

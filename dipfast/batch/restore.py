@@ -19,10 +19,11 @@ from dipfast.batch.caveats import caveats
 from dipfast.batch.failure import is_out_of_memory
 from dipfast.batch.ledger import Record, now
 from dipfast.batch.memory import Fitting, Ladder
+from dipfast.batch.surroundings import outside
 from dipfast.errors import ItemError
 from dipfast.fit import NO_HOOKS, Course, FitPlan, FitResult, Hooks, Workbench, compilations, finish, fitting, stream
 from dipfast.fit.distil import Distilled, as_it_is, distil_steps, distilling, undistilled
-from dipfast.image import Image, Source, cut, pad
+from dipfast.image import Image, Source, cut, in_range_of, pad
 from dipfast.metrics import coverage, psnr, ssim, uncertainty_ece
 from dipfast.shapes import on_grid, padded_side
 
@@ -37,7 +38,9 @@ class Observation:
     known: np.ndarray | None  # [1, H, W] bool, for inpainting
     clean: np.ndarray | None  # the truth, of the size of the picture sought; for metrics after the fit only
     source: Source
-    damaged: bool  # whether a `degrade` section made `observed`
+    damaged: bool = False  # whether a `degrade` section made `observed`
+    visible: np.ndarray | None = None  # [1, H, W] bool, where alpha shows the colours; None: everywhere
+    hidden: np.ndarray | None = None  # [C, H, W], the colours under alpha 0, which `observed` has not
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,23 @@ def observe(settings: Settings, image: Image, mask: Image | None, reference: Ima
     if mask is not None:
         known = tasks.known_pixels(mask.pixels, settings["task"]["known"], image.pixels)
     scale = tasks.scale(settings["task"])
-    clean = None if reference is None else _matching(reference.pixels, image.pixels, scale)
-    return Observation(image.pixels, known, clean, image.source, damaged=False)
+    clean = None if reference is None else _matching(in_range_of(reference, image.source), image.pixels, scale)
+    visible = _visible(image.source)
+    if visible is None:
+        return Observation(image.pixels, known, clean, image.source)
+    shown = tasks.filled(torch.from_numpy(image.pixels)[None], torch.from_numpy(visible)[None])[0].numpy()
+    return Observation(shown, known, clean, image.source, visible=visible, hidden=image.pixels)
+
+
+def _visible(source: Source) -> np.ndarray | None:  # [1, H, W] bool
+    """Where alpha shows the colours; None where that is everywhere, or nowhere.
+
+    Premultiplied colours are 0 where nothing shows, and fade to that at edges.
+    """
+    if source.alpha is None or source.alpha_kind == "premultiplied":
+        return None
+    visible = source.alpha > 0
+    return visible[None] if visible.any() and not visible.all() else None
 
 
 def restore(
@@ -175,19 +193,21 @@ def _restored(
     keep_seeds: bool,
 ) -> Restored:
     """The picture cut back to its size, and every generator as bytes."""
+    range = None if problem.range is None else (problem.range.low, problem.range.width)
 
     def packed(module: nn.Module, card: generators.Card = card) -> bytes:
-        return generators.to_bytes(module, problem.shown, card)
+        return generators.to_bytes(module, problem.shown, card, range)
 
+    pixels = put_back(observation, problem, cut(result.image[0].numpy(), *card.size))
     return Restored(
-        pixels=cut(result.image[0].numpy(), *card.size),
+        pixels=pixels,
         last=cut(result.last[0].numpy(), *card.size),
-        before=cut(problem.guide[0].numpy(), *card.size),
+        before=put_back(observation, problem, cut(problem.to_full(problem.guide)[0].numpy(), *card.size)),
         source=observation.source,
         fit=result,
         distilled=distilled,
         generator=packed(distilled.generator, _stored(card, distilled.generator)),
-        facts=problem.facts,
+        facts=problem.facts | _facts(card, observation, problem, result, pixels),
         memory=memory.record(),
         deviation=None if result.deviation is None else cut(result.deviation[0].numpy(), *card.size),
         kept=tuple(packed(sample) for sample in result.kept),
@@ -197,6 +217,22 @@ def _restored(
             for number, module in enumerate(result.members if keep_seeds else (), 1)
         ),
     )
+
+
+def _facts(
+    card: generators.Card,
+    observation: Observation,
+    problem: tasks.Problem,
+    result: FitResult,
+    pixels: np.ndarray,
+) -> dict[str, float | str]:
+    """What the answer says of itself, for the record."""
+    found: dict[str, float | str] = {"flecks_mended": result.flecks} if result.flecks else {}
+    beyond = outside(pixels, observation.observed, observation.known, problem, card.task)
+    if beyond is not None:
+        found |= {"outside": beyond.count, "outside_by": round(beyond.most, 6)}
+        found |= {"outside_row": beyond.row, "outside_column": beyond.column}
+    return found
 
 
 def fit_plan(settings: Settings, device: str) -> FitPlan:
@@ -210,11 +246,36 @@ def pose(settings: Settings, observation: Observation) -> tasks.Problem:
     return tasks.pose(settings["task"], *_padded(settings, observation))
 
 
-def _padded(settings: Settings, observation: Observation) -> tuple[np.ndarray, np.ndarray | None]:
-    """The observation grown by reflection to what the generator needs; the mask likewise."""
+def put_back(observation: Observation, problem: tasks.Problem, pixels: np.ndarray) -> np.ndarray:
+    """``pixels`` [C, H, W] as they are returned: what is not the fit's to change is as it was observed, to the bit.
+
+    A channel of one value stays one. Of a picture of the observed size, outliers, known pixels that are kept, and
+    colours that alpha hides are put back too.
+    """
+    observed, known = observation.observed, observation.known
+    pixels = pixels.copy()
+    for channel, values in zip(pixels, observed, strict=True):
+        told = values if known is None else values[known[0]]
+        if told.min() == told.max():
+            channel[:] = told.min()
+    if pixels.shape != observed.shape:
+        return pixels
+    size = observed.shape[1:]
+    if problem.outlying is not None:
+        outlying = cut(problem.outlying, *size)
+        pixels[outlying] = observed[outlying]
+    if problem.keep is not None and known is not None:
+        pixels = np.where(known, observed, pixels)
+    if observation.hidden is not None and observation.visible is not None:
+        pixels = np.where(observation.visible, pixels, observation.hidden)
+    return pixels
+
+
+def _padded(settings: Settings, observation: Observation) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """The observation grown by reflection to what the generator needs; the masks likewise."""
     sides = padded_sides(settings, observation.observed.shape[1:])
-    known = observation.known
-    return pad(observation.observed, sides), None if known is None else pad(known, sides)
+    masks = (None if mask is None else pad(mask, sides) for mask in (observation.known, observation.visible))
+    return pad(observation.observed, sides), *masks  # type: ignore[return-value]
 
 
 def padded_sides(settings: Settings, sides: Sequence[int]) -> tuple[int, int]:

@@ -203,6 +203,9 @@ class FrozenNet(Trunk):
         self.others = nn.ModuleList(Trunk(config, depth) for _ in range(1, count))
         self.head = nn.Conv2d(count * per_scale(config)[1][0], image_channels, 1)
         self.config, self.depth, self.sigmoid = config, depth, config["sigmoid"]
+        self.low, self.width = (
+            nn.Parameter(torch.ones(1, image_channels, 1, 1)) if config.get("ranged") else None for _ in range(2)
+        )
         self.dtype = torch.float32
 
     def trunks(self) -> list[Trunk]:
@@ -233,7 +236,8 @@ class FrozenNet(Trunk):
         found = [super().forward(own), *(trunk(part) for trunk, part in zip(self.others, further, strict=True))]
         x = self.head((found[0] if len(found) == 1 else torch.cat(found, dim=1)).float())
         x = interleave(x) if self.levels()[0].phased else x
-        return x.sigmoid() if self.sigmoid else x
+        x = x.sigmoid() if self.sigmoid else x
+        return x if self.low is None or self.width is None else self.low + self.width * x
 
 
 def freeze(
@@ -248,6 +252,9 @@ def freeze(
         for number, (trunk, part) in enumerate(zip(net.trunks(), net.latents(latent.cpu().double()), strict=True)):
             trunk.freeze(part, exact, f"others.{number - 1}." if number else "")
         _assign(net.head, exact["head.weight"], exact["head.bias"])
+        if net.low is not None and net.width is not None:
+            net.low.copy_(exact["low"])
+            net.width.copy_(exact["width"])
     return net.in_phases().float().eval().requires_grad_(False)
 
 

@@ -19,6 +19,7 @@ from dipfast.fit.auto import FIXED
 from dipfast.fit.average import newest_weight
 from dipfast.fit.checkpoint import EVERY_SECONDS, LEAST_SECONDS, Checkpoint, freeze, thaw
 from dipfast.fit.engine import Machine, choose_machine
+from dipfast.fit.flecks import mended
 from dipfast.fit.lane import Course, finish
 from dipfast.fit.plan import FitPlan
 from dipfast.fit.step import FitState
@@ -62,9 +63,9 @@ class Cancelled(DipfastError):
 class FitResult:
     """What a fit leaves. Images are [1, C, H, W] float32 in [0, 1] on the CPU."""
 
-    image: Tensor  # the answer: averaged and chosen as the plan says, known pixels put back
-    last: Tensor  # the last raw output
-    picture: Tensor  # the answer as the network's averaged outputs have it: nothing put back
+    image: Tensor  # the answer: averaged and chosen as the plan says, known pixels put back; in the full range
+    last: Tensor  # the last raw output, in the full range
+    picture: Tensor  # the answer as the network's averaged outputs have it: nothing put back, in the unit range
     averaged: Tensor  # [P], the first seed's weights, averaged; on the fit's device
     generator: SkipNet  # of the first seed, with the weights of the last step, on the fit's device
     machine: Machine
@@ -80,6 +81,7 @@ class FitResult:
     coarse: tuple[tuple[int, tuple[int, int]], ...] = ()  # before them: steps, at that height and width; finest first
     earlier: float = 0.0  # seconds of the fit in processes before this one, whose checkpoint was gone on from
     deviation: Tensor | None = None  # of the answer, [1, C, H, W] on the CPU, where samples were taken
+    flecks: int = 0  # values that were mended, for the fit left its input there by more than noise explains
     samples: int = 0  # whose mean the answer is; 0: it is no mean of samples
     kept: tuple[nn.Module, ...] = ()  # generators with the weights of some of the samples
     trail: tuple[tuple[int, nn.Module], ...] = ()  # steps, and generators with the averaged weights of then
@@ -277,14 +279,17 @@ def _result(done: Fit, seconds: dict[str, float]) -> FitResult:
             pictures = [member.generator(member.latent, done.machine.dtype) for member in state.members]
             state.output.copy_(torch.stack(pictures).mean(0))
             state.stop.best.copy_(state.output)
-        image, last = (state.problem.finish(x).cpu() for x in (state.stop.best, state.output))
+        members = None if state.spread is None else state.spread.kept
+        picture, flecks = mended(state.stop.best, members, state.problem) if steps else (state.stop.best, 0)
+        image, last = (state.problem.finish(x).cpu() for x in (picture, state.output))
         sampled = _sampled(state)
     if not bool(torch.isfinite(image).all()):
         raise ItemError("non-finite", "the fit's picture has non-finite values")
     return FitResult(
         image=image,
         last=last,
-        picture=state.stop.best.cpu(),
+        picture=picture.cpu(),
+        flecks=flecks,
         averaged=watch.averaged[0],
         generator=state.first.generator,
         machine=done.machine,
@@ -322,7 +327,8 @@ def _sampled(state: FitState) -> dict[str, Any]:
         kept = state.posterior.kept(state.first.generator, state.first.parameters)
         found |= {"samples": int(state.posterior.count), "kept": kept}
     if deviation is not None:
-        keep = state.problem.keep
+        keep, range = state.problem.keep, state.problem.range
+        deviation = deviation if range is None else deviation * range.width
         found["deviation"] = (deviation if keep is None else torch.where(keep > 0.5, 0.0, deviation)).cpu()
     return found
 

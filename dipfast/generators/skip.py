@@ -161,7 +161,8 @@ class SkipNet(Trunk):
     Parameter names are stable: `scales.<i>.<skip|down1|down2|up|pointwise>.conv.conv.weight`, `….norm.weight`,
     `scales.<i>.norm.weight` (over the concatenation), `head.weight`, `head.bias`; scale 0 is the finest. With
     `trunks: K` in ``config`` there are K - 1 further trunks, `others.<k>.scales.…`, and the head is over the features
-    of all, [1, K U, H, W]. Then z has the latents of all, one behind the other, or one that all share.
+    of all, [1, K U, H, W]. Then z has the latents of all, one behind the other, or one that all share. With `ranged:
+    true` it gives `low` + `width` times its picture: it was fitted to a picture in a range of its own.
     """
 
     def __init__(self, config: Mapping[str, Any], latent_channels: int, image_channels: int, seed: int):
@@ -171,6 +172,11 @@ class SkipNet(Trunk):
             self.others = nn.ModuleList(Trunk(config, latent_channels) for _ in range(1, trunks(config)))
             self.head = nn.Conv2d(trunks(config) * per_scale(config)[1][0], image_channels, 1)
         self.depth, self.sigmoid = latent_channels, config["sigmoid"]
+        own = (torch.zeros(1, image_channels, 1, 1), torch.ones(1, image_channels, 1, 1))
+        self.low: Tensor | None
+        self.width: Tensor | None
+        for name, part in zip(("low", "width"), own, strict=True):
+            self.register_buffer(name, part if config.get("ranged") else None)
 
     def recompute(self, on: bool) -> None:
         """Whether a backward works out again what lies between a block's input and its output: the same bits in less
@@ -182,7 +188,8 @@ class SkipNet(Trunk):
 
     def forward(self, z: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         x = self.picture(self.features(z, dtype))
-        return ops.interleave(x) if self.in_phases else x
+        x = ops.interleave(x) if self.in_phases else x
+        return x if self.low is None or self.width is None else self.low + self.width * x
 
     def features(self, z: Tensor, dtype: torch.dtype) -> Tensor:
         """What the head sees: the features of all trunks, as channels."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,9 +55,16 @@ def twin(module: Net) -> Net:
     return copy
 
 
-def to_bytes(module: nn.Module, latent: Tensor, card: Card) -> bytes:
-    """``module``'s weights and ``card``. The latent is stored only where its seed does not give it (type `image`)."""
+def to_bytes(module: nn.Module, latent: Tensor, card: Card, range: tuple[Tensor, Tensor] | None = None) -> bytes:
+    """``module``'s weights and ``card``. The latent is stored only where its seed does not give it (type `image`).
+
+    ``range``: low and width, [1, C or 1, 1, 1], of the range that the picture was fitted in, where it had its own.
+    """
     tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
+    if range is not None:
+        card = replace(card, generator=card.generator | {"ranged": True})
+        for name, part in zip(("low", "width"), range, strict=True):
+            tensors[name] = part.cpu().expand(1, card.channels, 1, 1).contiguous()
     if card.generator["input"]["type"] == "image":
         tensors["latent"] = latent.detach().float().cpu().contiguous()
     return _ordered(safetensors.torch.save(tensors, {"format": FORMAT, "card": json.dumps(asdict(card))}))

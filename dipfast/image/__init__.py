@@ -8,6 +8,7 @@ it does not know: tasks, networks, manifests, torch. XMP and text chunks are not
 from dipfast.image.array import from_array, to_array
 from dipfast.image.pad import cut, pad
 from dipfast.image.read import probe, read
+from dipfast.image.samples import in_range_of
 from dipfast.image.source import Header, Image, Limits, Source
 from dipfast.image.write import check_output, encode, format_of, write
 
@@ -21,6 +22,7 @@ __all__ = [
     "encode",
     "format_of",
     "from_array",
+    "in_range_of",
     "pad",
     "probe",
     "read",

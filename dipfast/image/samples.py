@@ -1,5 +1,6 @@
 """Samples of a file to [0, 1] and back, exactly: v -> v / full -> v for every 8 and 16 bit value."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from dipfast.errors import ItemError, UsageError
-from dipfast.image.source import Source, bit_depth_of
+from dipfast.image.source import Image, Source, bit_depth_of
 
 _FULL = {8: 255, 16: 65535}
 _DTYPES: dict[int, np.dtype[Any]] = {8: np.dtype("u1"), 16: np.dtype("u2"), 32: np.dtype("f4")}
@@ -33,16 +34,28 @@ def spread(samples: NDArray[Any], bits: int) -> NDArray[Any]:
 
 
 def float_range(samples: NDArray[Any]) -> tuple[float, float]:
-    """What 0 and 1 stand for: themselves if all lies between, else the extremes.
+    """What 0 and 1 stand for: themselves if all lies between, else numbers that all lies between.
 
-    Raises ItemError (non-finite).
+    The lower one is 0, or the least value where that is negative, and they are a power of two apart: floats that are
+    not negative come back to the bit. Raises ItemError (non-finite).
     """
-    low, high = float(samples.min()), float(samples.max())
-    if not np.isfinite([low, high]).all():
+    least, most = float(samples.min()), float(samples.max())
+    if not np.isfinite([least, most]).all():
         raise ItemError("non-finite", "it holds NaN or infinite values")
-    if low >= 0 and high <= 1:
+    if least >= 0 and most <= 1:
         return 0.0, 1.0
-    return low, high if high > low else low + max(1.0, abs(low))
+    low = min(0.0, least)
+    fraction, exponent = math.frexp((most - low) or 1.0)
+    return low, low + math.ldexp(1.0, exponent - (fraction == 0.5))
+
+
+def in_range_of(image: Image, like: Source) -> NDArray[np.float32]:
+    """The pixels of ``image`` as they are in a float picture with the range of ``like``; integers are as they are."""
+    own = image.source
+    if (own.bit_depth, like.bit_depth) != (32, 32) or (own.low, own.high) == (like.low, like.high):
+        return image.pixels
+    values = own.low + image.pixels.astype(np.float64) * (own.high - own.low)
+    return ((values - like.low) / (like.high - like.low)).astype(np.float32)
 
 
 def to_stored(pixels: NDArray[Any], source: Source, depth: int, *, alpha: bool = True) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from rich.table import Table
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.run import rows_of
 from dipfast.errors import GateError, ItemError, NothingMatchedError, UsageError
-from dipfast.image import read
+from dipfast.image import in_range_of, read
 from dipfast.metrics import calibration_scale, coverage, psnr, ssim, uncertainty_ece
 from dipfast.text import printable
 
@@ -106,7 +106,8 @@ def _pictures(pair: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _restored_and_clean(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     """Both pictures, [C, H, W] in [0, 1]. WebP has no gray: three channels for a gray reference are one again."""
-    restored, clean = read(pair.image).pixels, read(pair.truth).pixels
+    picture, truth = read(pair.image), read(pair.truth)
+    restored, clean = in_range_of(picture, truth.source), truth.pixels
     is_gray = len(clean) == 1 and pair.image.suffix.lower() == ".webp"
     return restored.mean(0, keepdims=True) if is_gray else restored, clean
 

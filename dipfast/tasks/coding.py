@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dipfast.tasks.range import Range
+
 BLOCK = 8  # pixels a side
 GRAY = 128 / 255  # what a codec takes from the luma before its DCT
 CELL = 16  # pixels a side of what a block of halved chroma covers
@@ -41,7 +43,11 @@ OF_RGB = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.418
 
 @dataclass(frozen=True)
 class Coding:
-    """How one picture was quantised, and where its blocks begin. Images are [1, C, H, W] in [0, 1]; C 1 or 3."""
+    """How one picture was quantised, and where its blocks begin. Images are [1, C, H, W]; C is 1 or 3.
+
+    Coefficients are those of values of the full range. Images are in the unit range, that is in ``range`` where the
+    picture has one of its own, which its channels share.
+    """
 
     luma: Tensor  # [8, 8], steps of the orthonormal DCT of values in [0, 1]
     chroma: Tensor  # [8, 8]
@@ -49,6 +55,7 @@ class Coding:
     halved: bool  # whether the chroma has half the rows and columns
     known: bool = True  # whether the steps are the picture's own, not assumed
     coded: Tensor | None = None  # [1, 1, h, 8, w, 8], what `of_luma` gives of the picture that was quantised
+    range: Range | None = None
     of_rgb: Tensor = field(default_factory=lambda: torch.tensor(OF_RGB))  # a graph is captured without copies to it
     to_rgb: Tensor = field(default_factory=lambda: torch.linalg.inv(torch.tensor(OF_RGB)))
 
@@ -70,11 +77,12 @@ class Coding:
         planes = self._planes(image, corner)
         rounded = [step * (dct(plane) / step).round() for plane, step in zip(planes, self.steps, strict=False)]
         luma, *chroma = (inverse_dct(c) for c in rounded)
-        return self._image([luma + GRAY, *chroma], corner, image).clamp(0, 1)
+        quantised = self._image([luma + GRAY, *chroma], corner, image)
+        return quantised.clamp(0, 1) if self.range is None else self.range.to_unit(quantised)
 
     def of_luma(self, image: Tensor) -> Tensor:  # [1, 1, h, 8, w, 8]
         """The luma's coefficients."""
-        return dct(self._laid(luma_of(image, self.of_rgb), self.corner))
+        return dct(self._laid(luma_of(self._full(image), self.of_rgb), self.corner))
 
     def remaining(self, image: Tensor) -> Tensor:  # 0-D
         """Mean square of the luma's differences from `coded`, over what rounding leaves: a twelfth of a step squared.
@@ -96,11 +104,15 @@ class Coding:
         for found, centre, step in pairs:
             inside = torch.minimum(torch.maximum(found, centre - step / 2), centre + step / 2)
             missing.append(inverse_dct(inside - found))
-        return image + self._image(missing, self.corner, image)
+        moved = self._image(missing, self.corner, image)
+        return image + (moved if self.range is None else moved / self.range.width)
+
+    def _full(self, image: Tensor) -> Tensor:
+        return image if self.range is None else self.range.to_full(image)
 
     def _planes(self, image: Tensor, corner: Tensor) -> list[Tensor]:
         """Luma [1, 1, h, w] and chromas [1, 2, h', w'] of ``image`` on the grid."""
-        image = self._laid(image, corner)
+        image = self._laid(self._full(image), corner)
         luma = luma_of(image, self.of_rgb)
         if image.shape[1] == 1:
             return [luma]
@@ -144,7 +156,8 @@ class CodedSquare:
             ((a - b).square() * (weigh / step)).sum()
             for a, b, step in zip(found, wanted, self.coding.steps, strict=False)
         ]
-        return torch.stack(weighed).sum() / prediction.numel()
+        mean = torch.stack(weighed).sum() / prediction.numel()
+        return mean if self.coding.range is None else mean / self.coding.range.width.square().mean()
 
 
 def luma_of(

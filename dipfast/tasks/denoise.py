@@ -5,43 +5,107 @@ A is the identity, but for what clipping leaves of it on the mean.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from dipfast.tasks.grain import measure
+from dipfast.tasks.grain import Bounds, Measured, measure
 from dipfast.tasks.operators import Clipping, Identity, Operator, Saturation
-from dipfast.tasks.problem import ClippedGaussian, PoissonDeviance, PoissonVariance, Problem, mean_absolute, mean_square
+from dipfast.tasks.problem import (
+    ClippedGaussian,
+    DataTerm,
+    PoissonDeviance,
+    PoissonVariance,
+    Problem,
+    WeighedSquare,
+    mean_absolute,
+    mean_square,
+)
+from dipfast.tasks.range import Range
 
+LEAST_NOISE = 0.25  # of the strongest channel's deviation: one with less counts as if it had that much
 LEAST_WHITE = 0.75  # of a given sigma, what the high frequencies hold of it at least, if the noise is white
 
 
-def denoise(task: Mapping[str, Any], observed: np.ndarray) -> Problem:
-    """``observed``: [C, H, W] float32 in [0, 1]. ``task``: the manifest's section."""
+def denoise(
+    task: Mapping[str, Any],
+    observed: np.ndarray,  # [C, H, W] float32 in [0, 1]
+    range: Range | None = None,
+    counts: np.ndarray | None = None,  # [1, H, W] bool
+) -> Problem:
+    """The problem that ``task``, the manifest's section, poses for ``observed``.
+
+    ``range`` is the one that the picture fills. Noise is measured where ``counts`` is true, everywhere unless it is
+    given. Raises nothing: a picture that is too small to tell has no noise.
+    """
     noise = task["noise"]
-    y = torch.from_numpy(observed)[None]
+    full = torch.from_numpy(observed)[None]
+    y = full if range is None else range.to_unit(full)
     if noise["type"] == "salt-pepper":
-        return Problem(Identity(), mean_absolute, y, y)
-    found = measure(observed)
+        return Problem(Identity(), mean_absolute, y, y, range=range)
+    bounds: Bounds = (0.0, 1.0) if range is None else (range.lower, range.upper)
+    found = measure(y[0].numpy(), counts, bounds)
     if noise["type"] == "poisson":
         peak = torch.tensor(noise["peak"])
-        deviance, variance = PoissonDeviance(0.1 / peak), PoissonVariance(peak)
+        deviance, variance = PoissonDeviance(0.1 / peak, range), PoissonVariance(peak, range)
         facts = {"peak": noise["peak"]} | found.facts
-        return Problem(Saturation(peak), deviance, y, y, variance, grain=found.grain, facts=facts)
+        operator: Operator = Saturation(peak, range)
+        return Problem(operator, deviance, y, y, variance, grain=found.grain, range=range, facts=facts)
+    each = [found] if range is None or not range.apart else _by_channel(y, range, counts)
+    widths = [1.0] if range is None else range.width.flatten().tolist()
     if noise["sigma"] == "auto":
-        sigma = round(255 * (found.std if found.grain.reach else found.high), 3)
-        about: dict[str, float | str] = {"sigma": sigma, "sigma_source": "estimated"}
+        levels = [one.std if found.grain.reach else one.high for one in each]
+        sigmas = [255 * width * level for width, level in zip(widths, levels, strict=True)]
+        sigmas = [round(sigmas[0], 3)] if range is None else sigmas
+        about: dict[str, float | str] = {
+            "sigma": _tidy(math.hypot(*sigmas) / math.sqrt(len(sigmas))),
+            "sigma_source": "estimated",
+        }
+        if len(sigmas) > 1:
+            about["sigma_by_channel"] = ", ".join(str(_tidy(sigma)) for sigma in sigmas)
     else:
-        sigma = float(noise["sigma"])
-        about = {"sigma": sigma, "sigma_source": "given"}
-        white = round(255 * found.high / sigma, 3)
+        sigmas = [float(noise["sigma"])] * len(widths)
+        about = {"sigma": sigmas[0], "sigma_source": "given"}
+        whites = [255 * width * one.high / sigmas[0] for width, one in zip(widths, each, strict=True)]
+        white = round(sum(whites) / len(whites), 3)
         if white:
             about["whiteness"] = white
         if white >= LEAST_WHITE:  # then what the middle frequencies hold above the highest is the picture's own
             found = found.within(0)
-    std, clipped = torch.tensor(sigma / 255), noise.get("clipped", True)
-    operator: Operator = Clipping(std) if clipped else Identity()
-    residual = ClippedGaussian(std, about_mean=clipped)
-    return Problem(operator, mean_square, y, y, residual, grain=found.grain, facts=about | found.facts)
+    std = torch.tensor([sigma / 255 / width for sigma, width in zip(sigmas, widths, strict=True)]).view(1, -1, 1, 1)
+    std = std.view(()) if range is None else std
+    clipped = noise.get("clipped", True)
+    term: DataTerm = mean_square if len(widths) == 1 else WeighedSquare(_weights(std))
+    return Problem(
+        Clipping(std, *bounds) if clipped else Identity(),
+        term,
+        y,
+        y,
+        ClippedGaussian(std, clipped, 1, *bounds),
+        grain=found.grain,
+        range=range,
+        facts=about | found.facts,
+    )
+
+
+def _by_channel(y: Tensor, range: Range, counts: np.ndarray | None) -> list[Measured]:
+    """The noise of each channel, in a range of its own."""
+    parts = map(range.channel, torch.arange(y.shape[1]).tolist())
+    planes = zip(y[0].numpy()[:, None], parts, strict=True)
+    return [measure(plane, counts, (part.lower, part.upper)) for plane, part in planes]
+
+
+def _weights(std: Tensor) -> Tensor:  # [1, C, 1, 1], both
+    """How much the squared errors of each channel count: as the noise is weak, and 1 on the mean."""
+    least = LEAST_NOISE * float(std.max()) or 1.0
+    weights = 1 / std.clamp_min(least).square()
+    return weights / weights.mean()
+
+
+def _tidy(sigma: float) -> float:
+    """``sigma`` with three decimals, or four digits where it is small."""
+    return round(sigma, 3) if sigma >= 1 else float(f"{sigma:.4g}")

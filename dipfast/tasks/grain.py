@@ -27,9 +27,11 @@ LOW, MIDDLE, HIGH, HIGHEST = (1, 3), (4, 7), (8, 14), (10, 14)  # sums of both f
 ROUNDS, START = 15, 0.1  # of the fixed point at most, and the deviation that it begins at
 CLOSE = 1e-3  # relative change of the deviation that ends it
 LEAST = 1e-4  # deviation; rounding to 8 bits alone leaves 1e-3
+STILLEST, FLOOR = 0.05, 0.4  # share of the blocks that are not flat, and the least of the smooth ones' level there
 EVEN = 0.8  # of HIGHEST over MIDDLE, at least, for white noise
 NEAR = 0.3  # at least, of what only the next pixels share
 TOGETHER = 0.6  # correlation of two channels' noise from which on they are one
+Bounds = tuple[Tensor | float, Tensor | float]  # where values are cut off: 0-D, or [1, C, 1, 1]
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,22 @@ class Measured:
         return replace(self, grain=replace(self.grain, reach=reach))
 
 
-def measure(observed: np.ndarray) -> Measured:
-    """Of ``observed`` [C, H, W] in [0, 1]. A picture too small or too flat to tell has none."""
-    spectrum, means = _blocks(torch.from_numpy(observed)[None])
+def measure(
+    observed: np.ndarray,  # [C, H, W] float32
+    counts: np.ndarray | None = None,  # [1, H, W] bool
+    bounds: Bounds = (0.0, 1.0),
+) -> Measured:
+    """The noise of ``observed`` where ``counts`` is true, everywhere unless it is given.
+
+    Values were cut off at the two ``bounds``. A picture too small or too flat to tell has none.
+    """
+    spectrum, means, flat = _blocks(torch.from_numpy(observed)[None], counts)
     if spectrum.shape[1] < FEWEST:
         return Measured()
     low, high = spectrum[..., _sums(*LOW)].square().sum(2), START
+    low = low.masked_fill(flat & _floor_is_noise(spectrum, low, flat), torch.inf)
     for _ in range(ROUNDS):
-        smooth = _smooth(spectrum, means, low, high)
+        smooth = _smooth(spectrum, means, low, high, bounds)
         change = smooth.deviation(HIGH)
         high = min(high * change, 1.0)
         if high < LEAST:
@@ -105,19 +115,52 @@ class Smooth:
         return sum(v * w for v, w in zip(values, self.weights, strict=True)) / sum(self.weights)
 
 
-def _blocks(picture: Tensor) -> tuple[Tensor, Tensor]:  # [1, C, H, W] -> [C, N, 8, 8], [C, N]
-    """The DCT of its blocks, or of some where there are many, and their means."""
+def _blocks(picture: Tensor, counts: np.ndarray | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The DCT of its blocks [C, N, 8, 8], or of some where there are many, their means [C, N], and which are flat.
+
+    Blocks in which a pixel does not count are left out.
+    """
     height, width = (side // BLOCK * BLOCK for side in picture.shape[2:])
     stride = max(1, math.isqrt(height * width // (BLOCK**2 * MOST)))
     blocks = split(picture[..., :height, :width])[:, :, ::stride, :, ::stride]  # [1, C, h, 8, w, 8]
     spectrum = dct(blocks.flatten(4).flatten(2, 3))[0].transpose(2, 3).flatten(1, 2)
-    return spectrum, blocks[0].mean((2, 4)).flatten(1)
+    blocks = blocks[0].transpose(2, 3).flatten(1, 2)  # [C, N, 8, 8]
+    means, flat = blocks.mean((2, 3)), _has_flat_line(blocks)
+    if counts is None:
+        return spectrum, means, flat
+    whole = split(torch.from_numpy(counts)[None, :, :height, :width])[:, :, ::stride, :, ::stride]
+    kept = whole.all(3).all(4).flatten()
+    return spectrum[:, kept], means[:, kept], flat[:, kept]
 
 
-def _smooth(spectrum: Tensor, means: Tensor, low: Tensor, std: float) -> Smooth:
+def _has_flat_line(blocks: Tensor) -> Tensor:  # [C, N, 8, 8] -> [C, N] bool
+    """Whether a row or a column of a block has one value only, as a frame around a picture leaves it."""
+    rows, columns = (blocks.amax(axis) == blocks.amin(axis) for axis in (3, 2))
+    return rows.any(2) | columns.any(2)
+
+
+def _floor_is_noise(spectrum: Tensor, low: Tensor, flat: Tensor) -> Tensor:  # -> [C, 1] bool
+    """Whether the blocks that are not ``flat`` have noise: even the stillest of them vary as the smooth ones do.
+
+    Then a flat block is a frame, or a field outside of the picture. A clean picture has blocks of every stillness.
+    """
+    level = spectrum[..., _sums(*HIGH)].square().mean(2).sqrt()  # [C, N]
+    found = []
+    for levels, lows, flats in zip(level, low, flat, strict=True):
+        levels, lows = levels[~flats], lows[~flats]
+        if len(levels) < FEWEST:
+            found.append(False)
+            continue
+        smooth = levels[lows.argsort(stable=True)[: max(FEWEST, math.floor(SMOOTH * len(lows)))]]
+        found.append(bool(levels.quantile(STILLEST) >= FLOOR * smooth.median()))
+    return torch.tensor(found)[:, None]
+
+
+def _smooth(spectrum: Tensor, means: Tensor, low: Tensor, std: float, bounds: Bounds) -> Smooth:
     """The smooth blocks for noise of deviation ``std`` before clipping; ``low`` [C, N]: squares of `LOW`."""
-    left = ClippedGaussian(torch.tensor(std)).deviation(means[None])[0]  # [C, N]
-    low, told = low / left.square(), left > TOLD * std
+    noise = ClippedGaussian(torch.tensor(std), True, 1, *bounds)
+    left = noise.deviation(means[None, ..., None])[0, ..., 0]  # [C, N]
+    low, told = low / left.square(), (left > TOLD * std) & low.isfinite()
     channels = []
     for number, pair in enumerate(zip(low, told, strict=True)):
         chosen = _smoothest(*pair)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from dipfast.errors import ItemError
 from dipfast.tasks.operators import Masking
 from dipfast.tasks.problem import Problem, mean_square
+from dipfast.tasks.range import Range
 
 SMOOTHINGS = 4  # of each scale of a filled picture; more gain nothing (LOG.md)
 WIDE = 0.05  # share of the unknown pixels with no known one beside them; where it is more, a filled picture misleads
@@ -22,6 +23,7 @@ def inpaint(
     task: Mapping[str, Any],
     observed: np.ndarray,  # [C, H, W] float32 in [0, 1]
     known: np.ndarray,  # [1, H, W] bool
+    range: Range | None = None,
 ) -> Problem:
     """The mean square runs over all pixels, unknown ones counting zero, as in the first paper's code.
 
@@ -29,7 +31,8 @@ def inpaint(
     wide: a network that is shown a wide hole filled copies the filling.
     """
     mask = torch.from_numpy(known)[None].float()
-    y = torch.from_numpy(observed)[None] * mask
+    full = torch.from_numpy(observed)[None]
+    y = (full if range is None else range.to_unit(full)) * mask
     scattered = is_scattered(mask > 0)
     facts: dict[str, float | str] = {
         "known": _colour_of(task["known"]),
@@ -38,7 +41,7 @@ def inpaint(
     }
     keep = mask if task["keep_known"] else None
     rough = filled(y, mask > 0) if scattered else torch.zeros_like(y)
-    return Problem(Masking(mask), mean_square, y, y, rough=rough, keep=keep, facts=facts)
+    return Problem(Masking(mask), mean_square, y, y, rough=rough, keep=keep, range=range, facts=facts)
 
 
 def is_scattered(known: Tensor) -> bool:  # [1, 1, H, W] bool

@@ -19,6 +19,7 @@ from dipfast.tasks.coding import BLOCK, LUMA, OF_RGB, CodedSquare, Coding, chrom
 from dipfast.tasks.grid import REACH, first_border, steps_of
 from dipfast.tasks.operators import Identity
 from dipfast.tasks.problem import Problem, mean_square
+from dipfast.tasks.range import Range
 
 ASSUMED = 50  # where no quantisation is found
 BLOCKS_READ = 1024
@@ -39,22 +40,31 @@ class Found:
     corner: tuple[int, int]
 
 
-def jpeg(task: Mapping[str, Any], observed: np.ndarray) -> Problem:
-    """``observed``: [C, H, W] float32 in [0, 1], the decoded picture."""
-    y = torch.from_numpy(observed)[None]
+def jpeg(task: Mapping[str, Any], observed: np.ndarray, range: Range | None = None) -> Problem:
+    """``observed``: [C, H, W] float32 in [0, 1], the decoded picture; ``range``: the one that its channels fill."""
+    full = torch.from_numpy(observed)[None]
+    y = full if range is None else range.to_unit(full)
     quality, source = task.get("quality", "auto"), "given"
     if quality is None:
-        return Problem(Identity(), mean_square, y, y, block=BLOCK)
-    found = quantisation_of(y)
+        return Problem(Identity(), mean_square, y, y, block=BLOCK, range=range)
+    found = quantisation_of(full)
     measured = found or Found(ASSUMED, (0, 0))
     if quality == "auto":
         quality, source = measured.quality, "measured" if found else "assumed"
     coding = Coding(
-        *tables(quality), torch.tensor(measured.corner), halved=chroma_is_halved(y), known=source != "assumed"
+        *tables(quality),
+        torch.tensor(measured.corner),
+        halved=chroma_is_halved(full),
+        known=source != "assumed",
+        range=range,
     )
-    coding = replace(coding, coded=coding.of_luma(y))
+    guide = full if range is None else range.of_full(full)
+    coding = replace(coding, coded=coding.of_luma(guide))
     facts: dict[str, float | str] = {"quality": quality, "quality_source": source}
-    return Problem(Identity(), CodedSquare(coding), y, y, block=BLOCK, coding=coding, facts=facts)
+    rough = None if range is None else y
+    return Problem(
+        Identity(), CodedSquare(coding), y, guide, rough=rough, block=BLOCK, coding=coding, range=range, facts=facts
+    )
 
 
 def quantisation_of(picture: Tensor) -> Found | None:  # [1, C, H, W]

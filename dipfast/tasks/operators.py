@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dipfast.kernels import ops
+from dipfast.tasks.range import Range
 
 LEAST_STD = 1e-6  # of noise, so that a picture estimated to have none divides by something
 ROUNDS = 6  # of conjugate gradients, which leave less than a fifth of an 8-bit level
@@ -45,28 +46,38 @@ class Identity:
 
 @dataclass(frozen=True)
 class Clipping:
-    """A x = E clip(x + n, 0, 1) for white noise n: what is seen of x on the mean where values beyond white were cut.
+    """A x = E clip(x + n, l, u) for white noise n: what is seen of x on the mean where values beyond white were cut.
 
-    With S(z) = z Phi(z) + phi(z), the mean of max(0, z + a normal number): A x = std (S(x / std) - S((x - 1) / std)).
-    Fitted without it, dark parts come out too light and light parts too dark, by 0.4 std at the ends.
+    With S(z) = z Phi(z) + phi(z), the mean of max(0, z + a normal number), and l, u = 0, 1 in the full range:
+    A x = l + std (S((x - l) / std) - S((x - u) / std)). Fitted without it, dark parts come out too light and light
+    parts too dark, by 0.4 std at the ends.
     """
 
-    std: Tensor  # 0-D
+    std: Tensor  # 0-D, or [1, C, 1, 1]
+    lower: Tensor | float = 0.0
+    upper: Tensor | float = 1.0
 
     def __call__(self, image: Tensor) -> Tensor:
         std = self.std.clamp_min(LEAST_STD)
-        return std * (_positive_part(image / std) - _positive_part((image - 1) / std))
+        seen = std * (_positive_part((image - self.lower) / std) - _positive_part((image - self.upper) / std))
+        return seen + self.lower
 
 
 @dataclass(frozen=True)
 class Saturation:
-    """A x = E min(x + n, 1) for photon noise n of variance x / peak, taken as normal near white."""
+    """A x = E min(x + n, 1) for photon noise n of variance x / peak, taken as normal near white.
+
+    x is in the full range; an image in a ``range`` of its own is taken there and back.
+    """
 
     peak: Tensor  # 0-D, photons at white
+    range: Range | None = None
 
     def __call__(self, image: Tensor) -> Tensor:
-        std = (image.clamp_min(LEAST_STD) / self.peak).sqrt()
-        return image - std * _positive_part((image - 1) / std)
+        x = image if self.range is None else self.range.to_full(image)
+        std = (x.clamp_min(LEAST_STD) / self.peak).sqrt()
+        cut = std * _positive_part((x - 1) / std)
+        return image - (cut if self.range is None else cut / self.range.width)
 
 
 def _positive_part(z: Tensor) -> Tensor:

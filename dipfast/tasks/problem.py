@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from dipfast.tasks.coding import Coding
 from dipfast.tasks.operators import LEAST_STD, Downsampling, Operator, Saturation, normal_density
+from dipfast.tasks.range import Range
 
 DataTerm = Callable[[Tensor, Tensor], Tensor]  # prediction, target -> 0-D
 DataFunction = Callable[[Tensor], Tensor]  # picture -> 0-D
@@ -25,6 +27,16 @@ def mean_square(prediction: Tensor, target: Tensor) -> Tensor:
     return (prediction - target).square().mean()
 
 
+@dataclass(frozen=True)
+class WeighedSquare:
+    """Mean of w (A x - y)^2, with a weight for each channel: channels whose noise differs in strength."""
+
+    weight: Tensor  # [1, C, 1, 1], 1 on the mean
+
+    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return (self.weight * (prediction - target).square()).mean()
+
+
 def mean_absolute(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean of |A x - y|: robust to pixels that say nothing, as salt and pepper leaves them."""
     return (prediction - target).abs().mean()
@@ -35,19 +47,23 @@ class PoissonDeviance:
     """Mean Poisson deviance, 2 (y log(y / x) - y + x), in units where it is about (x - y)^2 / x; y in [0, 1].
 
     Twice the negative log-likelihood ratio over the photons at white. ``floor`` keeps the logarithm finite where the
-    picture is black: a tenth of one photon.
+    picture is black: a tenth of one photon. Pictures in a ``range`` of their own are compared in the full range.
     """
 
     floor: Tensor  # 0-D
+    range: Range | None = None
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
-        x, y = prediction.clamp_min(self.floor), target.clamp_min(self.floor)
-        return 2 * (y * (y / x).log() - y + x).mean()
+        if self.range is not None:
+            prediction, target = self.range.to_full(prediction), self.range.to_full(target)
+        x, y = torch.maximum(prediction, self.floor), torch.maximum(target, self.floor)
+        deviance = 2 * (y * (y / x).log() - y + x)
+        return (deviance if self.range is None else deviance / self.range.width).mean()
 
 
 @dataclass(frozen=True)
 class ClippedGaussian:
-    """Mean (y - A x)^2 that white noise of deviation ``std`` leaves when y is clipped to [0, 1], given x.
+    """Mean (y - A x)^2 that white noise of deviation ``std`` leaves when y is clipped, given x.
 
     About the mean of what is seen, A x = `Clipping`, it is the variance of y; about x itself the squared bias comes to
     it. With a = x / std, b = (1 - x) / std, and Phi and phi of the normal distribution, E y^2 = Phi(a) x^2 + std x
@@ -55,15 +71,17 @@ class ClippedGaussian:
     the picture is dark or light. The mean is taken over a subsample, which tells it to a part in a thousand.
     """
 
-    std: Tensor  # 0-D
+    std: Tensor  # 0-D, or [1, C, 1, 1]
     about_mean: bool = True
     over: int = 1  # values that each y is the mean of, with noise of their own
+    lower: Tensor | float = 0.0  # where values are cut off
+    upper: Tensor | float = 1.0
 
     def __call__(self, picture: Tensor) -> Tensor:
         x = subsample(picture).clamp(0, 1)
         mean, squares = self._moments(x)
         variance = (squares - mean.square()) / self.over
-        bias = 0.0 if self.about_mean else (mean - x).square()
+        bias = 0.0 if self.about_mean else (mean + self.lower - x).square()
         return (variance + bias).mean().clamp_min(LEAST_STD**2)
 
     def deviation(self, picture: Tensor) -> Tensor:
@@ -74,33 +92,48 @@ class ClippedGaussian:
         return ((squares - mean.square()) / self.over).clamp_min(LEAST_STD**2).sqrt()
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """E y and E y^2."""
-        std = self.std.clamp_min(LEAST_STD)
-        a, b = x / std, (x - 1) / std
+        """E z and E z^2 of z = y - lower, whose variance is that of y."""
+        std, x, full = self.std.clamp_min(LEAST_STD), x - self.lower, self.upper - self.lower
+        a, b = x / std, (x - full) / std
         inside = (torch.erf(a * math.sqrt(0.5)) - torch.erf(b * math.sqrt(0.5))) / 2
         density, cut = normal_density(a), normal_density(b)
-        above = (1 + torch.erf(b * math.sqrt(0.5))) / 2
+        above = (1 + torch.erf(b * math.sqrt(0.5))) / 2 * full
         mean = x * inside + std * (density - cut) + above
-        return mean, (x.square() + std.square()) * inside + std * (x * density - (x + 1) * cut) + above
+        squares = (x.square() + std.square()) * inside + std * (x * density - (x + full) * cut) + above * full
+        return mean, squares
 
 
 @dataclass(frozen=True)
 class PoissonVariance:
     """Mean (y - A x)^2 that photon noise leaves: x over the photons at white, less what `Saturation` cuts off there.
 
-    With s^2 = x / peak and b = (x - 1) / s: E y^2 = x^2 + s^2 - (x^2 + s^2 - 1) Phi(b) - s (x + 1) phi(b).
+    With s^2 = x / peak and b = (x - 1) / s: E y^2 = x^2 + s^2 - (x^2 + s^2 - 1) Phi(b) - s (x + 1) phi(b). Of pictures
+    in a ``range`` of their own it is a mean over the full range, in units of theirs.
     """
 
     peak: Tensor  # 0-D
+    range: Range | None = None
 
     def __call__(self, picture: Tensor) -> Tensor:
-        x = subsample(picture).clamp(LEAST_STD, 1)
+        if self.range is not None:
+            picture = self.range.to_full(picture)
+        left = self._left(subsample(picture).clamp(LEAST_STD, 1))
+        return (left if self.range is None else left / self.range.width.square()).mean()
+
+    def deviation(self, picture: Tensor) -> Tensor:  # [1, C, H, W]
+        """Of y at each value of x = ``picture``."""
+        if self.range is not None:
+            return (self.range.to_full(picture).clamp(LEAST_STD, 1) / self.peak).sqrt() / self.range.width
+        return (picture.clamp(LEAST_STD, 1) / self.peak).sqrt()
+
+    def _left(self, x: Tensor) -> Tensor:
         std = (x / self.peak).sqrt()
         b = (x - 1) / std
         squares = x.square() + std.square()
         above, cut = torch.special.ndtr(b), normal_density(b)
         left = squares - (squares - 1) * above - std * (x + 1) * cut
-        return (left - Saturation(self.peak)(x).square()).mean()
+        mean = Saturation(self.peak)(x)
+        return left - mean.square()
 
 
 def subsample(picture: Tensor) -> Tensor:  # [1, C, H, W] -> [1, C, h, w], a few thousand values
@@ -118,11 +151,16 @@ class Grain:
 
 
 WHITE = Grain()
+HOST = {"host": True}  # metadata of what no step looks at
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One inverse problem, y = A x + noise, on tensors. All images are [1, C, H, W] float32 in [0, 1]."""
+    """One inverse problem, y = A x + noise, on tensors. All images are [1, C, H, W] float32.
+
+    They are in the unit range, in which the picture sought lies in [0, 1]: the full range, unless ``range`` says which
+    part of that it is.
+    """
 
     operator: Operator
     data_term: DataTerm
@@ -135,7 +173,10 @@ class Problem:
     block: int | None = None  # side of the blocks that a codec worked in
     coding: Coding | None = None  # the quantisation that the picture sought and `guide` have in common
     grain: Grain = WHITE  # how far the noise of a value is shared
-    facts: dict[str, float | str] = field(default_factory=dict)  # for the record
+    range: Range | None = None  # where the unit range lies in the full one; None: it is the same
+    given: Tensor | None = None  # [1, C, h, w], what `exact` means where some of `target` was cut off
+    outlying: np.ndarray | None = field(default=None, metadata=HOST)  # [C, h, w] bool, values that are kept as given
+    facts: dict[str, float | str] = field(default_factory=dict, metadata=HOST)  # for the record
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -161,14 +202,23 @@ class Problem:
         return mean_square(self.operator(picture), self.target) / self.expected_residual(picture)
 
     def finish(self, image: Tensor) -> Tensor:
-        """The picture to return, [1, C, H, W]: in range, and with what was known put back."""
+        """The picture to return, [1, C, H, W] in the full range: in range, and with what was known put back."""
         if self.coding is not None and self.coding.known:
             image = self.coding.nearest(image, self.guide)
         if self.exact:
             assert isinstance(self.operator, Downsampling)
-            image = self.operator.nearest(image, self.target)
-        image = image.clamp(0, 1)
-        return image if self.keep is None else torch.where(self.keep > 0.5, self.guide, image)
+            image = self.operator.nearest(image, self.target if self.given is None else self.given)
+        if self.keep is not None:
+            image = torch.where(self.keep > 0.5, self.guide, image)
+        return self.to_full(image).clamp(0, 1)
+
+    def to_full(self, image: Tensor) -> Tensor:
+        """``image`` [1, C, H, W] of the unit range in the full range."""
+        return image if self.range is None else self.range.to_full(image)
+
+    def of_full(self, image: Tensor) -> Tensor:
+        """``image`` [1, C, H, W] of the full range in the unit range."""
+        return image if self.range is None else self.range.of_full(image)
 
     def halved(self, sides: tuple[int, int]) -> Problem:
         """A denoising at half of the size: means of 2×2 pixels, grown to ``sides`` by reflection."""
@@ -217,6 +267,7 @@ def _signature(value: Any) -> Iterator[Any]:
     elif is_dataclass(value):
         yield type(value).__name__
         for part in fields(value):
-            yield from _signature(getattr(value, part.name))
-    elif not isinstance(value, dict):  # facts are for the record
+            if not part.metadata.get("host"):
+                yield from _signature(getattr(value, part.name))
+    else:
         yield value

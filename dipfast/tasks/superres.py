@@ -11,11 +11,16 @@ from torch.nn import functional as F
 
 from dipfast.tasks.operators import Downsampling
 from dipfast.tasks.problem import Problem, mean_square
+from dipfast.tasks.range import Range
 
 
-def superres(task: Mapping[str, Any], observed: np.ndarray) -> Problem:
+def superres(task: Mapping[str, Any], observed: np.ndarray, range: Range | None = None) -> Problem:
     """``observed``: [C, h, w] float32 in [0, 1]; the picture sought is `scale` times as high and wide."""
-    y = torch.from_numpy(observed)[None]
-    guide = F.interpolate(y, scale_factor=task["scale"], mode="bicubic", align_corners=False).clamp(0, 1)
+    full = torch.from_numpy(observed)[None]
+    y = full if range is None else range.to_unit(full)
+    guide = F.interpolate(y, scale_factor=task["scale"], mode="bicubic", align_corners=False)
+    guide = guide.clamp(0, 1) if range is None else guide.clamp(range.lower, range.upper)
+    given = None if range is None else range.of_full(full)
     operator = Downsampling.of(task["scale"], task["kernel"])
-    return Problem(operator, mean_square, y, guide, exact=task.get("keep_given", True))
+    exact = task.get("keep_given", True)
+    return Problem(operator, mean_square, y, guide, exact=exact, range=range, given=given)
