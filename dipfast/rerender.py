@@ -151,7 +151,7 @@ def origin(target: Target, generator: FittedGenerator) -> tuple[Source, Finish]:
     problem = pose(settings, observation)
 
     def finish(picture: np.ndarray) -> np.ndarray:
-        finished = problem.finish(problem.of_full(torch.from_numpy(picture)[None]))
+        finished = problem.finish(problem.range.of_full(torch.from_numpy(picture)[None]))
         return put_back(observation, problem, kept(finished[0].numpy(), size))
 
     return observation.source, finish

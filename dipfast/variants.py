@@ -165,7 +165,7 @@ def _seen(target: Target) -> tuple[np.ndarray | None, np.ndarray | None]:
     scale = settings["task"].get("scale", 1)
     size = tuple(side * scale for side in observation.observed.shape[1:])
     problem = pose(settings, observation)
-    return cut(problem.to_full(problem.guide)[0].numpy(), *size), observation.clean
+    return cut(problem.range.to_full(problem.guide)[0].numpy(), *size), observation.clean
 
 
 def variants_of(one: Subject, spec: Spec) -> Iterator[Variant]:

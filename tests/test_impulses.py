@@ -99,7 +99,7 @@ def test_specks_beside_gaussian_noise_do_not_hide_its_strength() -> None:
 def test_a_dim_picture_with_specks_keeps_its_range() -> None:
     observed, _ = specked(0.05 * clean("sample:camera"), 0.02)
     problem = tasks.pose(AUTO, observed)
-    assert problem.range is not None and float(problem.range.width) < 0.07
+    assert float(problem.range.width) < 0.07
 
 
 def test_the_record_says_that_specks_were_filled() -> None:

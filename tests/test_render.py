@@ -117,7 +117,7 @@ def test_what_the_input_says_of_the_picture_is_put_back(
     again = torch.from_numpy(read(tmp_path / "run/renders/soft.png").pixels)[None]
     given = read(tmp_path / "soft.png").pixels
     problem = tasks.pose({"type": task, key: value, "kernel": "lanczos2"}, given)
-    torch.testing.assert_close(problem.finish(again), again, rtol=0, atol=2 / 255)
+    torch.testing.assert_close(problem.finish(problem.range.of_full(again)), again, rtol=0, atol=2 / 255)
 
 
 def test_a_lone_generator_and_its_model_give_png(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -150,7 +150,9 @@ def test_the_poisson_deviance_is_finite_at_black() -> None:
     [({"type": "gaussian", "sigma": 25.0}, mean_square), ({"type": "salt-pepper"}, mean_absolute)],
 )
 def test_the_data_term_is_the_noises(noise: dict[str, Any], term: Any, picture: np.ndarray) -> None:
-    assert tasks.pose({"type": "denoise", "noise": noise}, picture).data_term is term
+    problem = tasks.pose({"type": "denoise", "noise": noise}, picture)
+    other = 0.9 * problem.target
+    assert torch.equal(problem.data_term(other, problem.target), term(other, problem.target))
 
 
 @pytest.mark.parametrize("level", [0.0, 0.1, 0.5, 0.97, 1.0])
@@ -195,7 +197,6 @@ def test_a_fit_that_reckons_with_clipping_finds_what_a_plain_one_cannot() -> Non
     plain = tasks.pose({"type": "denoise", "noise": noise | {"clipped": False}}, seen)
     truth, seen_mean = torch.from_numpy(dark)[None], torch.full((1, 1, 64, 64), float(seen.mean()))
     for problem, best, other in ((reckoning, truth, seen_mean), (plain, seen_mean, truth)):
-        assert problem.range is not None
         units = [problem.range.to_unit(x) for x in (best, other)]
         losses = [problem.data_term(problem.operator(x), problem.target) for x in units]
         assert float(losses[0]) < 0.95 * float(losses[1])

@@ -193,7 +193,7 @@ def _restored(
     keep_seeds: bool,
 ) -> Restored:
     """The picture cut back to its size, and every generator as bytes."""
-    range = None if problem.range is None else (problem.range.low, problem.range.width)
+    range = None if problem.range.is_whole else (problem.range.low, problem.range.width)
 
     def packed(module: nn.Module, card: generators.Card = card) -> bytes:
         return generators.to_bytes(module, problem.shown, card, range)
@@ -202,7 +202,7 @@ def _restored(
     return Restored(
         pixels=pixels,
         last=cut(result.last[0].numpy(), *card.size),
-        before=put_back(observation, problem, cut(problem.to_full(problem.guide)[0].numpy(), *card.size)),
+        before=put_back(observation, problem, cut(problem.range.to_full(problem.guide)[0].numpy(), *card.size)),
         source=observation.source,
         fit=result,
         distilled=distilled,

@@ -76,7 +76,7 @@ def _deviation(problem: Problem) -> float:
     noise = problem.expected_residual
     if not isinstance(noise, ClippedGaussian | PoissonVariance):
         return 0.0
-    width = 1.0 if problem.range is None else float(problem.range.width.max())
+    width = float(problem.range.width.max())
     if isinstance(noise, ClippedGaussian):
         return width * float(noise.std.max())
     return width * float(noise.deviation(problem.target).max())

@@ -327,8 +327,8 @@ def _sampled(state: FitState) -> dict[str, Any]:
         kept = state.posterior.kept(state.first.generator, state.first.parameters)
         found |= {"samples": int(state.posterior.count), "kept": kept}
     if deviation is not None:
-        keep, range = state.problem.keep, state.problem.range
-        deviation = deviation if range is None else deviation * range.width
+        keep = state.problem.keep
+        deviation = deviation * state.problem.range.width
         found["deviation"] = (deviation if keep is None else torch.where(keep > 0.5, 0.0, deviation)).cpu()
     return found
 

@@ -16,7 +16,7 @@ from dipfast.errors import UsageError
 from dipfast.fit.optimizer import FlatParameters
 from dipfast.generators import twin
 from dipfast.tasks import Problem
-from dipfast.tasks.problem import ClippedGaussian, PoissonVariance, mean_square
+from dipfast.tasks.problem import ClippedGaussian, PoissonVariance, WeightedSquare, mean_square
 
 
 class Posterior:
@@ -90,11 +90,11 @@ def likelihood_scale(config: Mapping[str, Any], problem: Problem) -> Tensor:  # 
     """
     n, noise = problem.target.numel(), problem.expected_residual
     if config["sigma"] != "auto":
-        if problem.data_term is not mean_square:
+        if not isinstance(problem.data_term, WeightedSquare) and problem.data_term is not mean_square:
             raise UsageError("fit.optimizer.sigma is for tasks with a squared data term; give auto")
-        return torch.full((), n / 2 / (config["sigma"] / 255) ** 2, device=problem.target.device)
+        return n / 2 * (255 / config["sigma"] * problem.range.width).square().mean()
     if isinstance(noise, ClippedGaussian):
-        return n / 2 / noise.std.clamp_min(1e-3).square()
+        return n / 2 * noise.std.clamp_min(1e-3).square().reciprocal().mean()
     if isinstance(noise, PoissonVariance):
-        return n / 2 * noise.peak
+        return n / 2 * noise.peak * problem.range.width.mean()
     raise UsageError("fit.optimizer.sigma is auto, but the task knows no noise level: give fit.optimizer.sigma")

@@ -17,7 +17,7 @@ from torch import Tensor
 from dipfast.errors import UsageError
 from dipfast.fit.average import MEMORY, newest_weight
 from dipfast.tasks import Problem
-from dipfast.tasks.problem import ClippedGaussian, PoissonVariance, mean_square
+from dipfast.tasks.problem import ClippedGaussian, PoissonVariance, WeightedSquare
 
 WATCHED_PIXELS = 4096  # values of the subsample that a windowed variance is taken over
 LONGEST_WINDOW = 1024  # outputs
@@ -247,7 +247,7 @@ class Discrepancy(Fixed):
         if problem.coding is not None:
             automatic = CODED_FACTOR
         self.factor = automatic if config["factor"] == "auto" else config["factor"]
-        asked = config["factor"] != "auto" or problem.data_term is not mean_square
+        asked = config["factor"] != "auto" or not isinstance(problem.data_term, WeightedSquare)
         self.blind = None if asked else blind
         self.heard, self.seen = torch.zeros_like(self.value), torch.zeros_like(self.best_step)
 
@@ -296,10 +296,10 @@ class Sure(Fixed):
         self.seen = torch.zeros_like(self.best_step)
 
     def _variance(self) -> Tensor:
-        """Of the noise: 0-D, or [1, C, H, W]."""
+        """Of the noise, [1, C, 1, 1] or [1, C, H, W]."""
         if isinstance(self.noise, ClippedGaussian):
             return self.noise.std.square()
-        return self.problem.target / self.noise.peak
+        return self.noise.deviation(self.problem.target).square()
 
     def penalty(self, output: Tensor, shifted: Tensor) -> Tensor:
         """What the risk has beyond the mean square, given f(z) and f(z + probe_step * probe)."""

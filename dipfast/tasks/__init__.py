@@ -47,7 +47,7 @@ def pose(
     else:
         problem = {"jpeg": jpeg, "superres": superres}[kind](task, observed, range)
     outlying = outliers(observed, range)
-    facts: dict[str, float | str] = {} if range is None else {"range": range.text}
+    facts: dict[str, float | str] = {} if range.is_whole else {"range": range.text}
     facts |= {} if hit is None else {"impulses": round(float(hit.mean()), 4)}
     facts |= {"outliers_kept": int(outlying.sum())} if outlying.any() else {}
     return replace(problem, outlying=outlying if outlying.any() else None, facts=problem.facts | facts)

@@ -45,8 +45,8 @@ OF_RGB = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.418
 class Coding:
     """How one picture was quantised, and where its blocks begin. Images are [1, C, H, W]; C is 1 or 3.
 
-    Coefficients are those of values of the full range. Images are in the unit range, that is in ``range`` where the
-    picture has one of its own, which its channels share.
+    Coefficients are those of values of the full range. Images are in the unit range, which lies in ``range``, the same
+    for all channels.
     """
 
     luma: Tensor  # [8, 8], steps of the orthonormal DCT of values in [0, 1]
@@ -55,7 +55,7 @@ class Coding:
     halved: bool  # whether the chroma has half the rows and columns
     known: bool = True  # whether the steps are the picture's own, not assumed
     coded: Tensor | None = None  # [1, 1, h, 8, w, 8], what `of_luma` gives of the picture that was quantised
-    range: Range | None = None
+    range: Range = field(default_factory=Range.whole)
     of_rgb: Tensor = field(default_factory=lambda: torch.tensor(OF_RGB))  # a graph is captured without copies to it
     to_rgb: Tensor = field(default_factory=lambda: torch.linalg.inv(torch.tensor(OF_RGB)))
 
@@ -78,11 +78,11 @@ class Coding:
         rounded = [step * (dct(plane) / step).round() for plane, step in zip(planes, self.steps, strict=False)]
         luma, *chroma = (inverse_dct(c) for c in rounded)
         quantised = self._image([luma + GRAY, *chroma], corner, image)
-        return quantised.clamp(0, 1) if self.range is None else self.range.to_unit(quantised)
+        return self.range.to_unit(quantised)
 
     def of_luma(self, image: Tensor) -> Tensor:  # [1, 1, h, 8, w, 8]
         """The luma's coefficients."""
-        return dct(self._laid(luma_of(self._full(image), self.of_rgb), self.corner))
+        return dct(self._laid(luma_of(self.range.to_full(image), self.of_rgb), self.corner))
 
     def remaining(self, image: Tensor) -> Tensor:  # 0-D
         """Mean square of the luma's differences from `coded`, over what rounding leaves: a twelfth of a step squared.
@@ -105,14 +105,11 @@ class Coding:
             inside = torch.minimum(torch.maximum(found, centre - step / 2), centre + step / 2)
             missing.append(inverse_dct(inside - found))
         moved = self._image(missing, self.corner, image)
-        return image + (moved if self.range is None else moved / self.range.width)
-
-    def _full(self, image: Tensor) -> Tensor:
-        return image if self.range is None else self.range.to_full(image)
+        return image + moved / self.range.width
 
     def _planes(self, image: Tensor, corner: Tensor) -> list[Tensor]:
         """Luma [1, 1, h, w] and chromas [1, 2, h', w'] of ``image`` on the grid."""
-        image = self._laid(self._full(image), corner)
+        image = self._laid(self.range.to_full(image), corner)
         luma = luma_of(image, self.of_rgb)
         if image.shape[1] == 1:
             return [luma]
@@ -157,7 +154,7 @@ class CodedSquare:
             for a, b, step in zip(found, wanted, self.coding.steps, strict=False)
         ]
         mean = torch.stack(weighed).sum() / prediction.numel()
-        return mean if self.coding.range is None else mean / self.coding.range.width.square().mean()
+        return mean / self.coding.range.width.square().mean()
 
 
 def luma_of(

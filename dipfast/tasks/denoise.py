@@ -13,17 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dipfast.tasks.grain import Bounds, Measured, measure
+from dipfast.tasks.grain import Measured, measure
 from dipfast.tasks.operators import Clipping, Identity, Operator, Saturation
 from dipfast.tasks.problem import (
     ClippedGaussian,
-    DataTerm,
     PoissonDeviance,
     PoissonVariance,
     Problem,
-    WeighedSquare,
+    WeightedSquare,
     mean_absolute,
-    mean_square,
 )
 from dipfast.tasks.range import Range
 
@@ -34,20 +32,19 @@ LEAST_WHITE = 0.75  # of a given sigma, what the high frequencies hold of it at 
 def denoise(
     task: Mapping[str, Any],
     observed: np.ndarray,  # [C, H, W] float32 in [0, 1]
-    range: Range | None = None,
+    range: Range,
     counts: np.ndarray | None = None,  # [1, H, W] bool
 ) -> Problem:
     """The problem that ``task``, the manifest's section, poses for ``observed``.
 
     ``range`` is the one that the picture fills. Noise is measured where ``counts`` is true, everywhere unless it is
-    given. Raises nothing: a picture that is too small to tell has no noise.
+    given; a picture that is too small to tell has none.
     """
     noise = task["noise"]
-    full = torch.from_numpy(observed)[None]
-    y = full if range is None else range.to_unit(full)
+    y = range.to_unit(torch.from_numpy(observed)[None])
     if noise["type"] == "salt-pepper":
         return Problem(Identity(), mean_absolute, y, y, range=range)
-    bounds: Bounds = (0.0, 1.0) if range is None else (range.lower, range.upper)
+    bounds = range.lower, range.upper
     found = measure(y[0].numpy(), counts, bounds)
     if noise["type"] == "poisson":
         peak = torch.tensor(noise["peak"])
@@ -55,41 +52,30 @@ def denoise(
         facts = {"peak": noise["peak"]} | found.facts
         operator: Operator = Saturation(peak, range)
         return Problem(operator, deviance, y, y, variance, grain=found.grain, range=range, facts=facts)
-    each = [found] if range is None or not range.apart else _by_channel(y, range, counts)
-    widths = [1.0] if range is None else range.width.flatten().tolist()
+    to_sigma = [255 * width for width in range.width.flatten().tolist()]
+    each = _by_channel(y, range, counts) if range.apart else [found] * len(to_sigma)
     if noise["sigma"] == "auto":
         levels = [one.std if found.grain.reach else one.high for one in each]
-        sigmas = [255 * width * level for width, level in zip(widths, levels, strict=True)]
-        sigmas = [round(sigmas[0], 3)] if range is None else sigmas
-        about: dict[str, float | str] = {
-            "sigma": _tidy(math.hypot(*sigmas) / math.sqrt(len(sigmas))),
-            "sigma_source": "estimated",
-        }
-        if len(sigmas) > 1:
-            about["sigma_by_channel"] = ", ".join(str(_tidy(sigma)) for sigma in sigmas)
+        sigmas = [factor * level for factor, level in zip(to_sigma, levels, strict=True)]
+        sigma = math.hypot(*sigmas) / math.sqrt(len(sigmas))
+        about: dict[str, float | str] = {"sigma": _tidy(sigma), "sigma_source": "estimated"}
+        if range.apart:
+            about["sigma_by_channel"] = ", ".join(str(_tidy(one)) for one in sigmas)
     else:
-        sigmas = [float(noise["sigma"])] * len(widths)
+        sigmas = [float(noise["sigma"])] * len(to_sigma)
         about = {"sigma": sigmas[0], "sigma_source": "given"}
-        whites = [255 * width * one.high / sigmas[0] for width, one in zip(widths, each, strict=True)]
+        whites = [factor * one.high / sigmas[0] for factor, one in zip(to_sigma, each, strict=True)]
         white = round(sum(whites) / len(whites), 3)
         if white:
             about["whiteness"] = white
         if white >= LEAST_WHITE:  # then what the middle frequencies hold above the highest is the picture's own
             found = found.within(0)
-    std = torch.tensor([sigma / 255 / width for sigma, width in zip(sigmas, widths, strict=True)]).view(1, -1, 1, 1)
-    std = std.view(()) if range is None else std
+    std = torch.tensor([sigma / factor for sigma, factor in zip(sigmas, to_sigma, strict=True)]).view(1, -1, 1, 1)
     clipped = noise.get("clipped", True)
-    term: DataTerm = mean_square if len(widths) == 1 else WeighedSquare(_weights(std))
-    return Problem(
-        Clipping(std, *bounds) if clipped else Identity(),
-        term,
-        y,
-        y,
-        ClippedGaussian(std, clipped, 1, *bounds),
-        grain=found.grain,
-        range=range,
-        facts=about | found.facts,
-    )
+    operator = Clipping(std, *bounds) if clipped else Identity()
+    residual = ClippedGaussian(std, clipped, 1, *bounds)
+    term = WeightedSquare(_weights(std) if range.apart else torch.ones_like(std))
+    return Problem(operator, term, y, y, residual, grain=found.grain, range=range, facts=about | found.facts)
 
 
 def _by_channel(y: Tensor, range: Range, counts: np.ndarray | None) -> list[Measured]:
@@ -107,5 +93,5 @@ def _weights(std: Tensor) -> Tensor:  # [1, C, 1, 1], both
 
 
 def _tidy(sigma: float) -> float:
-    """``sigma`` with three decimals, or four digits where it is small."""
-    return round(sigma, 3) if sigma >= 1 else float(f"{sigma:.4g}")
+    """Round ``sigma`` to three decimals, or to four digits where it is small."""
+    return round(sigma, 3) if sigma >= 0.1 else float(f"{sigma:.4g}")

@@ -23,7 +23,7 @@ def inpaint(
     task: Mapping[str, Any],
     observed: np.ndarray,  # [C, H, W] float32 in [0, 1]
     known: np.ndarray,  # [1, H, W] bool
-    range: Range | None = None,
+    range: Range,
 ) -> Problem:
     """The mean square runs over all pixels, unknown ones counting zero, as in the first paper's code.
 
@@ -31,8 +31,7 @@ def inpaint(
     wide: a network that is shown a wide hole filled copies the filling.
     """
     mask = torch.from_numpy(known)[None].float()
-    full = torch.from_numpy(observed)[None]
-    y = (full if range is None else range.to_unit(full)) * mask
+    y = range.to_unit(torch.from_numpy(observed)[None]) * mask
     scattered = is_scattered(mask > 0)
     facts: dict[str, float | str] = {
         "known": _colour_of(task["known"]),

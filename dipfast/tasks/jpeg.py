@@ -40,10 +40,10 @@ class Found:
     corner: tuple[int, int]
 
 
-def jpeg(task: Mapping[str, Any], observed: np.ndarray, range: Range | None = None) -> Problem:
-    """``observed``: [C, H, W] float32 in [0, 1], the decoded picture; ``range``: the one that its channels fill."""
+def jpeg(task: Mapping[str, Any], observed: np.ndarray, range: Range) -> Problem:
+    """``observed``: [C, H, W] float32 in [0, 1], the decoded picture; ``range``: that it fills."""
     full = torch.from_numpy(observed)[None]
-    y = full if range is None else range.to_unit(full)
+    y = range.to_unit(full)
     quality, source = task.get("quality", "auto"), "given"
     if quality is None:
         return Problem(Identity(), mean_square, y, y, block=BLOCK, range=range)
@@ -58,13 +58,10 @@ def jpeg(task: Mapping[str, Any], observed: np.ndarray, range: Range | None = No
         known=source != "assumed",
         range=range,
     )
-    guide = full if range is None else range.of_full(full)
+    guide = range.of_full(full)
     coding = replace(coding, coded=coding.of_luma(guide))
     facts: dict[str, float | str] = {"quality": quality, "quality_source": source}
-    rough = None if range is None else y
-    return Problem(
-        Identity(), CodedSquare(coding), y, guide, rough=rough, block=BLOCK, coding=coding, range=range, facts=facts
-    )
+    return Problem(Identity(), CodedSquare(coding), y, guide, block=BLOCK, coding=coding, range=range, facts=facts)
 
 
 def quantisation_of(picture: Tensor) -> Found | None:  # [1, C, H, W]

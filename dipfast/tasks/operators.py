@@ -7,7 +7,7 @@ known pixels), and has its adjoint. None knows a network.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -67,17 +67,17 @@ class Clipping:
 class Saturation:
     """A x = E min(x + n, 1) for photon noise n of variance x / peak, taken as normal near white.
 
-    x is in the full range; an image in a ``range`` of its own is taken there and back.
+    x is in the full range, to which an image of the unit range is taken, and back.
     """
 
     peak: Tensor  # 0-D, photons at white
-    range: Range | None = None
+    range: Range = field(default_factory=Range.whole)
 
     def __call__(self, image: Tensor) -> Tensor:
-        x = image if self.range is None else self.range.to_full(image)
+        x = self.range.to_full(image)
         std = (x.clamp_min(LEAST_STD) / self.peak).sqrt()
         cut = std * _positive_part((x - 1) / std)
-        return image - (cut if self.range is None else cut / self.range.width)
+        return image - cut / self.range.width
 
 
 def _positive_part(z: Tensor) -> Tensor:

@@ -23,13 +23,13 @@ SUBSAMPLED = 4096  # values at least, of a larger picture
 
 
 def mean_square(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean over all pixels of (A x - y)^2: Gaussian noise."""
+    """Mean over all pixels of (A x - y)^2."""
     return (prediction - target).square().mean()
 
 
 @dataclass(frozen=True)
-class WeighedSquare:
-    """Mean of w (A x - y)^2, with a weight for each channel: channels whose noise differs in strength."""
+class WeightedSquare:
+    """Mean of w (A x - y)^2: Gaussian noise whose strength may differ from channel to channel."""
 
     weight: Tensor  # [1, C, 1, 1], 1 on the mean
 
@@ -47,18 +47,15 @@ class PoissonDeviance:
     """Mean Poisson deviance, 2 (y log(y / x) - y + x), in units where it is about (x - y)^2 / x; y in [0, 1].
 
     Twice the negative log-likelihood ratio over the photons at white. ``floor`` keeps the logarithm finite where the
-    picture is black: a tenth of one photon. Pictures in a ``range`` of their own are compared in the full range.
+    picture is black: a tenth of one photon. Pictures of the unit range are compared in the full one.
     """
 
     floor: Tensor  # 0-D
-    range: Range | None = None
+    range: Range = field(default_factory=Range.whole)
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
-        if self.range is not None:
-            prediction, target = self.range.to_full(prediction), self.range.to_full(target)
-        x, y = torch.maximum(prediction, self.floor), torch.maximum(target, self.floor)
-        deviance = 2 * (y * (y / x).log() - y + x)
-        return (deviance if self.range is None else deviance / self.range.width).mean()
+        x, y = (torch.maximum(self.range.to_full(image), self.floor) for image in (prediction, target))
+        return 2 * ((y * (y / x).log() - y + x) / self.range.width).mean()
 
 
 @dataclass(frozen=True)
@@ -107,24 +104,20 @@ class ClippedGaussian:
 class PoissonVariance:
     """Mean (y - A x)^2 that photon noise leaves: x over the photons at white, less what `Saturation` cuts off there.
 
-    With s^2 = x / peak and b = (x - 1) / s: E y^2 = x^2 + s^2 - (x^2 + s^2 - 1) Phi(b) - s (x + 1) phi(b). Of pictures
-    in a ``range`` of their own it is a mean over the full range, in units of theirs.
+    With s^2 = x / peak and b = (x - 1) / s: E y^2 = x^2 + s^2 - (x^2 + s^2 - 1) Phi(b) - s (x + 1) phi(b). x is in the
+    full range, pictures and the result are in the unit range.
     """
 
     peak: Tensor  # 0-D
-    range: Range | None = None
+    range: Range = field(default_factory=Range.whole)
 
     def __call__(self, picture: Tensor) -> Tensor:
-        if self.range is not None:
-            picture = self.range.to_full(picture)
-        left = self._left(subsample(picture).clamp(LEAST_STD, 1))
-        return (left if self.range is None else left / self.range.width.square()).mean()
+        left = self._left(self.range.to_full(subsample(picture)).clamp(LEAST_STD, 1))
+        return (left / self.range.width.square()).mean()
 
     def deviation(self, picture: Tensor) -> Tensor:  # [1, C, H, W]
         """Of y at each value of x = ``picture``."""
-        if self.range is not None:
-            return (self.range.to_full(picture).clamp(LEAST_STD, 1) / self.peak).sqrt() / self.range.width
-        return (picture.clamp(LEAST_STD, 1) / self.peak).sqrt()
+        return (self.range.to_full(picture).clamp(LEAST_STD, 1) / self.peak).sqrt() / self.range.width
 
     def _left(self, x: Tensor) -> Tensor:
         std = (x / self.peak).sqrt()
@@ -158,8 +151,8 @@ HOST = {"host": True}  # metadata of what no step looks at
 class Problem:
     """One inverse problem, y = A x + noise, on tensors. All images are [1, C, H, W] float32.
 
-    They are in the unit range, in which the picture sought lies in [0, 1]: the full range, unless ``range`` says which
-    part of that it is.
+    They are in the unit range, in which the picture sought lies in [0, 1]; ``range`` says which part of the full range
+    that is.
     """
 
     operator: Operator
@@ -173,7 +166,7 @@ class Problem:
     block: int | None = None  # side of the blocks that a codec worked in
     coding: Coding | None = None  # the quantisation that the picture sought and `guide` have in common
     grain: Grain = WHITE  # how far the noise of a value is shared
-    range: Range | None = None  # where the unit range lies in the full one; None: it is the same
+    range: Range = field(default_factory=Range.whole)  # where the unit range lies in the full one
     given: Tensor | None = None  # [1, C, h, w], what `exact` means where some of `target` was cut off
     outlying: np.ndarray | None = field(default=None, metadata=HOST)  # [C, h, w] bool, values that are kept as given
     facts: dict[str, float | str] = field(default_factory=dict, metadata=HOST)  # for the record
@@ -210,15 +203,7 @@ class Problem:
             image = self.operator.nearest(image, self.target if self.given is None else self.given)
         if self.keep is not None:
             image = torch.where(self.keep > 0.5, self.guide, image)
-        return self.to_full(image).clamp(0, 1)
-
-    def to_full(self, image: Tensor) -> Tensor:
-        """``image`` [1, C, H, W] of the unit range in the full range."""
-        return image if self.range is None else self.range.to_full(image)
-
-    def of_full(self, image: Tensor) -> Tensor:
-        """``image`` [1, C, H, W] of the full range in the unit range."""
-        return image if self.range is None else self.range.of_full(image)
+        return self.range.to_full(image).clamp(0, 1)
 
     def halved(self, sides: tuple[int, int]) -> Problem:
         """A denoising at half of the size: means of 2×2 pixels, grown to ``sides`` by reflection."""

@@ -30,10 +30,20 @@ TO_DEVIATION = 1.4826  # times the median absolute deviation of normal values
 
 @dataclass(frozen=True)
 class Range:
-    """Where 0 and 1 of the unit range lie in the full range. Both [1, C, 1, 1]; C is 1 where channels share one."""
+    """Where 0 and 1 of the unit range lie in the full range: at ``low``, and ``width`` above it, for each channel."""
 
-    low: Tensor
-    width: Tensor
+    low: Tensor  # [1, C, 1, 1]
+    width: Tensor  # [1, C, 1, 1]
+
+    @classmethod
+    def whole(cls, channels: int = 1) -> Range:
+        """Return the full range itself."""
+        return cls(torch.zeros(1, channels, 1, 1), torch.ones(1, channels, 1, 1))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is the full range."""
+        return not bool(self.low.any()) and bool((self.width == 1).all())
 
     def to_unit(self, picture: Tensor) -> Tensor:  # [1, C, H, W] in the full range -> the same in the unit range
         """Values further outside than `BEYOND` are cut off there: `lower` and `upper`."""
@@ -58,13 +68,13 @@ class Range:
     @property
     def apart(self) -> bool:
         """Whether channels have ranges of their own."""
-        return self.low.shape[1] > 1
+        return bool((self.low != self.low[:, :1]).any() or (self.width != self.width[:, :1]).any())
 
     @property
     def text(self) -> str:
         """The range of each channel in numbers, for the record."""
         ends = zip(self.low.flatten().tolist(), (self.low + self.width).flatten().tolist(), strict=True)
-        return ", ".join(f"{low:.4g} to {high:.4g}" for low, high in ends)
+        return ", ".join(dict.fromkeys(f"{low:.4g} to {high:.4g}" for low, high in ends))
 
     def channel(self, number: int) -> Range:
         """Return the range of one channel."""
@@ -76,27 +86,23 @@ def range_of(
     counts: np.ndarray | None = None,  # [1, H, W] bool, where values count; everywhere unless given
     *,
     joint: bool = False,
-) -> Range | None:
-    """The range that ``observed`` fills, or None where it fills the unit range well enough, or is constant.
+) -> Range:
+    """The range that ``observed`` fills; the whole where it fills that well enough, or is constant.
 
     ``joint``: one range for all channels, however much they differ.
     """
     counts = np.ones((1, *observed.shape[1:]), bool) if counts is None else counts
     extremes = [_range_of_channel(channel, counts[0]) for channel in observed]
     low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
-    width = high - low
+    width, channels = high - low, len(observed)
     if width <= 0:
-        return None
+        return Range.whole(channels)
     widths = [(top - bottom) or width for bottom, top in extremes]  # a constant channel says nothing
     if min(widths) < APART * width and not joint:
-        return Range(_per_channel([bottom for bottom, _ in extremes]), _per_channel(widths))
+        return Range(*(torch.tensor(part).view(1, -1, 1, 1) for part in ([low for low, _ in extremes], widths)))
     if width >= FULL:
-        return None
-    return Range(_per_channel([low]), _per_channel([width]))
-
-
-def _per_channel(values: list[float]) -> Tensor:
-    return torch.tensor(values).view(1, -1, 1, 1)
+        return Range.whole(channels)
+    return Range(torch.full((1, channels, 1, 1), low), torch.full((1, channels, 1, 1), width))
 
 
 def _range_of_channel(channel: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
@@ -128,15 +134,13 @@ def _medians(channel: np.ndarray, counts: np.ndarray) -> np.ndarray:  # [N]
 
 def outliers(
     observed: np.ndarray,  # [C, H, W] float32 in [0, 1]
-    range: Range | None,
+    range: Range,
 ) -> np.ndarray:  # [C, H, W] bool
     """Values that lie far outside of ``range``, by more than noise explains: hot pixels, and lamps in the night.
 
     A value is one where it would be cut off by `Range.to_unit`, and either stands out from its neighbours by many
     times what values usually do, or its neighbours lie outside as well.
     """
-    if range is None:
-        return np.zeros(observed.shape, bool)
     low, width = (part.numpy()[0] for part in (range.low, range.width))
     unit = (observed - low) / width
     outside = (unit < -BEYOND) | (unit > 1 + BEYOND)

@@ -14,13 +14,12 @@ from dipfast.tasks.problem import Problem, mean_square
 from dipfast.tasks.range import Range
 
 
-def superres(task: Mapping[str, Any], observed: np.ndarray, range: Range | None = None) -> Problem:
+def superres(task: Mapping[str, Any], observed: np.ndarray, range: Range) -> Problem:
     """``observed``: [C, h, w] float32 in [0, 1]; the picture sought is `scale` times as high and wide."""
     full = torch.from_numpy(observed)[None]
-    y = full if range is None else range.to_unit(full)
+    y = range.to_unit(full)
     guide = F.interpolate(y, scale_factor=task["scale"], mode="bicubic", align_corners=False)
-    guide = guide.clamp(0, 1) if range is None else guide.clamp(range.lower, range.upper)
-    given = None if range is None else range.of_full(full)
+    guide = guide.clamp(range.lower, range.upper)
     operator = Downsampling.of(task["scale"], task["kernel"])
     exact = task.get("keep_given", True)
-    return Problem(operator, mean_square, y, guide, exact=exact, range=range, given=given)
+    return Problem(operator, mean_square, y, guide, exact=exact, range=range, given=range.of_full(full))
