@@ -173,6 +173,8 @@ def run(
     """
     manifest = source if isinstance(source, Manifest) else load_manifest(os.fspath(source), sets=sets)
     folder = run_folder(manifest, output)
+    if manifest.left_out:
+        on_event({"event": "warning", "reason": f"left out: {manifest.left_out}"})
     result = run_manifest(
         manifest,
         folder,

@@ -1,6 +1,7 @@
 """A file to an image: first bytes say what it is, its header whether it may be decoded; then its pixels."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -11,7 +12,7 @@ import numpy as np
 from dipfast import remote
 from dipfast.errors import ItemError
 from dipfast.files import open_regular, read_small
-from dipfast.image import avif, colour, exif, heif, jpeg, jxl, png, samples, tiff, webp
+from dipfast.image import avif, bitmap, colour, exif, heif, jp2, jpeg, jxl, png, pnm, samples, tiff, webp
 from dipfast.image.guard import failing_as
 from dipfast.image.source import COLOURS, Header, Image, Limits, Source, Stored, bit_depth_of
 
@@ -23,6 +24,11 @@ _HEADERS: dict[str, Callable[[BinaryIO], Header]] = {
     "avif": avif.header,
     "heif": heif.header,
     "jxl": jxl.header,
+    "jp2": jp2.header,
+    "bmp": bitmap.bmp_header,
+    "gif": bitmap.gif_header,
+    "tga": bitmap.tga_header,
+    "pnm": pnm.header,
 }
 _DECODERS: dict[str, Callable[[bytes], Stored]] = {
     "png": png.decode,
@@ -32,6 +38,11 @@ _DECODERS: dict[str, Callable[[bytes], Stored]] = {
     "avif": avif.decode,
     "heif": heif.decode,
     "jxl": jxl.decode,
+    "jp2": jp2.decode,
+    "bmp": bitmap.bmp_decode,
+    "gif": bitmap.gif_decode,
+    "tga": bitmap.tga_decode,
+    "pnm": pnm.decode,
 }
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "png",
@@ -41,12 +52,12 @@ _MAGIC = {
     b"II+\0": "tiff",
     b"MM\0+": "tiff",
     b"GIF8": "gif",
-    b"BM": "bmp",
     b"8BPS": "psd",
     b"%PDF": "pdf",
-    b"\0\0\0\x0cjP": "jpeg 2000",
+    b"\0\0\0\x0cjP": "jp2",
     b"\0\0\0\x0cJXL ": "jxl",
     b"\xff\x0a": "jxl",
+    b"\xff\x4f\xff\x51": "jp2",
 }
 _SMALL_BYTES = 1 << 16  # a file of which that is all is read at once
 _GIVES_UP = "the decoder gives up: "
@@ -133,6 +144,11 @@ def _sniffed(head: bytes) -> str:
             return "heif"
     for magic, format in _MAGIC.items():
         if head.startswith(magic):
+            return format
+    if re.match(rb"P[1-6][\s#]|P7\n", head):
+        return "pnm"
+    for looks, format in ((bitmap.is_bmp, "bmp"), (bitmap.is_tga, "tga")):
+        if looks(head):
             return format
     raise ItemError("unreadable", "no image that dipfast knows, by its first bytes")
 

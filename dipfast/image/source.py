@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from dipfast.errors import UsageError
 
 FORMATS = ("png", "jpeg", "tiff", "webp", "avif")
-READ_ONLY = ("heif", "jxl")
+READ_ONLY = ("heif", "jxl", "jp2", "bmp", "gif", "tga", "pnm")
 READABLE = (*FORMATS, *READ_ONLY)
 COLOURS = {"gray": 1, "bilevel": 1, "rgb": 3, "palette": 3, "cmyk": 4}  # mode -> colour samples as decoded
 
@@ -19,7 +19,7 @@ class Limits:
     """What may be decoded, checked on the file's size and header alone.
 
     max_pixels: width times height; max_bytes: of the file; max_aspect: longer side over shorter side;
-    formats: those accepted, of png, jpeg, tiff, webp, avif, heif, jxl. Raises UsageError for an impossible limit.
+    formats: those accepted, of `READABLE`. Raises UsageError for an impossible limit.
     """
 
     max_pixels: int = 64_000_000

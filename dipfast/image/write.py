@@ -20,13 +20,11 @@ from dipfast.image.guard import failing_as
 from dipfast.image.source import FORMATS, Source
 
 _EXTENSIONS = {
-    ".png": "png",
-    ".jpg": "jpeg",
-    ".jpeg": "jpeg",
-    ".tif": "tiff",
-    ".tiff": "tiff",
+    **dict.fromkeys((".png", ".apng"), "png"),
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".mpo"), "jpeg"),
+    **dict.fromkeys((".tif", ".tiff"), "tiff"),
     ".webp": "webp",
-    ".avif": "avif",
+    **dict.fromkeys((".avif", ".avifs"), "avif"),
 }
 _DEPTHS = {"png": (8, 16), "tiff": (8, 16, 32), "jpeg": (8,), "webp": (8,), "avif": (8,)}
 _JPEG_EXIF = 65533 - 6  # bytes: a segment, less the marker that begins it
