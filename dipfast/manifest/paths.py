@@ -108,8 +108,8 @@ def expand(text: str, root: str, formats: Collection[str]) -> Found:
 
     A name with an image's ending is a file, whether it exists or not. A folder gives the images in it of the
     ``formats``, hidden ones left out. A pattern goes by its own ending, in capitals or not, where it spells
-    one, and else by the ``formats``. Raises `PathError` for a path that can be none, and for object storage that cannot
-    be listed.
+    one, and else by the ``formats``. Raises `PathError` for a path that can be none, and for object storage that is not
+    there.
     """
     path = local(text, root)
     if remote.is_remote(path):
@@ -134,15 +134,19 @@ def _listed(address: str, endings: tuple[str, ...]) -> Found:
     wild = HAS_WILD(address)
     if not wild and address.lower().endswith(SUFFIXES):
         return Found([address], "")
+    base = (address[: wild.start()].rpartition("/")[0] if wild else address).rstrip("/")
     try:
         files = remote.listed(address)
-    except OSError as error:
+    except FileNotFoundError as error:
         raise PathError(f"{address} cannot be listed: {error.strerror}") from None
-    base = (address[: wild.start()].rpartition("/")[0] if wild else address).rstrip("/")
+    except OSError as error:
+        return Found([], base, unlisted={address: error.strerror or str(error)})
     spelled = wild is not None and spells_ending(address.rpartition("/")[2])
+    if "/." not in address[len(base) :]:
+        files = [file for file in files if "/." not in file[len(base) :]]  # no hidden ones
     kept = [file for file in files if spelled or file.lower().endswith(endings)]
-    others = {} if len(kept) == len(files) else {file: kind_of(file) for file in set(files).difference(kept)}
-    return Found(sorted(kept, key=natural_key), base, {file: kind for file, kind in others.items() if kind})
+    others = {file: kind_of(file) for file in set(files).difference(kept)}
+    return Found(sorted(kept, key=natural_key), base, others)
 
 
 def _endings(formats: Collection[str]) -> tuple[str, ...]:
