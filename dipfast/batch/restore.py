@@ -280,7 +280,7 @@ def describe(
             "parity_db": _decibel(restored.distilled.parity_db),
         },
         "facts": restored.facts,
-        "warnings": caveats(settings, restored.facts),
+        "warnings": [*image.source.notes, *caveats(settings, restored.facts)],
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
         "metrics": measure(observation, restored),
         "finished": now(),

@@ -83,11 +83,15 @@ def turned(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
     return samples
 
 
-def take(tiff: bytes) -> bytes | None:
-    """The descriptive part of a TIFF as an EXIF block; None where there is none, or it cannot be read."""
+def take(tiff: bytes, at: int | None = None) -> bytes | None:
+    """The descriptive part of a TIFF's directory as an EXIF block; None where it is empty or broken.
+
+    at: where the directory stands; the first one unless given.
+    """
     try:
         order = byte_order(tiff)
-        entries = [e for e in _first(tiff)[0] if _is_carried(e)]
+        found, _ = _first(tiff) if at is None else _entries(tiff, order, at)
+        entries = [e for e in found if _is_carried(e)]
         if not entries:
             return None
         body, first = _packed(tiff, order, entries, at=8)

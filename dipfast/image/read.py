@@ -184,5 +184,6 @@ def _assembled(stored: Stored, format: str) -> Image:
         dpi=stored.dpi if stored.dpi and all(0 < n < 1e6 for n in stored.dpi) else None,
         png_colour=stored.png_colour,
         lossless=stored.lossless,
+        notes=stored.notes,
     )
     return Image(samples.to_unit(planes, low, high), source)

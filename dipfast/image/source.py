@@ -61,8 +61,8 @@ class Source:
     `Exif` prefix, its orientation 1 and its thumbnail gone. alpha: [H, W] upright, in its own integers
     (floats for float sources). alpha_kind: straight, premultiplied or unspecified (TIFF). low, high: what 0
     and 1 stand for in a float source. dpi: horizontal, vertical. png_colour: gAMA, cHRM, sRGB and cICP
-    chunks, put
-    back into a PNG only. lossless: of a WebP, which is written so again.
+    chunks, put back into a PNG only. lossless: of a WebP, which is written so again. notes: what of the file
+    is not in the picture, a sentence each.
     """
 
     format: str
@@ -77,6 +77,7 @@ class Source:
     dpi: tuple[float, float] | None = None
     png_colour: bytes = b""
     lossless: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +104,7 @@ class Stored:
     dpi: tuple[float, float] | None = None
     png_colour: bytes = b""
     lossless: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def bit_depth_of(dtype: np.dtype[Any]) -> int:

@@ -1,4 +1,4 @@
-"""TIFF through tifffile: gray, RGB, palette, CMYK; strips or tiles; 1 to 16 bits and floats; one page.
+"""TIFF through tifffile: gray, RGB, palette, CMYK; strips or tiles; 1 to 16 bits and floats; one picture.
 
 Strict where tifffile is lenient: it fills absent strips with zeros. Does not know Lab, raw (CFA) and YCbCr
 that is not JPEG-compressed, which are refused; BigTIFF is read, its EXIF is not.
@@ -6,6 +6,7 @@ that is not JPEG-compressed, which are refused; BigTIFF is read, its EXIF is not
 
 import math
 from io import BytesIO
+from itertools import islice
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -24,6 +25,9 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3,
 _JPEG = (6, 7)
 _ALPHA_KINDS = {0: "unspecified", 1: "premultiplied", 2: "straight"}
 _UNSIGNED, _FLOAT = 1, 3
+_METAMORPH = 33629  # UIC2: a value for each plane
+_MOST_PAGES = 64  # more are not a picture with its copies
+_LEAST_REDUCED = 1.5  # how many times smaller the sides of a copy are
 _TILE_SLACK = 1 << 22  # pixels: a tile may be larger than a small image, but not by memory's worth
 
 
@@ -34,10 +38,10 @@ class _Layout(NamedTuple):
 
 
 def header(file: BinaryIO) -> Header:
-    """Raises ItemError for several pages, and for samples that cannot be restored."""
+    """Raises ItemError for several pictures, and for samples that cannot be restored."""
     file.seek(0)
     with without_logs("tifffile"), TiffFile(file) as tiff:
-        page = _page(tiff)
+        page, _ = _page(tiff)
         layout = _layout(page)
         width, height = page.imagewidth, page.imagelength
         if _orientation(page) >= 5:
@@ -49,7 +53,7 @@ def header(file: BinaryIO) -> Header:
 def decode(data: bytes) -> Stored:
     """Integers spread over 8 or 16 bits, floats as float32; white-is-zero turned round, palettes resolved."""
     with without_logs("tifffile"), TiffFile(BytesIO(data)) as tiff:
-        page = _page(tiff)
+        page, notes = _page(tiff)
         layout = _layout(page)
         _check_segments(page, len(data))
         samples = _interleaved(page)
@@ -65,8 +69,9 @@ def decode(data: bytes) -> Stored:
             alpha_kind=layout.alpha_kind or "straight",
             orientation=_orientation(page),
             icc=page.iccprofile,
-            exif=exif.take(data),
+            exif=exif.take(data, page.offset),
             dpi=_dpi(page),
+            notes=notes,
         )
 
 
@@ -98,16 +103,43 @@ def encode(samples: NDArray[Any], source: Source) -> bytes:
     return exif.graft(out.getvalue(), source.exif) if source.exif else out.getvalue()
 
 
-def _page(tiff: TiffFile) -> TiffPage:
-    page = tiff.pages[0]
-    images = (tiff.imagej_metadata or {}).get("images", 1)
-    if len(tiff.pages) > 1 or images > 1:
-        raise ItemError("unsupported", f"{max(len(tiff.pages), images)} pages: only a single one is restored")
-    if not isinstance(page, TiffPage) or page.is_reduced:
+def _page(tiff: TiffFile) -> tuple[TiffPage, tuple[str, ...]]:
+    """The page that is the picture, and what the user should know of the others.
+
+    Previews and transparency masks are told by their tags; smaller copies, as pyramids have them, by their proportions
+    where they have no tag. Raises ItemError where two pages are pictures, or none is.
+    """
+    count = max(len(tiff.pages), (tiff.imagej_metadata or {}).get("images", 1), _planes(tiff.pages[0]))
+    pages = [page for page in islice(tiff.pages, _MOST_PAGES) if isinstance(page, TiffPage)]
+    full = [page for page in pages if not (page.is_reduced or page.is_mask)]
+    if not full:
         raise ItemError("unsupported", "its first page is only a preview, as in raw camera files")
+    page = max(full, key=lambda one: one.imagewidth * one.imagelength)
+    others = [one for one in full if one is not page]
+    if count > len(pages) or not all(_is_copy(one, page) for one in others):
+        raise ItemError("unsupported", f"{count} pages: only a single one is restored")
     if page.imagedepth != 1 or min(page.imagewidth, page.imagelength) < 1:
         raise ItemError("unreadable", f"no image of {page.imagewidth}x{page.imagelength}x{page.imagedepth}")
-    return page
+    notes = []
+    if others:
+        notes.append(f"only the largest of {len(full)} pages was restored: the others seem to be smaller copies of it")
+    if any(one.is_mask for one in pages):
+        notes.append("the TIFF holds a transparency mask on a page of its own, which was left out")
+    return page, tuple(notes)
+
+
+def _planes(page: Any) -> int:
+    """How many planes a page holds by MetaMorph's own tag, which are pictures in one directory."""
+    return page.tags[_METAMORPH].count if _METAMORPH in page.tags else 1
+
+
+def _is_copy(page: TiffPage, of: TiffPage) -> bool:
+    """Whether a page can be ``of`` at a smaller size: of as many samples and, to a pixel, the same proportions."""
+    width, height, full_width, full_height = page.imagewidth, page.imagelength, of.imagewidth, of.imagelength
+    if min(width, height) < 1 or page.samplesperpixel != of.samplesperpixel:
+        return False
+    factor = full_width / width if full_width > full_height else full_height / height
+    return factor >= _LEAST_REDUCED and max(abs(full_width / factor - width), abs(full_height / factor - height)) <= 1
 
 
 def _layout(page: TiffPage) -> _Layout:

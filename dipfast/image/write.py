@@ -92,7 +92,9 @@ def format_of(path: str | os.PathLike[str]) -> str:
     """png, jpeg, tiff, webp or avif, by extension. Raises UsageError for another."""
     extension = Path(path).suffix.lower()
     if extension not in _EXTENSIONS:
-        raise UsageError(f"{os.fspath(path)}: the extension must be one of {', '.join(_EXTENSIONS)}")
+        usual = {format: extension for extension, format in reversed(_EXTENSIONS.items())}
+        endings = ", ".join(usual[format] for format in FORMATS)
+        raise UsageError(f"{os.fspath(path)}: the extension must be one of {endings}")
     return _EXTENSIONS[extension]
 
 
