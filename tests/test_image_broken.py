@@ -66,7 +66,8 @@ def test_whole_files_are_read(tmp_path, name):
 @pytest.mark.parametrize("name", FILES)
 def test_truncated_files_are_refused_wherever_they_end(tmp_path, name):
     data = FILES[name]
-    cuts = {*range(0, len(data), max(1, len(data) // 40)), *range(len(data) - 4, len(data))}
+    end = len(data) - (2 if name in ("jpeg", "progressive") else 0)  # a JPEG may lack its end marker
+    cuts = {*range(0, end, max(1, end // 40)), *range(end - 4, end)}
     for length in cuts:
         (tmp_path / "x").write_bytes(data[:length])
         assert refused(tmp_path / "x").kind == "unreadable", length
