@@ -63,7 +63,7 @@ def observe(settings: Settings, image: Image, mask: Image | None, reference: Ima
     """The item as the fit will see it. Raises ItemError for a mask or reference that does not belong to the image."""
     if settings["degrade"] is not None:
         damaged = tasks.degrade(settings["degrade"], image.pixels)
-        source = replace(image.source, alpha=None)
+        source = replace(image.source, alpha=None, size=damaged.clean.shape[1:], tags=())  # it may be cropped
         return Observation(damaged.observed, damaged.known, damaged.clean, source, damaged=True)
     known = None
     if mask is not None:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dipfast.errors import ItemError
-from dipfast.image import exif
+from dipfast.image import exif, space
 from dipfast.image.samples import spread
 from dipfast.image.source import Header, Stored
 
@@ -37,7 +37,7 @@ def decode(data: bytes) -> Stored:
     picture, count = _opened(data)
     mode, _ = _mode(picture)
     samples = np.asarray(picture)
-    bits = picture.info["bit_depth"]
+    bits, said = picture.info["bit_depth"], picture.info.get("nclx_profile")
     if samples.dtype == np.uint16:
         samples = spread(samples >> (16 - bits), bits)
     return Stored(
@@ -46,6 +46,8 @@ def decode(data: bytes) -> Stored:
         alpha_kind="premultiplied" if picture.mode.startswith("RGBa") else "straight",
         icc=picture.info.get("icc_profile"),
         exif=exif.upright(picture.info.get("exif")),
+        space=space.of_codes(said["color_primaries"], said["transfer_characteristics"]) if said else None,
+        xmp=picture.info.get("xmp"),
         notes=(f"only the primary one of the HEIF's {count} pictures was restored",) if count > 1 else (),
     )
 

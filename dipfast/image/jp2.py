@@ -16,6 +16,7 @@ from dipfast.image import exif
 from dipfast.image.boxes import Box, boxes
 from dipfast.image.samples import spread
 from dipfast.image.source import Header, Stored
+from dipfast.image.space import Space, of_codes
 
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _SRGB, _GRAY, _SYCC = 16, 17, 18  # enumerated colour spaces; OpenJPEG turns sYCC to RGB
@@ -35,11 +36,12 @@ class _Codestream(NamedTuple):
 class _Container(NamedTuple):
     """What stands around the codestream."""
 
-    space: int | None = None
+    space: Space | None = None
     icc: bytes | None = None
     alpha_kind: str = "straight"
     dpi: tuple[float, float] | None = None
     exif: bytes | None = None
+    is_said: bool = False  # what its colours are; the first time counts
     xmp: bytes | None = None
 
 
@@ -61,6 +63,8 @@ def decode(data: bytes) -> Stored:
         icc=around.icc,
         exif=exif.upright(around.exif),
         dpi=around.dpi,
+        space=around.space,
+        xmp=around.xmp,
     )
 
 
@@ -117,7 +121,7 @@ def _header_box(file: BinaryIO, outer: Box, found: _Container) -> _Container:
         body = box.body(file)
         if box.kind == b"pclr":
             raise ItemError("unsupported", "a JPEG 2000 with a palette")
-        if box.kind == b"colr" and found.space is None and found.icc is None:
+        if box.kind == b"colr" and not found.is_said:
             found = _colours(body, found)
         elif box.kind == b"cdef":
             kinds = [kind for _, kind, _ in struct.iter_unpack(">HHH", body[2 : 2 + (len(body) - 2) // 6 * 6])]
@@ -130,13 +134,15 @@ def _header_box(file: BinaryIO, outer: Box, found: _Container) -> _Container:
 
 
 def _colours(body: bytes, found: _Container) -> _Container:
-    method = body[:1]
+    method, found = body[:1], found._replace(is_said=True)
     if method in (b"\2", b"\3"):
         return found._replace(icc=body[3:])
-    space = int.from_bytes(body[3:7], "big")
-    if method == b"\1" and space not in (_SRGB, _GRAY, _SYCC):
-        raise ItemError("unsupported", f"a JPEG 2000 in colour space {space}, which is neither sRGB nor gray")
-    return found._replace(space=space)
+    if method == b"\5":
+        return found._replace(space=of_codes(*struct.unpack(">HH", body[3:7].ljust(4, b"\2"))))
+    number = int.from_bytes(body[3:7], "big")
+    if method == b"\1" and number not in (_SRGB, _GRAY, _SYCC):
+        raise ItemError("unsupported", f"a JPEG 2000 in colour space {number}, which is neither sRGB nor gray")
+    return found
 
 
 def _resolution(file: BinaryIO, outer: Box) -> tuple[float, float] | None:

@@ -27,6 +27,7 @@ _AFTER_DATA = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # restarts belong to 
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 # Frames whose arithmetic coder drops trailing zeros, so that filler is data to them.
 _ARITHMETIC = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+MOST_DENSITY = 65535
 _PADDING = 4  # bytes of zeros at the end that are hardly data
 _NOISE = hashlib.shake_128(b"filler").digest(4096).replace(b"\xff", b"\xfe")  # no marker in it
 _FILLERS = (_NOISE, bytes(255 - byte or 1 for byte in _NOISE).replace(b"\xff", b"\xfe"))
@@ -67,6 +68,7 @@ def decode(data: bytes) -> Stored:
         orientation=exif.orientation(block),
         icc=picture.info.get("icc_profile"),
         exif=block,
+        xmp=picture.info.get("xmp"),
         dpi=(float(dpi[0]), float(dpi[1])) if dpi else None,
     )
 
@@ -78,7 +80,9 @@ def encode(samples: NDArray[Any], source: Source) -> bytes:
         options["icc_profile"] = source.icc
     if source.exif:
         options["exif"] = exif.PREFIX + source.exif
-    if source.dpi:
+    if source.xmp:
+        options["xmp"] = source.xmp
+    if source.dpi and max(source.dpi) <= MOST_DENSITY:
         options["dpi"] = tuple(round(n) for n in source.dpi)
     out = BytesIO()
     PillowImage.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples).save(out, "JPEG", **options)

@@ -76,6 +76,7 @@ def decode(data: bytes) -> Stored:
         mode="gray" if found.channels == 1 else "rgb",
         alpha_kind=found.alpha or "straight",
         exif=_exif(data),
+        xmp=_xmp(data),
         lossless=False,
     )
 
@@ -99,6 +100,11 @@ def _exif(data: bytes) -> bytes | None:
             begin = at + 4 + int.from_bytes(data[at : at + 4], "big")
             return exif.upright(data[begin : at + length])
     return None
+
+
+def _xmp(data: bytes) -> bytes | None:
+    found = boxes(BytesIO(data)) if data[:2] != _CODESTREAM else ()
+    return next((data[box.at : box.at + box.length] for box in found if box.kind == b"xml "), None)
 
 
 def _metadata(bits: _Bits) -> _Metadata:

@@ -12,9 +12,10 @@ import numpy as np
 from dipfast import remote
 from dipfast.errors import ItemError
 from dipfast.files import open_regular, read_small
-from dipfast.image import avif, bitmap, colour, exif, heif, jp2, jpeg, jxl, png, pnm, samples, tiff, webp
+from dipfast.image import avif, bitmap, colour, exif, heif, jp2, jpeg, jxl, measures, png, pnm, samples, tiff, webp
 from dipfast.image.guard import failing_as
 from dipfast.image.source import COLOURS, Header, Image, Limits, Source, Stored, bit_depth_of
+from dipfast.image.space import ADOBE_GAMMA, ADOBE_RGB, Space
 
 _HEADERS: dict[str, Callable[[BinaryIO], Header]] = {
     "png": png.header,
@@ -171,19 +172,33 @@ def _assembled(stored: Stored, format: str) -> Image:
         icc = None
     low, high = samples.float_range(planes) if planes.dtype.kind == "f" else (0.0, 1.0)
     has_alpha = upright.shape[2] > colours
+    dpi = stored.dpi[::-1] if stored.dpi and stored.orientation >= 5 else stored.dpi
     source = Source(
         format=format,
         mode=stored.mode,
         bit_depth=bit_depth_of(planes.dtype),
         icc=icc,
-        exif=exif.upright(stored.exif),
+        exif=measures.turned(exif.upright(stored.exif), stored.orientation, *upright.shape[:2]),
         alpha=np.ascontiguousarray(upright[..., -1]) if has_alpha else None,
         alpha_kind=stored.alpha_kind,
         low=low,
         high=high,
-        dpi=stored.dpi if stored.dpi and all(0 < n < 1e6 for n in stored.dpi) else None,
+        dpi=dpi if dpi and all(0 < n < 1e6 for n in dpi) else None,
         png_colour=stored.png_colour,
+        space=_space(stored, icc),
+        xmp=stored.xmp,
+        tags=stored.tags,
+        size=upright.shape[:2],
         lossless=stored.lossless,
         notes=stored.notes,
     )
     return Image(samples.to_unit(planes, low, high), source)
+
+
+def _space(stored: Stored, icc: bytes | None) -> Space | None:
+    """What the colours are without a profile. Those of CMYK have become sRGB."""
+    if stored.mode == "cmyk":
+        return None
+    if stored.space is None and icc is None and exif.is_adobe_rgb(stored.exif):
+        return Space(ADOBE_RGB, ADOBE_GAMMA, None, "Adobe RGB")
+    return stored.space

@@ -1,17 +1,27 @@
 """What the image room passes around: limits, a header, an image, and what must be put back on writing."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dipfast.errors import UsageError
+from dipfast.image.space import Space
 
 FORMATS = ("png", "jpeg", "tiff", "webp", "avif")
 READ_ONLY = ("heif", "jxl", "jp2", "bmp", "gif", "tga", "pnm")
 READABLE = (*FORMATS, *READ_ONLY)
 COLOURS = {"gray": 1, "bilevel": 1, "rgb": 3, "palette": 3, "cmyk": 4}  # mode -> colour samples as decoded
+
+
+class Tag(NamedTuple):
+    """A tag of a TIFF, as tifffile has it: its value is text, bytes or numbers."""
+
+    code: int
+    kind: int
+    number: int  # of values
+    value: Any
 
 
 @dataclass(frozen=True)
@@ -60,9 +70,11 @@ class Source:
     RGB. icc: the profile of the fitted pixels (so never a CMYK profile). exif: a TIFF structure without the
     `Exif` prefix, its orientation 1 and its thumbnail gone. alpha: [H, W] upright, in its own integers
     (floats for float sources). alpha_kind: straight, premultiplied or unspecified (TIFF). low, high: what 0
-    and 1 stand for in a float source. dpi: horizontal, vertical. png_colour: gAMA, cHRM, sRGB and cICP
-    chunks, put back into a PNG only. lossless: of a WebP, which is written so again. notes: what of the file
-    is not in the picture, a sentence each.
+    and 1 stand for in a float source. dpi: horizontal, vertical. png_colour: gAMA, cHRM, sRGB, cICP and their
+    like as chunks, put back into a PNG only. space: what colours without a profile are, where not sRGB.
+    xmp: a packet. tags: of a TIFF, put back into one only. size: height and width that dpi and tags are of; as
+    written, where there is none. lossless: of a WebP, which is written so again. notes: what of the file is
+    not in the picture, a sentence each.
     """
 
     format: str
@@ -76,6 +88,10 @@ class Source:
     high: float = 1.0
     dpi: tuple[float, float] | None = None
     png_colour: bytes = b""
+    space: Space | None = None
+    xmp: bytes | None = None
+    tags: tuple[Tag, ...] = ()
+    size: tuple[int, int] | None = None
     lossless: bool = False
     notes: tuple[str, ...] = ()
 
@@ -103,6 +119,9 @@ class Stored:
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
     png_colour: bytes = b""
+    space: Space | None = None
+    xmp: bytes | None = None
+    tags: tuple[Tag, ...] = ()
     lossless: bool = False
     notes: tuple[str, ...] = ()
 

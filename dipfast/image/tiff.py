@@ -17,14 +17,20 @@ from tifffile import TiffFile, TiffPage
 from dipfast.errors import ItemError
 from dipfast.image import exif
 from dipfast.image.guard import without_logs
+from dipfast.image.measures import GEO_TAGS
 from dipfast.image.samples import spread
-from dipfast.image.source import COLOURS, Header, Source, Stored
+from dipfast.image.source import COLOURS, Header, Source, Stored, Tag
+from dipfast.image.space import Space, of_gamma
 
 _ORIENTATION, _X_RESOLUTION, _RESOLUTION_UNIT, _INK_SET = 274, 282, 296, 332
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
 _JPEG = (6, 7)
 _ALPHA_KINDS = {0: "unspecified", 1: "premultiplied", 2: "straight"}
 _UNSIGNED, _FLOAT = 1, 3
+_XMP, _IPTC = 700, 33723
+_WHITE, _PRIMARIES, _TRANSFER = 318, 319, 301
+_GAMMA = 2.2  # of a TIFF that says what its primaries are, unless it has a curve of its own
+_MOST_BYTES = 1 << 24  # of a tag that is carried
 _METAMORPH = 33629  # UIC2: a value for each plane
 _MOST_PAGES = 64  # more are not a picture with its copies
 _LEAST_REDUCED = 1.5  # how many times smaller the sides of a copy are
@@ -71,7 +77,9 @@ def decode(data: bytes) -> Stored:
             icc=page.iccprofile,
             exif=exif.take(data, page.offset),
             dpi=_dpi(page),
-            notes=notes,
+            space=_space(page),
+            xmp=_xmp(page),
+            **_kept(page, notes),
         )
 
 
@@ -84,6 +92,9 @@ def encode(samples: NDArray[Any], source: Source) -> bytes:
         options["extrasamples"] = [kind]
     if source.dpi:
         options |= {"resolution": source.dpi, "resolutionunit": "INCH"}
+    extra = [(*tag, True) for tag in source.tags]
+    if source.xmp:
+        extra.append((_XMP, 1, len(source.xmp), source.xmp, True))
     if source.exif:
         options["byteorder"] = exif.byte_order(source.exif)
     out = BytesIO()
@@ -98,6 +109,7 @@ def encode(samples: NDArray[Any], source: Source) -> bytes:
             iccprofile=source.icc,
             metadata=None,
             software=False,
+            extratags=extra,
             **options,
         )
     return exif.graft(out.getvalue(), source.exif) if source.exif else out.getvalue()
@@ -216,3 +228,48 @@ def _dpi(page: TiffPage) -> tuple[float, float] | None:
         return None
     x, y = page.get_resolution("INCH")
     return float(x), float(y)
+
+
+def _value(page: TiffPage, code: int) -> Any:
+    """A tag's value; None where it is absent, broken or far too long."""
+    tag = page.tags.get(code)
+    if tag is None or tag.valuebytecount > _MOST_BYTES:
+        return None
+    try:
+        return tag.value
+    except Exception:  # tifffile reads some tags when they are asked for
+        return None
+
+
+def _kept(page: TiffPage, notes: tuple[str, ...]) -> dict[str, Any]:
+    """Tags that are put back into a TIFF, and what is to be said: a picture that is turned has another ground."""
+    values = {code: _value(page, code) for code in (*GEO_TAGS, _IPTC)}
+    if _orientation(page) != 1 and any(values[code] is not None for code in GEO_TAGS):
+        values |= dict.fromkeys(GEO_TAGS)
+        notes += ("the picture was turned upright, so its GeoTIFF tags were left out",)
+    there = {code: page.tags[code] for code, value in values.items() if value is not None}
+    tags = tuple(Tag(code, int(tag.dtype), tag.count, _plain(values[code])) for code, tag in there.items())
+    return {"tags": tags, "notes": notes}
+
+
+def _plain(value: Any) -> Any:
+    """A tag's value as tifffile writes it: text as bytes, a single number in a tuple."""
+    if isinstance(value, str):
+        return value.encode()
+    return value if isinstance(value, bytes | tuple) else (value,)
+
+
+def _xmp(page: TiffPage) -> bytes | None:
+    value = _value(page, _XMP)
+    return value if isinstance(value, bytes) else None
+
+
+def _space(page: TiffPage) -> Space | None:
+    """By white point and primaries, as fractions."""
+    white, primaries = _value(page, _WHITE), _value(page, _PRIMARIES)
+    if not (isinstance(white, tuple) and isinstance(primaries, tuple) and len(white) == 4 and len(primaries) == 12):
+        return None
+    parts = (*white, *primaries)
+    if not all(parts[1::2]):
+        return None
+    return of_gamma(tuple(over / under for over, under in zip(parts[::2], parts[1::2], strict=True)), _GAMMA)

@@ -44,6 +44,7 @@ def decode(data: bytes) -> Stored:
         orientation=exif.orientation(block),
         icc=_body(file, b"ICCP"),
         exif=block,
+        xmp=_body(file, b"XMP "),
         lossless=frame[_FRAME : _FRAME + 4] == b"VP8L" if frame else _body(file, b"VP8L") is not None,
     )
 
@@ -60,7 +61,8 @@ def encode(samples: NDArray[Any], source: Source) -> bytes:
     out = BytesIO()
     options: dict[str, Any] = {"lossless": True} if source.lossless else {"quality": 95}
     picture = PillowImage.fromarray(samples)
-    picture.save(out, "WEBP", exact=True, icc_profile=icc or b"", exif=source.exif or b"", **options)
+    options |= {"icc_profile": icc or b"", "exif": source.exif or b"", "xmp": source.xmp or b""}
+    picture.save(out, "WEBP", exact=True, **options)
     return out.getvalue()
 
 
