@@ -23,6 +23,7 @@ _MOST = (1 << 32) - 1
 _PIXEL_SCALE, _TIEPOINTS, _TRANSFORMATION, _GEO_KEYS = 33550, 33922, 34264, 34735
 GEO_TAGS = (_PIXEL_SCALE, _TIEPOINTS, _TRANSFORMATION, _GEO_KEYS, 34736, 34737, 42112, 42113)  # the last two are GDAL's
 _RASTER_TYPE, _IS_POINT = 1025, 2
+_DOUBLE = 12
 
 _FOREIGN = (
     b"hdrgm:",
@@ -145,7 +146,7 @@ def _is_point(tags: tuple[Tag, ...]) -> bool:
 def _resized_tag(tag: Tag, x: float, y: float, is_point: bool) -> Tag:
     """What ties pixels to the ground, for pixels that are x and y times as many."""
     value = tag.value
-    if tag.code not in (_PIXEL_SCALE, _TIEPOINTS, _TRANSFORMATION) or (x, y) == (1, 1) or not isinstance(value, tuple):
+    if tag.kind != _DOUBLE or not isinstance(value, tuple) or (x, y) == (1, 1):
         return tag
     left, top = ((x - 1) / 2, (y - 1) / 2) if is_point else (0.0, 0.0)  # where the first pixel's middle comes to lie
     if tag.code == _PIXEL_SCALE and len(value) == 3:

@@ -21,7 +21,7 @@ from dipfast.image.space import Space
 
 _COLOURS = {0: "gray", 2: "rgb", 3: "palette", 4: "gray", 6: "rgb"}
 _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-_KEPT = (b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI")
+_KEPT = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4, b"mDCV": 24, b"cLLI": 8}  # and their lengths
 _XMP = b"XML:com.adobe.xmp\0"
 _MAX_UNPACKED = 1 << 26  # bytes; a profile is a few kilobytes, a bomb is not
 _METRE = 0.0254  # in an inch
@@ -57,7 +57,7 @@ def decode(data: bytes) -> Stored:
             raise ItemError("unreadable", f"corrupt PNG: the checksum of {kind.decode('latin-1')} is wrong")
         if kind in _PIXELS:
             pixels.append(memoryview(data)[at - 8 : at + length + 4])
-        if kind in _KEPT:
+        if length == _KEPT.get(kind):
             kept += _chunk(kind, bytes(body))
         if kind == b"iTXt" and bytes(body[: len(_XMP)]) == _XMP:
             xmp = _text(bytes(body[len(_XMP) :]))

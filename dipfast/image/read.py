@@ -60,6 +60,7 @@ _MAGIC = {
     b"\xff\x0a": "jxl",
     b"\xff\x4f\xff\x51": "jp2",
 }
+_MOST_DPI = 1e8  # pixels of a quarter of a nanometre; a PNG holds no more
 _SMALL_BYTES = 1 << 16  # a file of which that is all is read at once
 _GIVES_UP = "the decoder gives up: "
 _HEIF = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
@@ -183,7 +184,8 @@ def _assembled(stored: Stored, format: str) -> Image:
         alpha_kind=stored.alpha_kind,
         low=low,
         high=high,
-        dpi=dpi if dpi and all(0 < n < 1e6 for n in dpi) else None,
+        dpi=dpi if dpi and all(0 < n < _MOST_DPI for n in dpi) else None,
+        length_unit=stored.length_unit,
         png_colour=stored.png_colour,
         space=_space(stored, icc),
         xmp=stored.xmp,

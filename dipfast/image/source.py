@@ -64,36 +64,26 @@ class Header:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What must be put back when the restored pixels are written.
-
-    mode: the colours as they were stored: gray, bilevel, rgb, palette, cmyk. Palette and CMYK are fitted as
-    RGB. icc: the profile of the fitted pixels (so never a CMYK profile). exif: a TIFF structure without the
-    `Exif` prefix, its orientation 1 and its thumbnail gone. alpha: [H, W] upright, in its own integers
-    (floats for float sources). alpha_kind: straight, premultiplied or unspecified (TIFF). low, high: what 0
-    and 1 stand for in a float source. dpi: horizontal, vertical. png_colour: gAMA, cHRM, sRGB, cICP and their
-    like as chunks, put back into a PNG only. space: what colours without a profile are, where not sRGB.
-    xmp: a packet. tags: of a TIFF, put back into one only. size: height and width that dpi and tags are of; as
-    written, where there is none. lossless: of a WebP, which is written so again. notes: what of the file is
-    not in the picture, a sentence each.
-    """
+    """What must be put back when the restored pixels are written."""
 
     format: str
-    mode: str
+    mode: str  # the colours as they were stored, a key of COLOURS; palette and CMYK are fitted as RGB
     bit_depth: int
-    icc: bytes | None = None
-    exif: bytes | None = None
-    alpha: NDArray[Any] | None = None
-    alpha_kind: str = "straight"
-    low: float = 0.0
+    icc: bytes | None = None  # the profile of the fitted pixels, so never one of CMYK
+    exif: bytes | None = None  # a TIFF structure without the `Exif` prefix, upright, without its thumbnail
+    alpha: NDArray[Any] | None = None  # [H, W] upright, in its own integers; floats for float sources
+    alpha_kind: str = "straight"  # or premultiplied, or unspecified (TIFF)
+    low: float = 0.0  # what 0 and 1 stand for in a float source
     high: float = 1.0
-    dpi: tuple[float, float] | None = None
-    png_colour: bytes = b""
-    space: Space | None = None
+    dpi: tuple[float, float] | None = None  # horizontal, vertical
+    length_unit: str = ""  # ImageJ's
+    png_colour: bytes = b""  # gAMA, cHRM, sRGB, cICP and their like as chunks, put back into a PNG only
+    space: Space | None = None  # what colours without a profile are, where they are not sRGB
     xmp: bytes | None = None
-    tags: tuple[Tag, ...] = ()
-    size: tuple[int, int] | None = None
-    lossless: bool = False
-    notes: tuple[str, ...] = ()
+    tags: tuple[Tag, ...] = ()  # of a TIFF, put back into one only
+    size: tuple[int, int] | None = None  # height and width that dpi and tags are of; None: those that are written
+    lossless: bool = False  # of a WebP, which is written so again
+    notes: tuple[str, ...] = ()  # what of the file is not in the picture, a sentence each
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +108,7 @@ class Stored:
     icc: bytes | None = None
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
+    length_unit: str = ""
     png_colour: bytes = b""
     space: Space | None = None
     xmp: bytes | None = None

@@ -31,6 +31,7 @@ _XMP, _IPTC = 700, 33723
 _WHITE, _PRIMARIES, _TRANSFER = 318, 319, 301
 _GAMMA = 2.2  # of a TIFF that says what its primaries are, unless it has a curve of its own
 _MOST_BYTES = 1 << 24  # of a tag that is carried
+_IN_AN_INCH = {"inch": 1.0, "cm": 2.54, "mm": 25.4, "um": 25_400.0, "micron": 25_400.0, "nm": 25_400_000.0}
 _METAMORPH = 33629  # UIC2: a value for each plane
 _MOST_PAGES = 64  # more are not a picture with its copies
 _LEAST_REDUCED = 1.5  # how many times smaller the sides of a copy are
@@ -76,7 +77,8 @@ def decode(data: bytes) -> Stored:
             orientation=_orientation(page),
             icc=page.iccprofile,
             exif=exif.take(data, page.offset),
-            dpi=_dpi(page),
+            dpi=_dpi(page, _imagej_unit(page)),
+            length_unit=_imagej_unit(page),
             space=_space(page),
             xmp=_xmp(page),
             **_kept(page, notes),
@@ -90,7 +92,11 @@ def encode(samples: NDArray[Any], source: Source) -> bytes:
     if samples.shape[2] > colours:
         kind = {name: number for number, name in _ALPHA_KINDS.items()}[source.alpha_kind]
         options["extrasamples"] = [kind]
-    if source.dpi:
+    if source.dpi and source.length_unit:  # as ImageJ reads it
+        across = tuple(n / _IN_AN_INCH[source.length_unit] for n in source.dpi)
+        options |= {"resolution": across, "resolutionunit": "NONE"}
+        options["description"] = f"ImageJ=1.11a\nunit={source.length_unit}\n"
+    elif source.dpi:
         options |= {"resolution": source.dpi, "resolutionunit": "INCH"}
     extra = [(*tag, True) for tag in source.tags]
     if source.xmp:
@@ -223,11 +229,26 @@ def _orientation(page: TiffPage) -> int:
     return int(value) if value in range(1, 9) else 1
 
 
-def _dpi(page: TiffPage) -> tuple[float, float] | None:
-    if _X_RESOLUTION not in page.tags or page.tags.valueof(_RESOLUTION_UNIT, 2) not in (2, 3):
+def _dpi(page: TiffPage, unit: str) -> tuple[float, float] | None:
+    """By the tag's own unit, or by that of ImageJ, which counts in a unit of its own and calls the tag's none."""
+    if _X_RESOLUTION not in page.tags:
         return None
-    x, y = page.get_resolution("INCH")
+    if page.tags.valueof(_RESOLUTION_UNIT, 2) in (2, 3):
+        x, y = page.get_resolution("INCH")
+    elif unit:
+        x, y = (n * _IN_AN_INCH[unit] for n in page.get_resolution())
+    else:
+        return None
     return float(x), float(y)
+
+
+def _imagej_unit(page: TiffPage) -> str:
+    """The unit of length of a picture by ImageJ; '' where it has none that is known."""
+    if not page.description.startswith("ImageJ"):
+        return ""
+    lines = (line.partition("=") for line in page.description.splitlines())
+    unit = next((value for name, _, value in lines if name == "unit"), "").replace("\\u00B5", "u").replace("µ", "u")
+    return unit if unit in _IN_AN_INCH else ""
 
 
 def _value(page: TiffPage, code: int) -> Any:
