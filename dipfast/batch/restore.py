@@ -22,7 +22,7 @@ from dipfast.batch.memory import Fitting, Ladder
 from dipfast.errors import ItemError
 from dipfast.fit import NO_HOOKS, Course, FitPlan, FitResult, Hooks, Workbench, compilations, finish, fitting, stream
 from dipfast.fit.distil import Distilled, as_it_is, distil_steps, distilling, undistilled
-from dipfast.image import Image, Source, cut, pad
+from dipfast.image import Image, Source, cut, opacity, pad
 from dipfast.metrics import coverage, psnr, ssim, uncertainty_ece
 from dipfast.shapes import on_grid, padded_side
 
@@ -67,7 +67,7 @@ def observe(settings: Settings, image: Image, mask: Image | None, reference: Ima
         return Observation(damaged.observed, damaged.known, damaged.clean, source, damaged=True)
     known = None
     if mask is not None:
-        known = tasks.known_pixels(mask.pixels, settings["task"]["known"], image.pixels)
+        known = tasks.known_pixels(mask.pixels, settings["task"]["known"], image.pixels, opacity(mask))
     scale = tasks.scale(settings["task"])
     clean = None if reference is None else _matching(reference.pixels, image.pixels, scale)
     return Observation(image.pixels, known, clean, image.source, damaged=False)

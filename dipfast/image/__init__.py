@@ -9,6 +9,7 @@ JPEGs and text chunks are not carried.
 from dipfast.image.array import from_array, to_array
 from dipfast.image.pad import cut, pad
 from dipfast.image.read import probe, read
+from dipfast.image.samples import opacity
 from dipfast.image.source import Header, Image, Limits, Source
 from dipfast.image.write import check_output, encode, format_of, losses, write
 
@@ -23,6 +24,7 @@ __all__ = [
     "format_of",
     "from_array",
     "losses",
+    "opacity",
     "pad",
     "probe",
     "read",

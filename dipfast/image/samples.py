@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from dipfast.errors import ItemError, UsageError
-from dipfast.image.source import Source, bit_depth_of
+from dipfast.image.source import Image, Source, bit_depth_of
 
 _FULL = {8: 255, 16: 65535}
 _DTYPES: dict[int, np.dtype[Any]] = {8: np.dtype("u1"), 16: np.dtype("u2"), 32: np.dtype("f4")}
@@ -70,6 +70,11 @@ def to_stored(pixels: NDArray[Any], source: Source, depth: int, *, alpha: bool =
         return np.ascontiguousarray(colour)
     plane = alpha_plane(source.alpha, depth, colour.shape[0], colour.shape[1])
     return np.ascontiguousarray(np.concatenate([colour, plane[..., None]], axis=2))
+
+
+def opacity(image: Image) -> NDArray[np.float32] | None:
+    """[H, W] float32 in [0, 1], of an image as it is displayed; None where it has no alpha."""
+    return None if image.source.alpha is None else alpha_plane(image.source.alpha, 32, *image.pixels.shape[1:])
 
 
 def alpha_plane(alpha: NDArray[Any], depth: int, height: int, width: int) -> NDArray[Any]:

@@ -11,8 +11,9 @@ import numpy as np
 from dipfast.errors import DipfastError
 from dipfast.tasks.degrade import Damaged, degrade
 from dipfast.tasks.denoise import denoise
-from dipfast.tasks.inpaint import inpaint, known_pixels
+from dipfast.tasks.inpaint import inpaint
 from dipfast.tasks.jpeg import jpeg
+from dipfast.tasks.mask import known_pixels
 from dipfast.tasks.problem import Problem
 from dipfast.tasks.superres import superres
 
