@@ -270,6 +270,11 @@ def unusable(folder: Path) -> Iterator[Poison]:
     yield put(
         folder, "animated.gif", saved("GIF", frames[0], save_all=True, append_images=frames[1:]), kind="unsupported"
     )
+    many = io.BytesIO()
+    with tifffile.TiffWriter(many) as file:
+        for _ in range(300):
+            file.write(GRAY, photometric="minisblack", subfiletype=1)
+    yield put(folder, "previews.tif", many.getvalue(), kind="unsupported", says="only a preview")
     yield put(
         folder, "pages.tif", tiff(np.stack([GRAY] * 3), photometric="minisblack"), kind="unsupported", says="3 pages"
     )
@@ -297,6 +302,17 @@ def odd_parts(folder: Path) -> Iterator[Poison]:
     for name, block in {"noise": noise, "loop": loop, "lying": b"MM\0*\0\0\0\x08\xff\xff" + noise}.items():
         yield put(folder, f"exif_{name}.png", png(WIDTH, HEIGHT, None, chunk(b"eXIf", block)))
         yield put(folder, f"exif_{name}.jpg", saved("JPEG", RGB, exif=b"Exif\0\0" + block))
+    packed = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes((1 << 26) + 4096), 9)
+    yield put(folder, "bomb_xmp.png", png(WIDTH, HEIGHT, None, chunk(b"iTXt", packed)))
+    yield put(folder, "xmp_noise.png", png(WIDTH, HEIGHT, None, chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + noise)))
+    yield put(folder, "primaries.png", png(WIDTH, HEIGHT, None, chunk(b"cHRM", bytes(32)), chunk(b"gAMA", b"\xff" * 4)))
+    at = WHOLE["avif"].index(b"colrnclx") + 8
+    yield put(folder, "codes.avif", patched(WHOLE["avif"], at, b"\xff" * 4))
+    geo = [(33550, 12, 3, (0.0, np.nan, np.inf), True), (34735, 3, 3, (1025, 0, 1), True), (33922, 2, 3, b"abc", True)]
+    yield put(folder, "geo_broken.tif", tiff(RGB, extratags=geo))
+    yield put(folder, "no_end.jpg", WHOLE["jpg"][:-2])
+    yield put(folder, "no_end_filled.jpg", WHOLE["jpg"][:-2] + bytes(9999))
+    yield put(folder, "cut_filled.jpg", WHOLE["jpg"][:-60] + bytes(9999), kind="unreadable", says="last row")
     yield put(folder, "exif_huge.png", png(WIDTH, HEIGHT, None, chunk(b"eXIf", exif_of(1, 1 << 21))))
     yield put(folder, "exif_huge.jpg", saved("JPEG", RGB, exif=b"Exif\0\0" + exif_of(1, 65_000)))
     yield put(folder, "text_huge.png", png(WIDTH, HEIGHT, None, chunk(b"tEXt", b"Comment\0" + b"x" * (1 << 23))))

@@ -137,12 +137,13 @@ def refusal(mask: np.ndarray, known: str = "auto", alpha: np.ndarray | None = No
 
 
 def test_a_refusal_says_what_was_found() -> None:
-    assert "with values of 0 of 255, has no white pixel" in refusal(X * 0)
-    assert "with values of 1 of 255, has no white pixel" in refusal(X * 0 + 1 / 255)
-    assert "with values of 255 of 255, is white" in refusal(X * 0 + 1)
+    assert "which is 0 of 255 everywhere, has no white pixel" in refusal(X * 0)
+    assert "which is 1 of 255 everywhere, has no white pixel" in refusal(X * 0 + 1 / 255)
+    assert "which is 255 of 255 everywhere, is white" in refusal(X * 0 + 1)
     assert "with values from 0 to 255 of 255" in refusal(X / 47)
-    assert "with values of 0, 85, 170 of 255" in refusal((X // 16) / 3)
-    assert "with values of 0, 1, 2, 3 of 255" in refusal((X // 12) / 255)
+    assert "with values 0, 85, 170 of 255" in refusal((X // 16) / 3)
+    assert "% of its pixels are gray, with values from" in refusal(OBSERVED[0])
+    assert "with values 0, 1, 2, 3 of 255" in refusal((X // 12) / 255)
 
 
 def test_a_layer_that_says_nothing_is_refused_with_the_reason() -> None:

@@ -16,6 +16,7 @@ from dipfast.errors import ItemError
 DARK, BRIGHT = 0.25, 0.75
 ONE_COLOUR = 0.125  # how far the channels of paint of one colour may lie apart
 GRAY = 0.05  # share of gray pixels, without those of soft edges, from which on a mask is none
+SOFT = 0.25  # the same with those of soft edges: where there are more, there is texture
 EDGE = 5  # pixels: gray that has black and white so near is an edge
 
 
@@ -42,7 +43,7 @@ def known_pixels(
     layer = None if opacity is None else _painted(mask, opacity, known)
     plane = _stretched(_brightness(mask) if layer is None else layer)
     gray = _gray_share(plane)
-    if gray > GRAY:
+    if gray > 0:
         also = "" if opacity is None or opacity.min() > DARK else "; its alpha is no mask, for its colours are not one"
         found = f"{gray:.0%} of its pixels are gray, {_values(mask)}{also}"
         raise ItemError("mask", f"task.mask should be black and white; {found}")
@@ -92,21 +93,23 @@ def _stretched(plane: np.ndarray) -> np.ndarray:
 
 
 def _gray_share(plane: np.ndarray) -> float:
-    """Of all pixels, those that are neither black nor white nor on an edge between both."""
+    """The share of pixels that are neither black nor white; 0 where they are few, or on edges between both."""
     middling = (plane > DARK) & (plane < BRIGHT)
-    if not middling.any():
+    share = float(middling.mean())
+    if share <= GRAY:
         return 0.0
     levels = torch.from_numpy(np.stack([plane, 1 - plane]).astype(np.float32))[None]
     brightest, darkest = F.max_pool2d(levels, EDGE, 1, EDGE // 2)[0].numpy()
-    return float((middling & ~((brightest > BRIGHT) & (darkest > BRIGHT))).mean())
+    elsewhere = float((middling & ~((brightest > BRIGHT) & (darkest > BRIGHT))).mean())
+    return share if elsewhere > GRAY or share > SOFT else 0.0
 
 
 def _values(mask: np.ndarray) -> str:
     """What values there are, in 8-bit units."""
-    found = np.unique(mask)
-    if len(found) > 4:
-        return f"with values from {found[0] * 255:.3g} to {found[-1] * 255:.3g} of 255"
-    return f"with values of {', '.join(f'{value * 255:.3g}' for value in found)} of 255"
+    found = [f"{value * 255:.3g}" for value in np.unique(mask)]
+    if len(found) == 1:
+        return f"which is {found[0]} of 255 everywhere"
+    return f"with values {f'from {found[0]} to {found[-1]}' if len(found) > 4 else ', '.join(found)} of 255"
 
 
 def _check_coverage(known: np.ndarray, colour: str, mask: np.ndarray) -> None:
