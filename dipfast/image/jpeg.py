@@ -28,7 +28,7 @@ _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 # Frames whose arithmetic coder drops trailing zeros, so that filler is data to them.
 _ARITHMETIC = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 MOST_DENSITY = 65535
-_PADDING = 4  # bytes of zeros at the end that are hardly data
+_PADDING = 64  # bytes of zeros at the end that are hardly data
 _NOISE = hashlib.shake_128(b"filler").digest(4096).replace(b"\xff", b"\xfe")  # no marker in it
 _FILLERS = (_NOISE, bytes(255 - byte or 1 for byte in _NOISE).replace(b"\xff", b"\xfe"))
 
@@ -150,7 +150,7 @@ def _without_padding(body: bytes) -> bytes:
     """Coded data without the zeros that a file was filled up with, and without half of an end marker."""
     short = body.rstrip(b"\0")
     if len(body) - len(short) >= _PADDING:
-        return short + b"\0"  # which may be data, and is after 0xff
+        return short + b"\0" if short.endswith(b"\xff") else short  # a coded 0xff is followed by a zero
     return body.rstrip(b"\xff")
 
 
