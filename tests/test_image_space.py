@@ -233,3 +233,9 @@ def test_broken_boxes_have_some_properties_or_none(changes: list[tuple[int, int]
 def test_broken_chunks_of_a_png_describe_nothing(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(png((b"cICP", b"\1"), (b"gAMA", b"\0\0\0\0"), (b"cHRM", b"x")))
     assert read(tmp_path / "x").source.space is None
+
+
+def test_a_curve_of_a_tiff_s_own_is_told_of(tmp_path: Path) -> None:
+    curve = (301, 3, 256, tuple(range(0, 65536, 256)), True)
+    tifffile.imwrite(tmp_path / "x", FLAT[..., 0], extratags=[curve], metadata=None)
+    assert "TransferFunction" in read(tmp_path / "x").source.notes[0]

@@ -268,6 +268,8 @@ def _kept(page: TiffPage, notes: tuple[str, ...]) -> dict[str, Any]:
     if _orientation(page) != 1 and any(values[code] is not None for code in GEO_TAGS):
         values |= dict.fromkeys(GEO_TAGS)
         notes += ("the picture was turned upright, so its GeoTIFF tags were left out",)
+    if _TRANSFER in page.tags and page.iccprofile is None:
+        notes += ("the TIFF's own curve from values to light (TransferFunction) was left out",)
     there = {code: page.tags[code] for code, value in values.items() if value is not None}
     tags = tuple(Tag(code, int(tag.dtype), tag.count, _plain(values[code])) for code, tag in there.items())
     return {"tags": tags, "notes": notes}
