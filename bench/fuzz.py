@@ -136,7 +136,7 @@ def seeds(folder: Path) -> None:
     rgba = rng.integers(0, 256, (9, 11, 4), dtype=np.uint8)
     block = Image.Exif()
     block[0x0112], block[0x010E] = 6, "words"
-    for format in ("PNG", "JPEG", "WEBP", "AVIF", "TIFF"):
+    for format in ("PNG", "JPEG", "WEBP", "AVIF", "TIFF", "BMP", "GIF", "TGA", "PPM", "JPEG2000"):
         for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK"):
             with suppress(OSError, ValueError, KeyError):
                 out = io.BytesIO()

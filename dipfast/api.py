@@ -120,13 +120,20 @@ def _pictures(
     if settings.task.type == "inpaint" and mask is None and settings.degrade is None:
         raise UsageError("restore(): mask should be given for task inpaint")
     limits = Limits(**dict(settings.input))
-    if isinstance(mask, np.ndarray) and mask.dtype == bool:
-        mask = mask.astype(np.uint8) * 255
     return (
         _read("image", image, limits),
-        None if mask is None else _read("mask", mask, limits),
+        None if mask is None else _read("mask", _in_bytes(mask), limits),
         None if reference is None else _read("reference", reference, limits),
     )
+
+
+def _in_bytes(mask: Picture) -> Picture:
+    """A mask of truth values or of wide integers, as numpy and scikit-image make them, as one of bytes."""
+    if isinstance(mask, np.ndarray) and mask.dtype == bool:
+        return mask.astype(np.uint8) * 255
+    if isinstance(mask, np.ndarray) and mask.dtype.kind in "iu" and mask.size and 0 <= mask.min() <= mask.max() <= 255:
+        return mask.astype(np.uint8)
+    return mask
 
 
 def _read(name: str, picture: Picture, limits: Limits) -> Image:
@@ -173,6 +180,8 @@ def run(
     """
     manifest = source if isinstance(source, Manifest) else load_manifest(os.fspath(source), sets=sets)
     folder = run_folder(manifest, output)
+    if manifest.left_out:
+        on_event({"event": "warning", "reason": f"left out: {manifest.left_out}"})
     result = run_manifest(
         manifest,
         folder,

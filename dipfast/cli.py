@@ -276,6 +276,8 @@ def _run(
     summary = result.summary if asked.shard is None else None
     summary = summary or summarize(result.rows, result.seconds, already_done=result.already_done)
     print_summary(summary, console())
+    if manifest.left_out:
+        print(f"left out: {manifest.left_out}", flush=True)
     _say(progress, _closing(result))
     if manifest.export.formats and result.signal is None:
         _say(progress, f"models: {api.write_models(manifest, result)} written to {result.folder.root / 'export'}")

@@ -127,7 +127,13 @@ WHOLE: dict[str, bytes] = {
     "avif": saved("AVIF", RGB),
     "tif": tiff(RGB, compression="zlib"),
     "jxl": bytes(imagecodecs.jpegxl_encode(RGB, lossless=True)),
+    "jp2": bytes(imagecodecs.jpeg2k_encode(RGB, level=0, codecformat="jp2")),
+    "bmp": saved("BMP", RGB),
+    "gif": saved("GIF", GRAY),
+    "tga": saved("TGA", RGB),
+    "ppm": saved("PPM", RGB),
 }
+FOOTER = {"tga": 26}  # bytes at the end that say nothing of the picture
 
 
 def put(folder: Path, name: str, data: bytes, **expected: object) -> Poison:
@@ -151,6 +157,21 @@ def bombs(folder: Path) -> Iterator[Poison]:
     yield put(folder, "bomb.avif", patched(WHOLE["avif"], at, struct.pack(">II", 60_000, 60_000)), kind="unreadable")
     huge = (3 << 1) | ((2**30 - 1) << 3) | (1 << 33) | (1 << 36)  # a square of 2**30
     yield put(folder, "bomb.jxl", b"\xff\x0a" + huge.to_bytes(8, "little"), **claims)
+    at = WHOLE["jp2"].index(b"\xff\x4f\xff\x51") + 8
+    sides = struct.pack(">8I", 60_000, 60_000, 0, 0, 60_000, 60_000, 0, 0)
+    yield put(folder, "bomb.jp2", patched(WHOLE["jp2"], at, sides), **claims)
+    sides = struct.pack(">8I", 5000, 5000, 0, 0, 1, 1, 0, 0)
+    yield put(folder, "bomb_tiles.jp2", patched(WHOLE["jp2"], at, sides), kind="unreadable", says="tiles")
+    yield put(folder, "bomb.bmp", patched(WHOLE["bmp"], 18, struct.pack("<ii", 1 << 30, 1 << 30)), **claims)
+    runs = patched(patched(WHOLE["bmp"], 28, struct.pack("<HI", 8, 1)), 54, b"\0\2\xff\xff" * 9)
+    yield put(folder, "bomb_runs.bmp", patched(runs, 18, struct.pack("<ii", 7000, 7000)), kind="unreadable")
+    yield put(folder, "bomb.gif", patched(WHOLE["gif"], 6, b"\xff" * 4), **claims)
+    at = WHOLE["gif"].rindex(b",", 0, 13 + 768 + 12) + 5
+    left_behind = WHOLE["gif"][: at - 5] + b"!\xf9\4\x08\0\0\0\0" + patched(WHOLE["gif"], at, b"\xff" * 4)[at - 5 :]
+    yield put(folder, "bomb_frame.gif", left_behind, **claims)
+    yield put(folder, "bomb.tga", patched(WHOLE["tga"], 12, b"\xff" * 4), **claims)
+    yield put(folder, "bomb.ppm", b"P6 99999 99999 255\n" + bytes(99), **claims)
+    yield put(folder, "bomb_text.ppm", b"P3 9 9 255\n" + b"#" * (1 << 16), kind="unreadable")
     zeros = zlib.compress(bytes((1 << 26) + 4096), 9)
     yield put(
         folder,
@@ -175,7 +196,8 @@ def bombs(folder: Path) -> Iterator[Poison]:
 def cuts(folder: Path) -> Iterator[Poison]:
     for ending, data in WHOLE.items():
         for share in (5, 50, 95):
-            yield put(folder, f"cut_{share}.{ending}", data[: len(data) * share // 100], kind="unreadable")
+            part = data[: (len(data) - FOOTER.get(ending, 0)) * share // 100]
+            yield put(folder, f"cut_{share}.{ending}", part, kind="unreadable")
     yield put(folder, "empty.png", b"", kind="unreadable", says="empty")
 
 
@@ -184,6 +206,11 @@ def liars(folder: Path) -> Iterator[Poison]:
     yield put(folder, "jpeg.png", WHOLE["jpg"])
     yield put(folder, "png.tif", WHOLE["png"])
     yield put(folder, "whole.jxl", WHOLE["jxl"])
+    for ending in ("jp2", "bmp", "tga", "ppm"):
+        yield put(folder, f"whole.{ending}", WHOLE[ending])
+        yield put(folder, f"{ending}.png", WHOLE[ending])
+    yield put(folder, "whole.gif", WHOLE["gif"], holds=(WIDTH, HEIGHT, 8, 1, False))
+    yield put(folder, "gif.jpg", WHOLE["gif"], holds=(WIDTH, HEIGHT, 8, 1, False))
     for name, data in {
         "text.png": b"this is text\n" * 9,
         "page.png": b"<!doctype html><script>alert(1)</script>",
@@ -195,8 +222,7 @@ def liars(folder: Path) -> Iterator[Poison]:
     }.items():
         yield put(folder, name, data, kind="unreadable", says="no image")
     for name, data in {
-        "still.gif": saved("GIF", GRAY),
-        "bitmap.bmp": saved("BMP", RGB),
+        "layers.psd": b"8BPS\0\1" + bytes(20),
         "paper.pdf": b"%PDF-1.7\n",
     }.items():
         yield put(folder, name + ".png", data, kind="unsupported", says=name.rpartition(".")[2])
@@ -244,6 +270,11 @@ def unusable(folder: Path) -> Iterator[Poison]:
     yield put(
         folder, "animated.gif", saved("GIF", frames[0], save_all=True, append_images=frames[1:]), kind="unsupported"
     )
+    many = io.BytesIO()
+    with tifffile.TiffWriter(many) as file:
+        for _ in range(300):
+            file.write(GRAY, photometric="minisblack", subfiletype=1)
+    yield put(folder, "previews.tif", many.getvalue(), kind="unsupported", says="only a preview")
     yield put(
         folder, "pages.tif", tiff(np.stack([GRAY] * 3), photometric="minisblack"), kind="unsupported", says="3 pages"
     )
@@ -271,6 +302,17 @@ def odd_parts(folder: Path) -> Iterator[Poison]:
     for name, block in {"noise": noise, "loop": loop, "lying": b"MM\0*\0\0\0\x08\xff\xff" + noise}.items():
         yield put(folder, f"exif_{name}.png", png(WIDTH, HEIGHT, None, chunk(b"eXIf", block)))
         yield put(folder, f"exif_{name}.jpg", saved("JPEG", RGB, exif=b"Exif\0\0" + block))
+    packed = b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(bytes((1 << 26) + 4096), 9)
+    yield put(folder, "bomb_xmp.png", png(WIDTH, HEIGHT, None, chunk(b"iTXt", packed)))
+    yield put(folder, "xmp_noise.png", png(WIDTH, HEIGHT, None, chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + noise)))
+    yield put(folder, "primaries.png", png(WIDTH, HEIGHT, None, chunk(b"cHRM", bytes(32)), chunk(b"gAMA", b"\xff" * 4)))
+    at = WHOLE["avif"].index(b"colrnclx") + 8
+    yield put(folder, "codes.avif", patched(WHOLE["avif"], at, b"\xff" * 4))
+    geo = [(33550, 12, 3, (0.0, np.nan, np.inf), True), (34735, 3, 3, (1025, 0, 1), True), (33922, 2, 3, b"abc", True)]
+    yield put(folder, "geo_broken.tif", tiff(RGB, extratags=geo))
+    yield put(folder, "no_end.jpg", WHOLE["jpg"][:-2])
+    yield put(folder, "no_end_filled.jpg", WHOLE["jpg"][:-2] + bytes(9999))
+    yield put(folder, "cut_filled.jpg", WHOLE["jpg"][:-60] + bytes(9999), kind="unreadable", says="last row")
     yield put(folder, "exif_huge.png", png(WIDTH, HEIGHT, None, chunk(b"eXIf", exif_of(1, 1 << 21))))
     yield put(folder, "exif_huge.jpg", saved("JPEG", RGB, exif=b"Exif\0\0" + exif_of(1, 65_000)))
     yield put(folder, "text_huge.png", png(WIDTH, HEIGHT, None, chunk(b"tEXt", b"Comment\0" + b"x" * (1 << 23))))

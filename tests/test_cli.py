@@ -169,6 +169,33 @@ def test_an_image_a_folder_and_a_glob_can_be_run(
     assert (tmp_path / "run" / "images" / "dog.png").is_file()
 
 
+def test_what_a_folder_leaves_out_and_a_folder_that_is_locked_are_told_and_cost_nothing_else(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.CR2", "Thumbs.db", "locked/x.png"):
+        (image.parent / name).parent.mkdir(exist_ok=True)
+        (image.parent / name).write_bytes(b"x")
+    (image.parent / "linked").symlink_to(tmp_path)
+    listed = os.scandir
+
+    def scandir(folder: str = ".") -> object:
+        if str(folder).endswith("locked"):
+            raise PermissionError(13, "Permission denied")
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    others = "left out: 1 .CR2, 1 linked folder, 1 other file"
+    reason = "this folder cannot be listed: Permission denied"
+    code, out, _ = said(capsys, "plan", str(image.parent))
+    assert (code, others in out, reason in out) == (0, True, True)
+    run = str(tmp_path / "run")
+    code, out, error = said(capsys, "run", str(image.parent), "-o", run, "--workers", "1", *TINY)
+    assert (code, others in out, f"warning: {others}" in error, reason in out) == (3, True, True, True)
+    assert [path.name for path in (tmp_path / "run" / "images").iterdir()] == ["dog.png"]
+    assert said(capsys, "run", str(image.parent / "locked"), "-o", f"{run}2", *TINY)[0] == 3
+    assert said(capsys, "retry", run, "--workers", "1")[0] == 3
+
+
 def test_a_finished_run_can_be_shown_measured_and_reported(
     image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,7 +66,8 @@ def test_whole_files_are_read(tmp_path, name):
 @pytest.mark.parametrize("name", FILES)
 def test_truncated_files_are_refused_wherever_they_end(tmp_path, name):
     data = FILES[name]
-    cuts = {*range(0, len(data), max(1, len(data) // 40)), *range(len(data) - 4, len(data))}
+    end = len(data) - (2 if name in ("jpeg", "progressive") else 0)  # a JPEG may lack its end marker
+    cuts = {*range(0, end, max(1, end // 40)), *range(end - 4, end)}
     for length in cuts:
         (tmp_path / "x").write_bytes(data[:length])
         assert refused(tmp_path / "x").kind == "unreadable", length
@@ -158,8 +159,9 @@ def test_a_tiff_with_a_giant_tile_is_refused(tmp_path):
     [
         (b"", "unreadable", "empty"),
         (b"hello, world\n" * 9, "unreadable", "no image"),
-        (b"GIF89a" + bytes(50), "unsupported", "a gif image"),
-        (b"BM" + bytes(50), "unsupported", "a bmp image"),
+        (b"8BPS" + bytes(50), "unsupported", "a psd image"),
+        (b"%PDF-1.7", "unsupported", "a pdf image"),
+        (b"BM" + bytes(50), "unreadable", "no image"),
     ],
 )
 def test_what_is_no_accepted_image_is_named(tmp_path, data, kind, reason):
@@ -184,7 +186,7 @@ def test_limits_are_the_caller_s(tmp_path):
     assert read(tmp_path / "x", Limits(max_pixels=1200)).pixels.shape == (3, 30, 40)
 
 
-@pytest.mark.parametrize("wrong", [{"max_pixels": 0}, {"max_aspect": 0.5}, {"formats": ("gif",)}])
+@pytest.mark.parametrize("wrong", [{"max_pixels": 0}, {"max_aspect": 0.5}, {"formats": ("psd",)}])
 def test_impossible_limits_are_a_usage_error(wrong):
     with pytest.raises(UsageError):
         Limits(**wrong)

@@ -215,7 +215,7 @@ def test_a_sample_is_a_source() -> None:
 
 @pytest.mark.parametrize("source", ["", "*.png", "s/**/*.tif"])
 def test_a_source_without_images_matches_nothing(tmp_path: Path, source: str) -> None:
-    with pytest.raises(NothingMatchedError, match=r": matches no image \(png, jpeg, tiff, webp, avif, heif, jxl\)$"):
+    with pytest.raises(NothingMatchedError, match=r": matches no image \(png, jpeg, .*, pnm\)$"):
         load(f"{tmp_path}/{source}")
 
 

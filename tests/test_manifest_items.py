@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from test_manifest_paths import plant
 
-from dipfast.errors import ManifestError
+from dipfast.errors import ManifestError, NothingMatchedError
 from dipfast.manifest import Item, parse
 from dipfast.manifest.items import USUAL_TEMPLATE, ItemReader
 from dipfast.manifest.problems import Problems
+from dipfast.manifest.schema import EXTENSIONS
 from dipfast.manifest.settings import Layer, Resolver
 
 
@@ -196,5 +197,57 @@ def test_a_wrong_row_is_refused_at_its_place(tmp_path: Path, row: str, expected:
 def test_a_pattern_without_match_is_an_error_beside_others_that_match(tmp_path: Path) -> None:
     plant(tmp_path, "a.png")
     assert wrong(tmp_path, '  - a.png\n  - {path: "*.tif"}') == [
-        "m.yaml:5:12: '*.tif' matches no image (png, jpeg, tiff, webp, avif, heif, jxl)"
+        f"m.yaml:5:12: '*.tif' matches no image ({', '.join(EXTENSIONS)})"
     ]
+
+
+@pytest.fixture
+def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a picture, and in it a folder that cannot be listed."""
+    plant(tmp_path, "lost+found.png", "lost+found/b.png")
+    listed = os.scandir
+
+    def scandir(folder: str) -> object:
+        if Path(folder).name == "lost+found":
+            raise PermissionError(13, "Permission denied")
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    return tmp_path
+
+
+def test_a_folder_that_cannot_be_listed_is_an_item_that_is_in_nobody_s_way(locked: Path) -> None:
+    picture, folder = items(locked, "  - .", '{output: {template: "{name}.{ext}"}}')
+    assert (picture.output, picture.unlisted) == ("lost+found.png", None)
+    assert (folder.path, folder.unlisted) == (f"{locked}/lost+found", "Permission denied")
+
+
+def test_a_folder_that_could_not_be_listed_is_looked_through_again_by_the_resolved_manifest(
+    locked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolved = parse("version: 1\nitems: [.]\n", "m", locked).resolved()
+    assert [item.unlisted for item in parse(resolved, "m", "/").items] == [None, "Permission denied"]
+    monkeypatch.undo()
+    found = parse(resolved, "m", "/").items
+    assert [item.path for item in found] == [f"{locked}/lost+found.png", f"{locked}/lost+found/b.png"]
+
+
+def test_what_is_left_out_is_what_no_row_takes(tmp_path: Path) -> None:
+    plant(tmp_path, "a.png", "b.dat", "c.dat", "real/d.png")
+    (tmp_path / "one").symlink_to("real")
+    (tmp_path / "two").symlink_to("real")
+    manifest = parse("version: 1\nitems: [., b.dat, one]\n", "m", tmp_path)
+    assert manifest.left_out == "1 linked folder, 1 other file"
+    assert parse("version: 1\nitems: [a.png]\n", "m", tmp_path).left_out == ""
+
+
+def test_where_nothing_matches_what_is_left_out_is_said(tmp_path: Path) -> None:
+    plant(tmp_path, "a.CR2", "b.nef")
+    with pytest.raises(NothingMatchedError, match=r"matches no image .*; left out: 1 \.CR2, 1 \.nef$"):
+        parse("version: 1\nitems: [.]\n", "m", tmp_path)
+
+
+def test_an_ending_that_is_only_read_is_no_output(tmp_path: Path) -> None:
+    assert outputs(tmp_path, "  - a.bmp", "{name}_{ext}.png") == ["a_bmp.png"]
+    [problem] = wrong(tmp_path, "  - a.BMP", '{output: {template: "{name}.{ext}"}}')
+    assert problem.endswith("makes 'a.BMP', but .BMP is read only: end it in .png or .tif")

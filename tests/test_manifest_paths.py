@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dipfast.manifest.paths import PathError, expand, local, natural_key, title, url
-from dipfast.manifest.schema import EXTENSIONS
+from dipfast.manifest.schema import EXTENSIONS, UNREAD
+from dipfast.manifest.search import left_out
 
 
 def plant(root: Path, *names: str) -> None:
@@ -144,13 +145,102 @@ def test_broken_links_are_listed_and_pipes_are_not(tmp_path: Path) -> None:
     assert names(tmp_path, ".") == ["broken.png"]
 
 
-def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(folder: str) -> None:
-        raise PermissionError(13, "Permission denied")
+@pytest.fixture
+def locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that cannot be listed, beside an image and a folder that can."""
+    plant(tmp_path, "a.png", "locked/b.png", "open/c.png")
+    listed = os.scandir
 
-    monkeypatch.setattr(os, "scandir", refuse)
-    with pytest.raises(PathError, match=r"cannot be listed: Permission denied"):
-        expand("*.png", str(tmp_path), ["png"])
+    def scandir(folder: str) -> object:
+        if Path(folder).name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    return tmp_path / "locked"
+
+
+@pytest.mark.parametrize("pattern", [".", "**/*.png", "*/*.png", "locked", "locked/*", "locked/**"])
+def test_a_folder_that_cannot_be_listed_costs_no_other_its_pictures(locked: Path, pattern: str) -> None:
+    root = locked.parent
+    found = expand(pattern, str(root), ["png"])
+    assert found.unlisted == {str(locked): "Permission denied"}
+    alone = pattern.startswith("locked")
+    deep = [] if alone else [str(root / "open" / "c.png")]
+    assert sorted(found.files) == ([] if alone or pattern == "*/*.png" else [str(root / "a.png")]) + deep
+
+
+def test_a_folder_that_is_gone_when_it_is_looked_into_holds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(tmp_path, "a.png", "b/c.png")
+    listed = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: listed(folder if folder == str(tmp_path) else "/nowhere"))
+    found = expand(".", str(tmp_path), ["png"])
+    assert (found.files, found.unlisted) == ([str(tmp_path / "a.png")], {})
+
+
+def test_every_ending_of_a_format_is_listed_in_capitals_or_not(tmp_path: Path) -> None:
+    endings = [ending for several in EXTENSIONS.values() for ending in several]
+    plant(tmp_path, *(f"{number}.{ending}" for number, ending in enumerate(endings)))
+    plant(tmp_path, *(f"{number}.{ending.upper()}" for number, ending in enumerate(endings)))
+    assert len(names(tmp_path, ".")) == 2 * len(endings)
+
+
+def passed_over(root: Path, text: str) -> str:
+    return left_out(expand(text, str(root), ["png", "jpeg"]).left_out.values())
+
+
+def test_what_a_folder_leaves_out_is_counted_by_its_kind(tmp_path: Path) -> None:
+    plant(tmp_path, "a.png", "b.CR2", "c/d.cr2", "e.CR2", "f.tif", "Thumbs.db", "notes.txt", "g.xmp", "IMG_0001")
+    plant(tmp_path, ".hidden.jpg", ".DS_Store", "._a.png", ".cache/h.png", "run/items.jsonl", "run/images/i.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "linked").symlink_to(tmp_path / "c")
+    assert passed_over(tmp_path, ".") == (
+        "3 .CR2, 1 .tif, 1 folder of a run, 1 hidden picture, 1 linked folder, 1 pipe or device, 4 other files"
+    )
+    assert names(tmp_path, ".", ("png", "jpeg")) == ["a.png"]
+
+
+def test_of_many_kinds_only_some_are_named(tmp_path: Path) -> None:
+    endings = sorted(UNREAD)[:12]
+    plant(tmp_path, *(f"a{ending}" for ending in endings), "a.txt")
+    assert passed_over(tmp_path, ".") == ", ".join(f"1 {ending}" for ending in endings[:8]) + ", 5 other files"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("*", "1 .tif, 1 other file"),
+        ("a*", "1 .tif"),
+        ("*.png", ""),
+        ("*.tif", ""),
+        ("a.png", ""),
+        ("**/*.png", "1 linked folder"),
+        ("*/*", "2 .bmp"),
+        ("**/link/*", "1 .bmp"),
+        ("s/**", "1 .bmp"),
+    ],
+)
+def test_a_pattern_leaves_out_only_what_it_would_match(tmp_path: Path, pattern: str, said: str) -> None:
+    plant(tmp_path, "a.png", "a.tif", "b.dat", "s/c.bmp")
+    (tmp_path / "link").symlink_to("s")
+    assert passed_over(tmp_path, pattern) == said
+
+
+def test_nothing_is_said_of_a_folder_that_is_all_taken(tmp_path: Path) -> None:
+    plant(tmp_path, "a.png", "b/c.jpg", ".DS_Store", "b/.git/x.png", "b/._c.jpg")
+    assert passed_over(tmp_path, ".") == ""
+
+
+def test_links_that_lead_round_end_and_are_counted(tmp_path: Path) -> None:
+    plant(tmp_path, "a/x.png")
+    (tmp_path / "a/up").symlink_to("..")
+    (tmp_path / "a/self").symlink_to("self")
+    (tmp_path / "b").symlink_to("a")
+    assert names(tmp_path, ".") == ["a/x.png"]
+    assert passed_over(tmp_path, ".") == "2 linked folders, 1 other file"
+    assert names(tmp_path, "b") == ["b/x.png"]
 
 
 def test_names_that_are_not_utf8_are_found(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_null_takes_a_setting_back() -> None:
         ({"generator": {"input": {"type": "nose"}}}, "generator.input.type: should be noise, meshgrid, image or fourier, is 'nose'; did you mean 'noise'?"),
         ({"degrade": {"sigma": 3}}, "degrade.type: is missing; should be gaussian, poisson, salt-pepper, jpeg, missing, scratches or downsample"),
         ({"input": {"max_pixels": "many"}}, "input.max_pixels: should be a whole number, or one with k, M or G behind it, like 64M, is 'many'"),
-        ({"input": {"formats": ["bmp"]}}, "input.formats[0]: should be png, jpeg, tiff, webp, avif, heif or jxl, is 'bmp'"),
+        ({"input": {"formats": ["psd"]}}, "input.formats[0]: should be png, jpeg, tiff, webp, avif, heif, jxl, jp2, bmp, gif, tga or pnm, is 'psd'"),
         ({"output": {"bit_depth": 12}}, "output.bit_depth: should be source, 8 or 16, is 12"),
         ({"output": {"template": "{x}.png"}}, "output.template: has no placeholder {x}; there are relpath, name, stem, ext, task, preset, seed"),
         ({"output": {"template": "{name.png"}}, "output.template: has a brace without its partner ({{ and }} stand for braces)"),

@@ -27,6 +27,7 @@ from dipfast.errors import ItemError, MachineError, UsageError
 from dipfast.image import Limits, Source, encode, read
 from dipfast.manifest import load, parse
 from dipfast.manifest.paths import PathError, expand, local
+from dipfast.manifest.search import left_out
 
 FORMATS = ("png", "tiff")
 
@@ -104,6 +105,23 @@ def test_folders_and_patterns_are_listed_in_natural_order(bucket: Any, text: str
         bucket.pipe_file(f"/in/{name}", b"x")
     found = expand(text, "memory:///in", FORMATS)
     assert [file.removeprefix("memory:///in/") for file in found.files] == names
+
+
+def test_objects_that_are_left_out_are_counted_and_what_cannot_be_listed_is_noted(
+    bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "b.CR2", "deep/c.txt", "._a.png"):
+        bucket.pipe_file(f"/in/{name}", b"x")
+    found = expand("memory:///in", "/", FORMATS)
+    assert (found.files, left_out(found.left_out.values())) == (["memory:///in/a.png"], "1 .CR2, 1 other file")
+    assert expand("memory:///in/*.png", "/", FORMATS).left_out == {}
+
+    def refuse(address: str) -> None:
+        raise PermissionError(13, "permission denied")
+
+    monkeypatch.setattr(remote, "listed", refuse)
+    found = expand("memory:///in", "/", FORMATS)
+    assert (found.files, found.unlisted) == ([], {"memory:///in": "permission denied"})
 
 
 def test_an_object_is_read_like_a_file(bucket: Any, picture: np.ndarray, tmp_path: Path) -> None:

@@ -227,51 +227,6 @@ def test_a_picture_too_small_for_an_estimate_has_sigma_zero() -> None:
     assert measure(np.full((3, 1, 1), 0.5, np.float32)).high == 0
 
 
-def mask_of(known: np.ndarray) -> np.ndarray:
-    return known[None].astype(np.float32)
-
-
-def half() -> np.ndarray:
-    known = np.zeros((16, 16), bool)
-    known[:8] = True
-    return known
-
-
-def test_the_colour_says_which_pixels_are_known(picture: np.ndarray) -> None:
-    observed = picture[:, :16, :16]
-    white = tasks.known_pixels(mask_of(half()), "white", observed)
-    black = tasks.known_pixels(mask_of(half()), "black", observed)
-    assert np.array_equal(white[0], half())
-    assert np.array_equal(black, ~white)
-
-
-@pytest.mark.parametrize(
-    ("mask", "message"),
-    [
-        (np.ones((1, 16, 16), np.float32), "nothing is to be filled in"),
-        (np.zeros((1, 16, 16), np.float32), "nothing is known"),
-        (np.full((1, 16, 16), 0.5, np.float32), "black and white"),
-        (np.ones((1, 15, 16), np.float32), "size 16×16, has 16×15"),
-    ],
-)
-def test_a_mask_that_cannot_be_right_is_refused(mask: np.ndarray, message: str, picture: np.ndarray) -> None:
-    with pytest.raises(ItemError, match=message):
-        tasks.known_pixels(mask, "white", picture[:, :16, :16])
-
-
-def test_a_mask_that_is_upside_down_is_refused(picture: np.ndarray) -> None:
-    painted = np.where(half(), picture[:, :16, :16], 1.0).astype(np.float32)
-    tasks.known_pixels(mask_of(half()), "auto", painted)
-    with pytest.raises(ItemError, match="upside down"):
-        tasks.known_pixels(mask_of(~half()), "auto", painted)
-
-
-def test_a_mask_whose_colours_are_stated_is_taken_at_its_word(picture: np.ndarray) -> None:
-    painted = np.where(half(), picture[:, :16, :16], 1.0).astype(np.float32)
-    for mask, colour in ((~half(), "white"), (half(), "black")):
-        assert np.array_equal(tasks.known_pixels(mask_of(mask), colour, painted)[0], ~half())
-
-
 DAMAGES: list[dict[str, Any]] = [
     {"type": "gaussian", "sigma": 25.0},
     {"type": "poisson", "peak": 30.0},

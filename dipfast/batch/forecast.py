@@ -56,6 +56,7 @@ def forecast(
         "outputs": sums.outputs,
         "items": rows,
         "failed": prepared.failed,
+        "left_out": manifest.left_out,
         "buckets": sums.as_buckets(),
         "seconds": round(max(sums.seconds / len(places), sums.longest), 1),
     }
@@ -142,6 +143,8 @@ def print_forecast(prediction: dict[str, Any], console: Console) -> None:
         console.print(f"… and {prediction['outputs'] - SHOWN} more (--json lists all)")
     for failure in prediction["failed"]:
         console.print(printable(f"will fail: {failure['path']}: {failure['reason']}"), markup=False)
+    if prediction["left_out"]:
+        console.print(f"left out: {prediction['left_out']}")
     workers = prediction["workers"]
     kinds = {engine for bucket in prediction["buckets"] for engine in bucket["engines"]}
     console.print(

@@ -143,6 +143,8 @@ class _Identifier:
         Raises ItemError.
         """
         _check_name(item)
+        if item.unlisted is not None:
+            raise ItemError("unreadable", f"{item.path}: this folder cannot be listed: {item.unlisted}")
         if isinstance(found, ItemError):
             raise found
         shared, facts = self.book[item], found

@@ -23,7 +23,7 @@ from dipfast.batch.surroundings import outside
 from dipfast.errors import ItemError
 from dipfast.fit import NO_HOOKS, Course, FitPlan, FitResult, Hooks, Workbench, compilations, finish, fitting, stream
 from dipfast.fit.distil import Distilled, as_it_is, distil_steps, distilling, undistilled
-from dipfast.image import Image, Source, cut, in_range_of, pad
+from dipfast.image import Image, Source, cut, in_range_of, opacity, pad
 from dipfast.metrics import coverage, psnr, ssim, uncertainty_ece
 from dipfast.shapes import on_grid, padded_side
 
@@ -66,11 +66,11 @@ def observe(settings: Settings, image: Image, mask: Image | None, reference: Ima
     """The item as the fit will see it. Raises ItemError for a mask or reference that does not belong to the image."""
     if settings["degrade"] is not None:
         damaged = tasks.degrade(settings["degrade"], image.pixels)
-        source = replace(image.source, alpha=None)
+        source = replace(image.source, alpha=None, size=damaged.clean.shape[1:], tags=())  # it may be cropped
         return Observation(damaged.observed, damaged.known, damaged.clean, source, damaged=True)
     known = None
     if mask is not None:
-        known = tasks.known_pixels(mask.pixels, settings["task"]["known"], image.pixels)
+        known = tasks.known_pixels(mask.pixels, settings["task"]["known"], image.pixels, opacity(mask))
     scale = tasks.scale(settings["task"])
     clean = None if reference is None else _matching(in_range_of(reference, image.source), image.pixels, scale)
     visible = _visible(image.source)
@@ -341,7 +341,7 @@ def describe(
             "parity_db": _decibel(restored.distilled.parity_db),
         },
         "facts": restored.facts,
-        "warnings": caveats(settings, restored.facts),
+        "warnings": [*image.source.notes, *caveats(settings, restored.facts)],
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
         "metrics": measure(observation, restored),
         "finished": now(),

@@ -10,7 +10,7 @@ from dipfast.batch.ledger import Record, RunFolder, damaged_of, uncertainty_of
 from dipfast.batch.load import Loaded
 from dipfast.batch.plan import Job
 from dipfast.batch.restore import Restored, describe
-from dipfast.image import Source, encode, format_of
+from dipfast.image import Source, encode, format_of, losses
 
 
 def save(loaded: Loaded, restored: Restored, folder: RunFolder, lane: int) -> Record:
@@ -26,6 +26,9 @@ def save(loaded: Loaded, restored: Restored, folder: RunFolder, lane: int) -> Re
     record |= files | {"generator": record["generator"] | files["generator"]}
     record["input"] = {"path": job.path, "sha256": job.input_sha256} | record["input"]
     record["input"]["mask"] = job.mask
+    record["warnings"] += losses(
+        restored.source, format_of(job.outputs[0]), "rgb" if len(restored.pixels) == 3 else "gray"
+    )
     record["ran"] |= {"lane": lane}
     folder.commit(record)
     folder.checkpoint(job.id).unlink(missing_ok=True)

@@ -10,7 +10,8 @@ from PIL import Image as PillowImage
 from PIL.AvifImagePlugin import AvifImageFile
 
 from dipfast.errors import ItemError
-from dipfast.image import exif
+from dipfast.image import exif, space
+from dipfast.image.boxes import primary_properties
 from dipfast.image.guard import without_warnings
 from dipfast.image.samples import spread
 from dipfast.image.source import Header, Source, Stored
@@ -32,6 +33,7 @@ def decode(data: bytes) -> Stored:
     """8 bits as they are; 10 and 12 spread over 16."""
     picture = _opened(BytesIO(data))
     block = picture.info.get("exif")  # Pillow puts the rotation of the container (irot, imir) into it
+    codes = _codes(data)
     samples = np.asarray(imagecodecs.avif_decode(data))
     if samples.dtype == np.uint16:
         samples = spread(samples, _bits(data))
@@ -41,6 +43,8 @@ def decode(data: bytes) -> Stored:
         orientation=exif.orientation(block),
         icc=picture.info.get("icc_profile"),
         exif=block,
+        space=space.of_codes(*codes) if codes else None,
+        xmp=picture.info.get("xmp"),
     )
 
 
@@ -57,7 +61,8 @@ def encode(samples: NDArray[Any], source: Source) -> bytes:
     out = BytesIO()
     with without_warnings():
         picture = PillowImage.fromarray(samples)
-        picture.save(out, "AVIF", icc_profile=source.icc or b"", exif=source.exif or b"", **options)
+        options |= {"icc_profile": source.icc or b"", "exif": source.exif or b"", "xmp": source.xmp or b""}
+        picture.save(out, "AVIF", **options)
     return out.getvalue()
 
 
@@ -68,6 +73,15 @@ def _opened(file: BinaryIO) -> AvifImageFile:
     if picture.n_frames > 1:
         raise ItemError("unsupported", f"an AVIF sequence of {picture.n_frames} frames: only one is restored")
     return picture
+
+
+def _codes(data: bytes) -> tuple[int, int] | None:
+    """Primaries and transfer by H.273, of the primary picture."""
+    for box in primary_properties(BytesIO(data)):
+        body = data[box.at : box.at + 8]
+        if box.kind == b"colr" and body[:4] == b"nclx" and len(body) == 8:
+            return int.from_bytes(body[4:6], "big"), int.from_bytes(body[6:8], "big")
+    return None
 
 
 def _bits(data: bytes) -> int:

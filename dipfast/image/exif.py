@@ -16,7 +16,9 @@ PREFIX = b"Exif\0\0"
 _KIND_SIZE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _ORIENTATION, _STRIP_OFFSETS, _DESCRIPTION = 0x0112, 0x0111, 0x010E
 _THUMBNAIL_OFFSET, _THUMBNAIL_BYTES = 0x0201, 0x0202
-_POINTERS = (0x8769, 0x8825, 0xA005)  # Exif, GPS, interoperability
+EXIF, INTEROPERABILITY = 0x8769, 0xA005  # directories, by the tags that point to them
+_POINTERS = (EXIF, 0x8825, INTEROPERABILITY)  # the second is GPS
+_COLOUR_SPACE, _INDEX, _ADOBE_RGB = 0xA001, 0x0001, 2
 # What IFD0 says of the picture, not of the layout of its samples: description, make, model, software, date,
 # artist, host, copyright, rating; the Exif and GPS directories; the XP* strings.
 _DESCRIPTIVE = {270, 271, 272, 305, 306, 315, 316, 33432, 18246, 18249, 34665, 34853, *range(40091, 40096)}
@@ -53,6 +55,33 @@ def orientation(block: bytes | None) -> int:
     return value if 1 <= value <= 8 else 1
 
 
+def entries(block: bytes | bytearray) -> dict[tuple[int, int], Entry]:
+    """The entries of the first directory, of Exif and of interoperability, by directory (0 for the first) and tag.
+
+    Raises ValueError or struct.error for a block that is broken.
+    """
+    order = byte_order(block)
+    found = {(0, entry.tag): entry for entry in _first(block)[0]}
+    for above, pointer in ((0, EXIF), (EXIF, INTEROPERABILITY)):
+        if (above, pointer) in found:
+            below, _ = _entries(block, order, _number(block, found[above, pointer]))
+            found |= {(pointer, entry.tag): entry for entry in below}
+    return found
+
+
+def is_adobe_rgb(block: bytes | None) -> bool:
+    """Whether a camera says that the colours are Adobe RGB, which it names by 'R03' and leaves without a profile."""
+    data = (block or b"").removeprefix(PREFIX)
+    try:
+        found = entries(data)
+        space = found.get((EXIF, _COLOUR_SPACE))
+        index = found.get((INTEROPERABILITY, _INDEX))
+        named = space is not None and _number(data, space) == _ADOBE_RGB
+    except (ValueError, struct.error):
+        return False
+    return named or (index is not None and index.value[:3] == b"R03")
+
+
 def upright(block: bytes | None) -> bytes | None:
     """The block without `Exif` marker, with orientation 1, and without its thumbnail: that is not restored.
 
@@ -83,11 +112,15 @@ def turned(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
     return samples
 
 
-def take(tiff: bytes) -> bytes | None:
-    """The descriptive part of a TIFF as an EXIF block; None where there is none, or it cannot be read."""
+def take(tiff: bytes, at: int | None = None) -> bytes | None:
+    """The descriptive part of a TIFF's directory as an EXIF block; None where it is empty or broken.
+
+    at: where the directory stands; the first one unless given.
+    """
     try:
         order = byte_order(tiff)
-        entries = [e for e in _first(tiff)[0] if _is_carried(e)]
+        found, _ = _first(tiff) if at is None else _entries(tiff, order, at)
+        entries = [e for e in found if _is_carried(e)]
         if not entries:
             return None
         body, first = _packed(tiff, order, entries, at=8)

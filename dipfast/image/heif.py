@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dipfast.errors import ItemError
-from dipfast.image import exif
+from dipfast.image import exif, space
 from dipfast.image.samples import spread
 from dipfast.image.source import Header, Stored
 
@@ -23,9 +23,9 @@ _MODES = {
 
 
 def header(file: BinaryIO) -> Header:
-    """Raises ItemError without pillow-heif, for several pictures, and for an unknown layout."""
+    """Raises ItemError without pillow-heif, and for an unknown layout."""
     file.seek(0)
-    picture = _opened(file.read())
+    picture, _ = _opened(file.read())
     mode, alpha = _mode(picture)
     depth = 8 if picture.info["bit_depth"] <= 8 else 16
     width, height = picture.size
@@ -34,10 +34,10 @@ def header(file: BinaryIO) -> Header:
 
 def decode(data: bytes) -> Stored:
     """8 bits as they are; 10 and 12, which libheif puts at the top of 16, spread over 16."""
-    picture = _opened(data)
+    picture, count = _opened(data)
     mode, _ = _mode(picture)
     samples = np.asarray(picture)
-    bits = picture.info["bit_depth"]
+    bits, said = picture.info["bit_depth"], picture.info.get("nclx_profile")
     if samples.dtype == np.uint16:
         samples = spread(samples >> (16 - bits), bits)
     return Stored(
@@ -46,10 +46,14 @@ def decode(data: bytes) -> Stored:
         alpha_kind="premultiplied" if picture.mode.startswith("RGBa") else "straight",
         icc=picture.info.get("icc_profile"),
         exif=exif.upright(picture.info.get("exif")),
+        space=space.of_codes(said["color_primaries"], said["transfer_characteristics"]) if said else None,
+        xmp=picture.info.get("xmp"),
+        notes=(f"only the primary one of the HEIF's {count} pictures was restored",) if count > 1 else (),
     )
 
 
-def _opened(data: bytes) -> Any:
+def _opened(data: bytes) -> tuple[Any, int]:
+    """The primary picture, and how many there are. Thumbnails, depth maps and the like are none."""
     try:
         from pillow_heif import HeifFile, options
     except ImportError:
@@ -57,9 +61,7 @@ def _opened(data: bytes) -> Any:
     options.DECODE_THREADS = 1
     options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
     found = HeifFile(BytesIO(data), convert_hdr_to_8bit=False)
-    if len(found) != 1:
-        raise ItemError("unsupported", f"a HEIF of {len(found)} pictures: only a single one is restored")
-    return found[0]
+    return found[found.primary_index], len(found)
 
 
 def _mode(picture: Any) -> tuple[str, bool]:

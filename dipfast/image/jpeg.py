@@ -1,5 +1,9 @@
 """JPEG through Pillow, and the one check that libjpeg does not make: that the data reach the last block."""
 
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, BinaryIO
 
@@ -15,9 +19,18 @@ from dipfast.image.source import Header, Source, Stored
 
 _MODES = {"L": "gray", "RGB": "rgb", "CMYK": "cmyk"}
 _END = b"\xff\xd9"
+_START, _DATA, _END_CODE = 0xD8, 0xDA, 0xD9
+_ALONE = (0x01, *range(0xD0, 0xD8))  # markers without a length
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+_MARKER = re.compile(rb"\xff+([\x01-\xfe])")
+_AFTER_DATA = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # restarts belong to the data
+_RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 # Frames whose arithmetic coder drops trailing zeros, so that filler is data to them.
 _ARITHMETIC = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
-_FILLER = bytes(range(1, 251)) * 16  # no 0xff in it, so no marker
+MOST_DENSITY = 65535
+_PADDING = 64  # bytes of zeros at the end that are hardly data
+_NOISE = hashlib.shake_128(b"filler").digest(4096).replace(b"\xff", b"\xfe")  # no marker in it
+_FILLERS = (_NOISE, bytes(255 - byte or 1 for byte in _NOISE).replace(b"\xff", b"\xfe"))
 
 
 def header(file: BinaryIO) -> Header:
@@ -32,20 +45,21 @@ def header(file: BinaryIO) -> Header:
 def decode(data: bytes) -> Stored:
     """The first picture of the file; gain maps and previews that phones append are left out, as viewers do.
 
-    libjpeg fills what is missing with gray and says nothing. Bytes put before the end marker change nothing
-    in a whole picture, but they change that fill, so decoding twice finds a header that claims more rows than
-    there are. A piece lost in the middle it often does not find.
+    libjpeg fills what is missing with gray and says nothing. Bytes put after the last ones change nothing in a whole
+    picture, but they change that fill, so decoding again finds a picture that is cut, be its end marker there or not,
+    and a header that claims more rows than there are. A piece lost in the middle it often does not find. Where it
+    cannot tell, as of arithmetic coding, the end marker must be there.
     """
-    markers, scan = _segments(data)
-    end = data.find(_END, scan)
-    if end < 0:
-        raise ItemError("unreadable", "truncated JPEG: it has no end marker")
-    picture = _opened(BytesIO(data))
+    layout = _layout(data)
+    body = data[: layout.end] if layout.ended else _without_padding(data[: layout.end])
+    picture = _opened(BytesIO(body + _END))
     samples = np.asarray(picture)
-    if not _ARITHMETIC & markers:
-        again = np.asarray(_opened(BytesIO(data[:end] + _FILLER + data[end:])))
-        if not np.array_equal(samples, again):
-            raise ItemError("unreadable", "corrupt JPEG: its data end before its last row")
+    tellable = layout.frame not in _ARITHMETIC
+    refilled = (_opened(BytesIO(body + filler + _END)) for filler in (_fillers(body, layout) if tellable else ()))
+    if not all(np.array_equal(samples, np.asarray(again)) for again in refilled):
+        raise ItemError("unreadable", "truncated JPEG: its data end before its last row")
+    if not (layout.ended or (tellable and layout.has_all_passes())):
+        raise ItemError("unreadable", "truncated JPEG: it has no end marker, and it may lack more")
     block = picture.info.get("exif")
     dpi = picture.info.get("dpi")
     return Stored(
@@ -54,6 +68,7 @@ def decode(data: bytes) -> Stored:
         orientation=exif.orientation(block),
         icc=picture.info.get("icc_profile"),
         exif=block,
+        xmp=picture.info.get("xmp"),
         dpi=(float(dpi[0]), float(dpi[1])) if dpi else None,
     )
 
@@ -65,7 +80,9 @@ def encode(samples: NDArray[Any], source: Source) -> bytes:
         options["icc_profile"] = source.icc
     if source.exif:
         options["exif"] = exif.PREFIX + source.exif
-    if source.dpi:
+    if source.xmp:
+        options["xmp"] = source.xmp
+    if source.dpi and max(source.dpi) <= MOST_DENSITY:
         options["dpi"] = tuple(round(n) for n in source.dpi)
     out = BytesIO()
     PillowImage.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples).save(out, "JPEG", **options)
@@ -82,12 +99,64 @@ def _opened(file: BinaryIO) -> JpegImageFile:
     return picture
 
 
-def _segments(data: bytes) -> tuple[set[int], int]:
-    """The markers before the first scan, and where that begins: behind any thumbnail, itself a JPEG."""
-    markers: set[int] = set()
-    at = 2
-    while data[at : at + 2] != b"\xff\xda" and at < len(data):
-        filling = data[at : at + 2] == b"\xff\xff"
-        markers.update(data[at + 1 : at + 2])
-        at += 1 if filling else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return markers, at
+@dataclass
+class _Layout:
+    """What the markers of a JPEG's first picture say."""
+
+    frame: int = 0  # the marker of its coding
+    components: bytes = b""  # their numbers
+    passes: list[tuple[bytes, int, int, int]] = field(
+        default_factory=list
+    )  # components, first and last coefficient, bit
+    data: int = 0  # where the last coded data begin
+    end: int = 0  # where they end
+    ended: bool = False  # by the marker for that
+
+    def has_all_passes(self) -> bool:
+        """Whether every component has all coefficients to the last bit, which progressive files add one by one."""
+        there = {one: set[int]() for one in self.components}
+        for names, first, last, bit in self.passes:
+            for one in set(names) & there.keys() if bit == 0 else ():
+                there[one].update(range(first, min(last, 63) + 1))
+        return bool(there) and all(len(coefficients) == 64 for coefficients in there.values())
+
+
+def _layout(data: bytes) -> _Layout:
+    """Read the markers up to the end of the first picture: what follows is another's. Raises ItemError."""
+    found, at = _Layout(end=len(data)), 2
+    while match := _MARKER.search(data, at):
+        code, body = match[1][0], match.end() + 2
+        stop = match.end() + int.from_bytes(data[match.end() : body], "big")
+        if code in _ALONE:
+            at = match.end()
+            continue
+        if code in (_START, _END_CODE) or not body <= stop <= len(data):
+            found.end, found.ended = match.start(), code == _END_CODE
+            break
+        at = stop
+        if code in _FRAMES:
+            found.frame, found.components = code, data[body + 6 : stop : 3]
+        if code == _DATA:
+            names = data[body + 1 : stop - 3 : 2]
+            found.passes.append((names, data[stop - 3], data[stop - 2], data[stop - 1] & 15))
+            after = _AFTER_DATA.search(data, stop)
+            found.data, at = stop, after.start() if after else len(data)
+    if not found.data:
+        raise ItemError("unreadable", "truncated JPEG: it ends before its picture")
+    return found
+
+
+def _without_padding(body: bytes) -> bytes:
+    """Coded data without the zeros that a file was filled up with, and without half of an end marker."""
+    short = body.rstrip(b"\0")
+    if len(body) - len(short) >= _PADDING:
+        return short + b"\0" if short.endswith(b"\xff") else short  # a coded 0xff is followed by a zero
+    return body.rstrip(b"\xff")
+
+
+def _fillers(body: bytes, layout: _Layout) -> Iterator[bytes]:
+    """What a decoder takes for more data, wherever in its intervals between restarts it is: one and the opposite."""
+    restarts = _RESTART.findall(body, layout.data)
+    following = restarts[-1][0] + 1 if restarts else 0
+    for noise in _FILLERS:
+        yield noise + b"".join(bytes([0xFF, 0xD0 + (following + k) % 8]) + noise for k in range(8))

@@ -5,7 +5,6 @@ Read only. Strict where colours would change without a word: libjxl hands over n
 are read as ISO/IEC 18181-1 has them. Does not know EXIF that is compressed (`brob`), which is left out.
 """
 
-from collections.abc import Iterator
 from io import BytesIO
 from typing import BinaryIO, NamedTuple
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from dipfast.errors import ItemError
 from dipfast.image import exif
+from dipfast.image.boxes import boxes
 from dipfast.image.samples import spread
 from dipfast.image.source import Header, Stored
 
@@ -76,6 +76,7 @@ def decode(data: bytes) -> Stored:
         mode="gray" if found.channels == 1 else "rgb",
         alpha_kind=found.alpha or "straight",
         exif=_exif(data),
+        xmp=_xmp(data),
         lossless=False,
     )
 
@@ -85,36 +86,25 @@ def _codestream(file: BinaryIO) -> bytes:
     file.seek(0)
     if file.read(2) == _CODESTREAM:
         return file.read(_HEAD)
-    for kind, at, _ in _boxes(file):
-        if kind in (b"jxlc", b"jxlp"):
-            file.seek(at + (4 if kind == b"jxlp" else 0))
+    for box in boxes(file):
+        if box.kind in (b"jxlc", b"jxlp"):
+            file.seek(box.at + (4 if box.kind == b"jxlp" else 0))
             if file.read(2) == _CODESTREAM:
                 return file.read(_HEAD)
     raise ItemError("unreadable", "corrupt JPEG XL: it holds no codestream")
 
 
-def _boxes(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Each box's name, where its body begins, and how long that is; only those that lie in the file."""
-    end, at = file.seek(0, 2), 0
-    while at + 8 <= end:
-        file.seek(at)
-        head = file.read(16)
-        length, start = int.from_bytes(head[:4], "big"), 8
-        if length == 1 and len(head) == 16:
-            length, start = int.from_bytes(head[8:], "big"), 16
-        stop = end if length == 0 else at + length
-        if stop > end or stop < at + start:
-            return
-        yield head[4:8], at + start, stop - at - start
-        at = stop
-
-
 def _exif(data: bytes) -> bytes | None:
-    for kind, at, length in _boxes(BytesIO(data)) if data[:2] != _CODESTREAM else ():
+    for kind, at, length in boxes(BytesIO(data)) if data[:2] != _CODESTREAM else ():
         if kind == b"Exif" and length > 4:
             begin = at + 4 + int.from_bytes(data[at : at + 4], "big")
             return exif.upright(data[begin : at + length])
     return None
+
+
+def _xmp(data: bytes) -> bytes | None:
+    found = boxes(BytesIO(data)) if data[:2] != _CODESTREAM else ()
+    return next((data[box.at : box.at + box.length] for box in found if box.kind == b"xml "), None)
 
 
 def _metadata(bits: _Bits) -> _Metadata:

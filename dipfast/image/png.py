@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipfast.errors import ItemError
-from dipfast.image import exif
+from dipfast.image import exif, space
 from dipfast.image.source import Header, Source, Stored
+from dipfast.image.space import Space
 
 _COLOURS = {0: "gray", 2: "rgb", 3: "palette", 4: "gray", 6: "rgb"}
 _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-_KEPT = (b"gAMA", b"cHRM", b"sRGB", b"cICP")
-_MAX_ICC = 1 << 26  # bytes unpacked; a profile is a few kilobytes, a bomb is not
+_KEPT = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4, b"mDCV": 24, b"cLLI": 8}  # and their lengths
+_XMP = b"XML:com.adobe.xmp\0"
+_MAX_UNPACKED = 1 << 26  # bytes; a profile is a few kilobytes, a bomb is not
 _METRE = 0.0254  # in an inch
 
 
@@ -48,16 +50,18 @@ def header(file: BinaryIO) -> Header:
 def decode(data: bytes) -> Stored:
     """8 or 16 bit gray, gray + alpha, RGB or RGBA, whatever it was stored as; colour keys become alpha."""
     found: dict[bytes, bytes] = {}
-    kept, pixels = b"", [memoryview(data)[:8]]
+    kept, pixels, xmp = b"", [memoryview(data)[:8]], None
     for kind, at, length in _chunks(BytesIO(data)):
         body = memoryview(data)[at : at + length]
         if data[at + length : at + length + 4] != _checksum(kind, body):
             raise ItemError("unreadable", f"corrupt PNG: the checksum of {kind.decode('latin-1')} is wrong")
         if kind in _PIXELS:
             pixels.append(memoryview(data)[at - 8 : at + length + 4])
-        if kind in _KEPT:
+        if length == _KEPT.get(kind):
             kept += _chunk(kind, bytes(body))
-        elif kind != b"IDAT":
+        if kind == b"iTXt" and bytes(body[: len(_XMP)]) == _XMP:
+            xmp = _text(bytes(body[len(_XMP) :]))
+        if kind != b"IDAT":
             found[kind] = bytes(body)
     depth, colour = found[b"IHDR"][8:10]
     samples = np.asarray(imagecodecs.png_decode(b"".join(pixels)))
@@ -69,6 +73,8 @@ def decode(data: bytes) -> Stored:
         exif=found.get(b"eXIf"),
         dpi=_dpi(found.get(b"pHYs")),
         png_colour=kept,
+        space=_space(found),
+        xmp=xmp,
     )
 
 
@@ -76,12 +82,16 @@ def encode(samples: NDArray[Any], source: Source) -> bytes:
     """[H, W, S] uint8 or uint16 -> a PNG with the source's profile, EXIF, density and colour chunks."""
     data = bytes(imagecodecs.png_encode(samples[..., 0] if samples.shape[2] == 1 else samples))
     extra = source.png_colour
+    if not extra and source.space is not None and (body := space.png_chunk(source.space)):
+        extra = _chunk(b"cICP", body)
     if source.icc:
         extra += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(source.icc, 9))
     if source.dpi:
         extra += _chunk(b"pHYs", struct.pack(">IIB", *(round(n / _METRE) for n in source.dpi), 1))
     if source.exif:
         extra += _chunk(b"eXIf", source.exif)
+    if source.xmp:
+        extra += _chunk(b"iTXt", _XMP + bytes(4) + source.xmp)
     after_ihdr = 8 + 12 + 13
     return data[:after_ihdr] + extra + data[after_ihdr:]
 
@@ -110,11 +120,37 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 def _profile(body: bytes | None) -> bytes | None:
     if body is None:
         return None
-    unpacker = zlib.decompressobj()
-    icc = unpacker.decompress(body[body.index(b"\0") + 2 :], _MAX_ICC)
-    if not unpacker.eof:
+    icc = _unpacked(body[body.index(b"\0") + 2 :])
+    if icc is None:
         raise ItemError("unreadable", "corrupt PNG: its ICC profile does not end")
     return icc
+
+
+def _unpacked(packed: bytes) -> bytes | None:
+    unpacker = zlib.decompressobj()
+    whole = unpacker.decompress(packed, _MAX_UNPACKED)
+    return whole if unpacker.eof else None
+
+
+def _text(body: bytes) -> bytes | None:
+    """The text of an iTXt chunk after its keyword; None where it is broken: it holds no pixels."""
+    text = body[2:].split(b"\0", 2)[-1]
+    try:
+        return _unpacked(text) if body[:1] == b"\1" else text
+    except zlib.error:
+        return None
+
+
+def _space(found: dict[bytes, bytes]) -> Space | None:
+    """What the colours are, by cICP, else sRGB, else gAMA and cHRM, in hundred-thousandths."""
+    codes, gamma, corners = (found.get(kind, b"") for kind in (b"cICP", b"gAMA", b"cHRM"))
+    if len(codes) == 4:
+        return space.of_codes(codes[0], codes[1])
+    if b"sRGB" in found:
+        return None
+    exponent = int.from_bytes(gamma, "big") if len(gamma) == 4 else 0
+    chromaticities = tuple(n / 1e5 for n in struct.unpack(">8I", corners)) if len(corners) == 32 else None
+    return space.of_gamma(chromaticities, 1e5 / exponent if exponent else None)
 
 
 def _dpi(body: bytes | None) -> tuple[float, float] | None:

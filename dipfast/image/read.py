@@ -1,6 +1,7 @@
 """A file to an image: first bytes say what it is, its header whether it may be decoded; then its pixels."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -11,9 +12,10 @@ import numpy as np
 from dipfast import remote
 from dipfast.errors import ItemError
 from dipfast.files import open_regular, read_small
-from dipfast.image import avif, colour, exif, heif, jpeg, jxl, png, samples, tiff, webp
+from dipfast.image import avif, bitmap, colour, exif, heif, jp2, jpeg, jxl, measures, png, pnm, samples, tiff, webp
 from dipfast.image.guard import failing_as
 from dipfast.image.source import COLOURS, Header, Image, Limits, Source, Stored, bit_depth_of
+from dipfast.image.space import ADOBE_GAMMA, ADOBE_RGB, Space
 
 _HEADERS: dict[str, Callable[[BinaryIO], Header]] = {
     "png": png.header,
@@ -23,6 +25,11 @@ _HEADERS: dict[str, Callable[[BinaryIO], Header]] = {
     "avif": avif.header,
     "heif": heif.header,
     "jxl": jxl.header,
+    "jp2": jp2.header,
+    "bmp": bitmap.bmp_header,
+    "gif": bitmap.gif_header,
+    "tga": bitmap.tga_header,
+    "pnm": pnm.header,
 }
 _DECODERS: dict[str, Callable[[bytes], Stored]] = {
     "png": png.decode,
@@ -32,6 +39,11 @@ _DECODERS: dict[str, Callable[[bytes], Stored]] = {
     "avif": avif.decode,
     "heif": heif.decode,
     "jxl": jxl.decode,
+    "jp2": jp2.decode,
+    "bmp": bitmap.bmp_decode,
+    "gif": bitmap.gif_decode,
+    "tga": bitmap.tga_decode,
+    "pnm": pnm.decode,
 }
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "png",
@@ -41,13 +53,14 @@ _MAGIC = {
     b"II+\0": "tiff",
     b"MM\0+": "tiff",
     b"GIF8": "gif",
-    b"BM": "bmp",
     b"8BPS": "psd",
     b"%PDF": "pdf",
-    b"\0\0\0\x0cjP": "jpeg 2000",
+    b"\0\0\0\x0cjP": "jp2",
     b"\0\0\0\x0cJXL ": "jxl",
     b"\xff\x0a": "jxl",
+    b"\xff\x4f\xff\x51": "jp2",
 }
+_MOST_DPI = 1e8  # pixels of a quarter of a nanometre; a PNG holds no more
 _SMALL_BYTES = 1 << 16  # a file of which that is all is read at once
 _GIVES_UP = "the decoder gives up: "
 _HEIF = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
@@ -134,6 +147,11 @@ def _sniffed(head: bytes) -> str:
     for magic, format in _MAGIC.items():
         if head.startswith(magic):
             return format
+    if re.match(rb"P[1-6][\s#]|P7\n", head):
+        return "pnm"
+    for looks, format in ((bitmap.is_bmp, "bmp"), (bitmap.is_tga, "tga")):
+        if looks(head):
+            return format
     raise ItemError("unreadable", "no image that dipfast knows, by its first bytes")
 
 
@@ -155,18 +173,34 @@ def _assembled(stored: Stored, format: str) -> Image:
         icc = None
     low, high = samples.float_range(planes) if planes.dtype.kind == "f" else (0.0, 1.0)
     has_alpha = upright.shape[2] > colours
+    dpi = stored.dpi[::-1] if stored.dpi and stored.orientation >= 5 else stored.dpi
     source = Source(
         format=format,
         mode=stored.mode,
         bit_depth=bit_depth_of(planes.dtype),
         icc=icc,
-        exif=exif.upright(stored.exif),
+        exif=measures.turned(exif.upright(stored.exif), stored.orientation, *upright.shape[:2]),
         alpha=np.ascontiguousarray(upright[..., -1]) if has_alpha else None,
         alpha_kind=stored.alpha_kind,
         low=low,
         high=high,
-        dpi=stored.dpi if stored.dpi and all(0 < n < 1e6 for n in stored.dpi) else None,
+        dpi=dpi if dpi and all(0 < n < _MOST_DPI for n in dpi) else None,
+        length_unit=stored.length_unit,
         png_colour=stored.png_colour,
+        space=_space(stored, icc),
+        xmp=stored.xmp,
+        tags=stored.tags,
+        size=upright.shape[:2],
         lossless=stored.lossless,
+        notes=stored.notes,
     )
     return Image(samples.to_unit(planes, low, high), source)
+
+
+def _space(stored: Stored, icc: bytes | None) -> Space | None:
+    """What the colours are without a profile. Those of CMYK have become sRGB."""
+    if stored.mode == "cmyk":
+        return None
+    if stored.space is None and icc is None and exif.is_adobe_rgb(stored.exif):
+        return Space(ADOBE_RGB, ADOBE_GAMMA, None, "Adobe RGB")
+    return stored.space

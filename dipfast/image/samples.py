@@ -26,11 +26,15 @@ def to_unit(samples: NDArray[Any], low: float = 0.0, high: float = 1.0) -> NDArr
 
 def spread(samples: NDArray[Any], bits: int) -> NDArray[Any]:
     """Integers of 1 to 16 bits over the whole range of 8 or 16, whichever holds them, to nearest."""
-    depth = 8 if bits <= 8 else 16
-    if bits == depth:
+    return stretched(samples, (1 << bits) - 1, 8 if bits <= 8 else 16)
+
+
+def stretched(samples: NDArray[Any], most: int, depth: int) -> NDArray[Any]:
+    """Integers of 0 to ``most`` over the whole range of 8 or 16 bits, to nearest."""
+    full = _FULL[depth]
+    if most == full:
         return samples.astype(_DTYPES[depth], copy=False)
-    most = (1 << bits) - 1
-    return ((samples.astype(np.uint32) * _FULL[depth] + most // 2) // most).astype(_DTYPES[depth])
+    return ((samples.astype(np.uint32) * full + most // 2) // most).astype(_DTYPES[depth])
 
 
 def float_range(samples: NDArray[Any]) -> tuple[float, float]:
@@ -79,6 +83,11 @@ def to_stored(pixels: NDArray[Any], source: Source, depth: int, *, alpha: bool =
         return np.ascontiguousarray(colour)
     plane = alpha_plane(source.alpha, depth, colour.shape[0], colour.shape[1])
     return np.ascontiguousarray(np.concatenate([colour, plane[..., None]], axis=2))
+
+
+def opacity(image: Image) -> NDArray[np.float32] | None:
+    """[H, W] float32 in [0, 1], of an image as it is displayed; None where it has no alpha."""
+    return None if image.source.alpha is None else alpha_plane(image.source.alpha, 32, *image.pixels.shape[1:])
 
 
 def alpha_plane(alpha: NDArray[Any], depth: int, height: int, width: int) -> NDArray[Any]:

@@ -1,17 +1,27 @@
 """What the image room passes around: limits, a header, an image, and what must be put back on writing."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dipfast.errors import UsageError
+from dipfast.image.space import Space
 
 FORMATS = ("png", "jpeg", "tiff", "webp", "avif")
-READ_ONLY = ("heif", "jxl")
+READ_ONLY = ("heif", "jxl", "jp2", "bmp", "gif", "tga", "pnm")
 READABLE = (*FORMATS, *READ_ONLY)
 COLOURS = {"gray": 1, "bilevel": 1, "rgb": 3, "palette": 3, "cmyk": 4}  # mode -> colour samples as decoded
+
+
+class Tag(NamedTuple):
+    """A tag of a TIFF, as tifffile has it: its value is text, bytes or numbers."""
+
+    code: int
+    kind: int
+    number: int  # of values
+    value: Any
 
 
 @dataclass(frozen=True)
@@ -19,7 +29,7 @@ class Limits:
     """What may be decoded, checked on the file's size and header alone.
 
     max_pixels: width times height; max_bytes: of the file; max_aspect: longer side over shorter side;
-    formats: those accepted, of png, jpeg, tiff, webp, avif, heif, jxl. Raises UsageError for an impossible limit.
+    formats: those accepted, of `READABLE`. Raises UsageError for an impossible limit.
     """
 
     max_pixels: int = 64_000_000
@@ -54,29 +64,26 @@ class Header:
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What must be put back when the restored pixels are written.
-
-    mode: the colours as they were stored: gray, bilevel, rgb, palette, cmyk. Palette and CMYK are fitted as
-    RGB. icc: the profile of the fitted pixels (so never a CMYK profile). exif: a TIFF structure without the
-    `Exif` prefix, its orientation 1 and its thumbnail gone. alpha: [H, W] upright, in its own integers
-    (floats for float sources). alpha_kind: straight, premultiplied or unspecified (TIFF). low, high: what 0
-    and 1 stand for in a float source. dpi: horizontal, vertical. png_colour: gAMA, cHRM, sRGB and cICP
-    chunks, put
-    back into a PNG only. lossless: of a WebP, which is written so again.
-    """
+    """What must be put back when the restored pixels are written."""
 
     format: str
-    mode: str
+    mode: str  # the colours as they were stored, a key of COLOURS; palette and CMYK are fitted as RGB
     bit_depth: int
-    icc: bytes | None = None
-    exif: bytes | None = None
-    alpha: NDArray[Any] | None = None
-    alpha_kind: str = "straight"
-    low: float = 0.0
+    icc: bytes | None = None  # the profile of the fitted pixels, so never one of CMYK
+    exif: bytes | None = None  # a TIFF structure without the `Exif` prefix, upright, without its thumbnail
+    alpha: NDArray[Any] | None = None  # [H, W] upright, in its own integers; floats for float sources
+    alpha_kind: str = "straight"  # or premultiplied, or unspecified (TIFF)
+    low: float = 0.0  # what 0 and 1 stand for in a float source
     high: float = 1.0
-    dpi: tuple[float, float] | None = None
-    png_colour: bytes = b""
-    lossless: bool = False
+    dpi: tuple[float, float] | None = None  # horizontal, vertical
+    length_unit: str = ""  # ImageJ's
+    png_colour: bytes = b""  # gAMA, cHRM, sRGB, cICP and their like as chunks, put back into a PNG only
+    space: Space | None = None  # what colours without a profile are, where they are not sRGB
+    xmp: bytes | None = None
+    tags: tuple[Tag, ...] = ()  # of a TIFF, put back into one only
+    size: tuple[int, int] | None = None  # height and width that dpi and tags are of; None: those that are written
+    lossless: bool = False  # of a WebP, which is written so again
+    notes: tuple[str, ...] = ()  # what of the file is not in the picture, a sentence each
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +108,13 @@ class Stored:
     icc: bytes | None = None
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
+    length_unit: str = ""
     png_colour: bytes = b""
+    space: Space | None = None
+    xmp: bytes | None = None
+    tags: tuple[Tag, ...] = ()
     lossless: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def bit_depth_of(dtype: np.dtype[Any]) -> int:

@@ -1,4 +1,4 @@
-"""TIFF through tifffile: gray, RGB, palette, CMYK; strips or tiles; 1 to 16 bits and floats; one page.
+"""TIFF through tifffile: gray, RGB, palette, CMYK; strips or tiles; 1 to 16 bits and floats; one picture.
 
 Strict where tifffile is lenient: it fills absent strips with zeros. Does not know Lab, raw (CFA) and YCbCr
 that is not JPEG-compressed, which are refused; BigTIFF is read, its EXIF is not.
@@ -6,6 +6,7 @@ that is not JPEG-compressed, which are refused; BigTIFF is read, its EXIF is not
 
 import math
 from io import BytesIO
+from itertools import islice
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -16,14 +17,24 @@ from tifffile import TiffFile, TiffPage
 from dipfast.errors import ItemError
 from dipfast.image import exif
 from dipfast.image.guard import without_logs
+from dipfast.image.measures import GEO_TAGS
 from dipfast.image.samples import spread
-from dipfast.image.source import COLOURS, Header, Source, Stored
+from dipfast.image.source import COLOURS, Header, Source, Stored, Tag
+from dipfast.image.space import Space, of_gamma
 
 _ORIENTATION, _X_RESOLUTION, _RESOLUTION_UNIT, _INK_SET = 274, 282, 296, 332
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
 _JPEG = (6, 7)
 _ALPHA_KINDS = {0: "unspecified", 1: "premultiplied", 2: "straight"}
 _UNSIGNED, _FLOAT = 1, 3
+_XMP, _IPTC = 700, 33723
+_WHITE, _PRIMARIES, _TRANSFER = 318, 319, 301
+_GAMMA = 2.2  # of a TIFF that says what its primaries are, unless it has a curve of its own
+_MOST_BYTES = 1 << 24  # of a tag that is carried
+_IN_AN_INCH = {"inch": 1.0, "cm": 2.54, "mm": 25.4, "um": 25_400.0, "micron": 25_400.0, "nm": 25_400_000.0}
+_METAMORPH = 33629  # UIC2: a value for each plane
+_MOST_PAGES = 64  # more are not a picture with its copies
+_LEAST_REDUCED = 1.5  # how many times smaller the sides of a copy are
 _TILE_SLACK = 1 << 22  # pixels: a tile may be larger than a small image, but not by memory's worth
 
 
@@ -34,10 +45,10 @@ class _Layout(NamedTuple):
 
 
 def header(file: BinaryIO) -> Header:
-    """Raises ItemError for several pages, and for samples that cannot be restored."""
+    """Raises ItemError for several pictures, and for samples that cannot be restored."""
     file.seek(0)
     with without_logs("tifffile"), TiffFile(file) as tiff:
-        page = _page(tiff)
+        page, _ = _page(tiff)
         layout = _layout(page)
         width, height = page.imagewidth, page.imagelength
         if _orientation(page) >= 5:
@@ -49,7 +60,7 @@ def header(file: BinaryIO) -> Header:
 def decode(data: bytes) -> Stored:
     """Integers spread over 8 or 16 bits, floats as float32; white-is-zero turned round, palettes resolved."""
     with without_logs("tifffile"), TiffFile(BytesIO(data)) as tiff:
-        page = _page(tiff)
+        page, notes = _page(tiff)
         layout = _layout(page)
         _check_segments(page, len(data))
         samples = _interleaved(page)
@@ -65,8 +76,12 @@ def decode(data: bytes) -> Stored:
             alpha_kind=layout.alpha_kind or "straight",
             orientation=_orientation(page),
             icc=page.iccprofile,
-            exif=exif.take(data),
-            dpi=_dpi(page),
+            exif=exif.take(data, page.offset),
+            dpi=_dpi(page, _imagej_unit(page)),
+            length_unit=_imagej_unit(page),
+            space=_space(page),
+            xmp=_xmp(page),
+            **_kept(page, notes),
         )
 
 
@@ -77,8 +92,15 @@ def encode(samples: NDArray[Any], source: Source) -> bytes:
     if samples.shape[2] > colours:
         kind = {name: number for number, name in _ALPHA_KINDS.items()}[source.alpha_kind]
         options["extrasamples"] = [kind]
-    if source.dpi:
+    if source.dpi and source.length_unit:  # as ImageJ reads it
+        across = tuple(n / _IN_AN_INCH[source.length_unit] for n in source.dpi)
+        options |= {"resolution": across, "resolutionunit": "NONE"}
+        options["description"] = f"ImageJ=1.11a\nunit={source.length_unit}\n"
+    elif source.dpi:
         options |= {"resolution": source.dpi, "resolutionunit": "INCH"}
+    extra = [(*tag, True) for tag in source.tags]
+    if source.xmp:
+        extra.append((_XMP, 1, len(source.xmp), source.xmp, True))
     if source.exif:
         options["byteorder"] = exif.byte_order(source.exif)
     out = BytesIO()
@@ -93,21 +115,49 @@ def encode(samples: NDArray[Any], source: Source) -> bytes:
             iccprofile=source.icc,
             metadata=None,
             software=False,
+            extratags=extra,
             **options,
         )
     return exif.graft(out.getvalue(), source.exif) if source.exif else out.getvalue()
 
 
-def _page(tiff: TiffFile) -> TiffPage:
-    page = tiff.pages[0]
-    images = (tiff.imagej_metadata or {}).get("images", 1)
-    if len(tiff.pages) > 1 or images > 1:
-        raise ItemError("unsupported", f"{max(len(tiff.pages), images)} pages: only a single one is restored")
-    if not isinstance(page, TiffPage) or page.is_reduced:
+def _page(tiff: TiffFile) -> tuple[TiffPage, tuple[str, ...]]:
+    """The page that is the picture, and what the user should know of the others.
+
+    Previews and transparency masks are told by their tags; smaller copies, as pyramids have them, by their proportions
+    where they have no tag. Raises ItemError where two pages are pictures, or none is.
+    """
+    count = max(len(tiff.pages), (tiff.imagej_metadata or {}).get("images", 1), _planes(tiff.pages[0]))
+    pages = [page for page in islice(tiff.pages, _MOST_PAGES) if isinstance(page, TiffPage)]
+    full = [page for page in pages if not (page.is_reduced or page.is_mask)]
+    if not full:
         raise ItemError("unsupported", "its first page is only a preview, as in raw camera files")
+    page = max(full, key=lambda one: one.imagewidth * one.imagelength)
+    others = [one for one in full if one is not page]
+    if count > len(pages) or not all(_is_copy(one, page) for one in others):
+        raise ItemError("unsupported", f"{count} pages: only a single one is restored")
     if page.imagedepth != 1 or min(page.imagewidth, page.imagelength) < 1:
         raise ItemError("unreadable", f"no image of {page.imagewidth}x{page.imagelength}x{page.imagedepth}")
-    return page
+    notes = []
+    if others:
+        notes.append(f"only the largest of {len(full)} pages was restored: the others seem to be smaller copies of it")
+    if any(one.is_mask for one in pages):
+        notes.append("the TIFF holds a transparency mask on a page of its own, which was left out")
+    return page, tuple(notes)
+
+
+def _planes(page: Any) -> int:
+    """How many planes a page holds by MetaMorph's own tag, which are pictures in one directory."""
+    return page.tags[_METAMORPH].count if _METAMORPH in page.tags else 1
+
+
+def _is_copy(page: TiffPage, of: TiffPage) -> bool:
+    """Whether a page can be ``of`` at a smaller size: of as many samples and, to a pixel, the same proportions."""
+    width, height, full_width, full_height = page.imagewidth, page.imagelength, of.imagewidth, of.imagelength
+    if min(width, height) < 1 or page.samplesperpixel != of.samplesperpixel:
+        return False
+    factor = full_width / width if full_width > full_height else full_height / height
+    return factor >= _LEAST_REDUCED and max(abs(full_width / factor - width), abs(full_height / factor - height)) <= 1
 
 
 def _layout(page: TiffPage) -> _Layout:
@@ -179,8 +229,70 @@ def _orientation(page: TiffPage) -> int:
     return int(value) if value in range(1, 9) else 1
 
 
-def _dpi(page: TiffPage) -> tuple[float, float] | None:
-    if _X_RESOLUTION not in page.tags or page.tags.valueof(_RESOLUTION_UNIT, 2) not in (2, 3):
+def _dpi(page: TiffPage, unit: str) -> tuple[float, float] | None:
+    """By the tag's own unit, or by that of ImageJ, which counts in a unit of its own and calls the tag's none."""
+    if _X_RESOLUTION not in page.tags:
         return None
-    x, y = page.get_resolution("INCH")
+    if page.tags.valueof(_RESOLUTION_UNIT, 2) in (2, 3):
+        x, y = page.get_resolution("INCH")
+    elif unit:
+        x, y = (n * _IN_AN_INCH[unit] for n in page.get_resolution())
+    else:
+        return None
     return float(x), float(y)
+
+
+def _imagej_unit(page: TiffPage) -> str:
+    """The unit of length of a picture by ImageJ; '' where it has none that is known."""
+    if not page.description.startswith("ImageJ"):
+        return ""
+    lines = (line.partition("=") for line in page.description.splitlines())
+    unit = next((value for name, _, value in lines if name == "unit"), "").replace("\\u00B5", "u").replace("µ", "u")
+    return unit if unit in _IN_AN_INCH else ""
+
+
+def _value(page: TiffPage, code: int) -> Any:
+    """A tag's value; None where it is absent, broken or far too long."""
+    tag = page.tags.get(code)
+    if tag is None or tag.valuebytecount > _MOST_BYTES:
+        return None
+    try:
+        return tag.value
+    except Exception:  # tifffile reads some tags when they are asked for
+        return None
+
+
+def _kept(page: TiffPage, notes: tuple[str, ...]) -> dict[str, Any]:
+    """Tags that are put back into a TIFF, and what is to be said: a picture that is turned has another ground."""
+    values = {code: _value(page, code) for code in (*GEO_TAGS, _IPTC)}
+    if _orientation(page) != 1 and any(values[code] is not None for code in GEO_TAGS):
+        values |= dict.fromkeys(GEO_TAGS)
+        notes += ("the picture was turned upright, so its GeoTIFF tags were left out",)
+    if _TRANSFER in page.tags and page.iccprofile is None:
+        notes += ("the TIFF's own curve from values to light (TransferFunction) was left out",)
+    there = {code: page.tags[code] for code, value in values.items() if value is not None}
+    tags = tuple(Tag(code, int(tag.dtype), tag.count, _plain(values[code])) for code, tag in there.items())
+    return {"tags": tags, "notes": notes}
+
+
+def _plain(value: Any) -> Any:
+    """A tag's value as tifffile writes it: text as bytes, a single number in a tuple."""
+    if isinstance(value, str):
+        return value.encode()
+    return value if isinstance(value, bytes | tuple) else (value,)
+
+
+def _xmp(page: TiffPage) -> bytes | None:
+    value = _value(page, _XMP)
+    return value if isinstance(value, bytes) else None
+
+
+def _space(page: TiffPage) -> Space | None:
+    """By white point and primaries, as fractions."""
+    white, primaries = _value(page, _WHITE), _value(page, _PRIMARIES)
+    if not (isinstance(white, tuple) and isinstance(primaries, tuple) and len(white) == 4 and len(primaries) == 12):
+        return None
+    parts = (*white, *primaries)
+    if not all(parts[1::2]):
+        return None
+    return of_gamma(tuple(over / under for over, under in zip(parts[::2], parts[1::2], strict=True)), _GAMMA)

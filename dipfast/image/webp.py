@@ -18,10 +18,11 @@ from dipfast.image import colour, exif
 from dipfast.image.source import Header, Source, Stored
 
 _ANIMATED, _ALPHA = 0x02, 0x10
+_FRAME = 16  # bytes that stand before a frame's picture: left and top halved, width and height less one, time, flags
 
 
 def header(file: BinaryIO) -> Header:
-    """Raises ItemError for a truncated or animated WebP."""
+    """Raises ItemError for a truncated WebP, and for one of several frames."""
     width, height, alpha = _canvas(file)
     if exif.orientation(_body(file, b"EXIF")) >= 5:
         width, height = height, width
@@ -31,14 +32,20 @@ def header(file: BinaryIO) -> Header:
 def decode(data: bytes) -> Stored:
     """Lossy or lossless: 8-bit RGB or RGBA, colours under full transparency as they are stored."""
     file = BytesIO(data)
-    block = _body(file, b"EXIF")
+    width, height, alpha = _canvas(file)
+    block, frame = _body(file, b"EXIF"), _body(file, b"ANMF")
+    if frame is None:
+        samples = np.asarray(imagecodecs.webp_decode(data, hasalpha=alpha))
+    else:
+        samples = _framed(frame, width, height, alpha)
     return Stored(
-        samples=np.asarray(imagecodecs.webp_decode(data, hasalpha=_canvas(file)[2])),
+        samples=samples,
         mode="rgb",
         orientation=exif.orientation(block),
         icc=_body(file, b"ICCP"),
         exif=block,
-        lossless=_body(file, b"VP8L") is not None,
+        xmp=_body(file, b"XMP "),
+        lossless=frame[_FRAME : _FRAME + 4] == b"VP8L" if frame else _body(file, b"VP8L") is not None,
     )
 
 
@@ -54,7 +61,8 @@ def encode(samples: NDArray[Any], source: Source) -> bytes:
     out = BytesIO()
     options: dict[str, Any] = {"lossless": True} if source.lossless else {"quality": 95}
     picture = PillowImage.fromarray(samples)
-    picture.save(out, "WEBP", exact=True, icc_profile=icc or b"", exif=source.exif or b"", **options)
+    options |= {"icc_profile": icc or b"", "exif": source.exif or b"", "xmp": source.xmp or b""}
+    picture.save(out, "WEBP", exact=True, **options)
     return out.getvalue()
 
 
@@ -81,14 +89,29 @@ def _body(file: BinaryIO, wanted: bytes) -> bytes | None:
     return None
 
 
+def _framed(frame: bytes, width: int, height: int, alpha: bool) -> NDArray[Any]:
+    """The one frame of an animation, on a canvas of nothing where it does not fill it."""
+    left, top = 2 * int.from_bytes(frame[:3], "little"), 2 * int.from_bytes(frame[3:6], "little")
+    right, bottom = (start + 1 + int.from_bytes(frame[at : at + 3], "little") for start, at in ((left, 6), (top, 9)))
+    if right > width or bottom > height:
+        raise ItemError("unreadable", "corrupt WebP: its frame is larger than its canvas")
+    flags = bytes([_ALPHA if alpha else 0, 0, 0, 0])
+    chunks = b"WEBPVP8X" + struct.pack("<I", 10) + flags + frame[6:12] + frame[_FRAME:]
+    still = b"RIFF" + struct.pack("<I", len(chunks)) + chunks
+    canvas = np.zeros((height, width, 4 if alpha else 3), np.uint8)
+    canvas[top:bottom, left:right] = imagecodecs.webp_decode(still, hasalpha=alpha)
+    return canvas
+
+
 def _canvas(file: BinaryIO) -> tuple[int, int, bool]:
     """Width, height and alpha, from the first chunk."""
     for kind, at, _ in _chunks(file):
         file.seek(at)
         head = file.read(10).ljust(10, b"\0")
         if kind == b"VP8X":
-            if head[0] & _ANIMATED:
-                raise ItemError("unsupported", "an animated WebP: only a single frame is restored")
+            frames = sum(1 for name, _, _ in _chunks(file) if name == b"ANMF")
+            if head[0] & _ANIMATED and frames != 1:
+                raise ItemError("unsupported", f"an animated WebP of {frames} frames: only a single one is restored")
             sides = int.from_bytes(head[4:7], "little") + 1, int.from_bytes(head[7:10], "little") + 1
             return *sides, bool(head[0] & _ALPHA)
         if kind == b"VP8L" and head[0] == 0x2F:

@@ -3,7 +3,7 @@
 Nothing is written, and no image is opened. Relative paths start at `root`, which starts at the manifest's
 folder, as `output` does; on the command line both start at the working directory.
 """
-# ruff: noqa: PTH100, PTH109, PTH112, PTH113, PTH120
+# ruff: noqa: PTH100, PTH109, PTH112, PTH113, PTH120, PTH122
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from dipfast.errors import ManifestError, NothingMatchedError, UsageError
 from dipfast.manifest import yaml
 from dipfast.manifest.items import Item, ItemReader
 from dipfast.manifest.options import Options, read_options
-from dipfast.manifest.paths import HAS_WILD, SAMPLE, PathError, local, split, url
+from dipfast.manifest.paths import SAMPLE, PathError, local, split, url
 from dipfast.manifest.problems import MAX_PROBLEMS, Problem, Problems
-from dipfast.manifest.schema import SUFFIXES, VERSION, Document, Export, Products, Report
+from dipfast.manifest.schema import EXTENSIONS, SUFFIXES, VERSION, Document, Export, Products, Report
+from dipfast.manifest.search import HAS_WILD
 from dipfast.manifest.settings import Layer, Resolver, check_alone, locate, merge
 from dipfast.manifest.wording import explain, unknown_key
 
@@ -39,6 +40,7 @@ class Manifest:
     items: tuple[Item, ...]
     export: Export
     report: Report
+    left_out: str = ""  # what lies where it looks and is not taken, in words: 2 .CR2, 1 linked folder
 
     def resolved(self) -> str:
         """The manifest as YAML with every default filled in. Loading it gives the same items and outputs."""
@@ -118,14 +120,25 @@ def _bare(source: str) -> tuple[str, str]:
         return folder.rpartition("/")[0], full
     if os.path.isdir(full):
         return full, url(full)
-    if os.path.lexists(full) and full.lower().endswith(SUFFIXES):
+    if os.path.lexists(full) and (full.lower().endswith(SUFFIXES) or not os.path.splitext(full)[1]):
         return os.path.dirname(full), url(full)
     if not os.path.lexists(full) and HAS_WILD(source):
         base, parts = split(source, os.getcwd())
         return base, "/".join(parts)
     rule = "should be a manifest (.yaml), a folder, a glob or one image"
-    what = "another file" if os.path.lexists(full) else "not there"
-    raise UsageError(f"SOURCE: {rule} ({', '.join(SUFFIXES)}), {source!r} is {what}")
+    endings = ", ".join(f".{several[0]}" for several in EXTENSIONS.values())
+    raise UsageError(f"SOURCE: {rule} ({endings}), {source!r} {_what_is(full)}")
+
+
+def _what_is(path: str) -> str:
+    """What is wrong with a SOURCE that is no folder and has no image's ending, in words."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return "is not there"
+    except OSError as error:
+        return f"cannot be reached: {error.strerror}"
+    return "is another file"
 
 
 def _from_text(text: str | bytes, name: str, base: str, options: Options) -> Manifest:
@@ -179,7 +192,15 @@ def _assemble(document: Tree, base: str, problems: Problems, options: Options) -
     with yaml.collector_paused():
         reader.read(rows if isinstance(rows, list) else [])
     _raise_any(reader, problems)
-    return Manifest(problems.name, root, output, tuple(reader.items), products.export, products.report)
+    return Manifest(
+        source=problems.name,
+        root=root,
+        output=output,
+        items=tuple(reader.items),
+        export=products.export,
+        report=products.report,
+        left_out=reader.not_taken(),
+    )
 
 
 def _folder(

@@ -14,12 +14,12 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from dipfast.manifest.schema import Settings
+from dipfast.manifest.schema import EXTENSIONS, Settings
 from dipfast.shapes import PER_SCALE, coarse_steps, on_grid, per_scale
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 OTHERWISE = {"engine", "device", "shapes", "memory", "store", "coarse"}  # of the fit, not as they are spelled
-SPELLINGS = {"jpeg": "jpg", "tiff": "tif"}
+SPELLINGS = {ending: several[0] for several in EXTENSIONS.values() for ending in several}  # of one format, one
 
 
 def content_id(

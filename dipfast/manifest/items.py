@@ -4,7 +4,7 @@ Two items never write one file: names are compared as the most forgiving file sy
 capitals and Unicode spelling. An image that is named and does not exist is no mistake of the manifest; its
 item fails alone when it is opened. This file opens no image.
 """
-# ruff: noqa: PTH110, PTH112, PTH118
+# ruff: noqa: PTH110, PTH112, PTH118, PTH119, PTH120
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from dipfast import remote
 from dipfast.manifest.paths import FILE_URL, SAMPLE, Found, PathError, expand, local
 from dipfast.manifest.problems import Problem, Problems
 from dipfast.manifest.schema import SUFFIXES, WRITTEN, Inpaint, Settings
+from dipfast.manifest.search import left_out
 from dipfast.manifest.settings import Resolver
 from dipfast.manifest.yaml import quoted
 
@@ -44,11 +45,15 @@ class Item:
     mask: str | None  # absolute, placeholders filled in
     reference: str | None
     place: str  # file:line:column of its row, or the SOURCE itself
+    unlisted: str | None = None  # of a folder, which stands for what may be in it: why it cannot be listed
 
 
 @dataclass(slots=True)
 class ItemReader:
-    """State of reading the rows: the items so far, from which row each came, and which rows gave none."""
+    """State of reading the rows: the items so far, from which row each came, and which rows gave none.
+
+    ``left_out``: path → kind of what lies where a row looks and is not taken.
+    """
 
     root: str
     resolver: Resolver
@@ -56,6 +61,7 @@ class ItemReader:
     items: list[Item] = field(default_factory=list)
     rows: array[int] = field(default_factory=lambda: array("Q"))
     empty: list[Problem] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def read(self, rows: list[Any]) -> None:
         """Turn all rows into items, and forget them. What is wrong goes to ``problems`` and ``empty``."""
@@ -117,10 +123,12 @@ class ItemReader:
         if path.startswith(SAMPLE):
             return Found([path], "")
         found = expand(path, self.root, formats)
-        if not found.files:
+        if not (found.files or found.unlisted):
             what = f"{quoted(path)} matches" if self.problems.tree else "matches"
-            text = f"{what} no image ({', '.join(formats)})"
+            others = f"; left out: {left_out(found.left_out.values())}" if found.left_out else ""
+            text = f"{what} no image ({', '.join(formats)}){others}"
             self.empty.append(Problem(("items", number, "path"), text))
+        self.left_out |= found.left_out
         return found
 
     def add(self, number: int, found: Found, relpath: str | None, settings: Settings) -> None:
@@ -129,6 +137,17 @@ class ItemReader:
             where = self.relpath(file, found.base) if relpath is None else relpath
             self.items.append(self.item(file, where, settings, place))
             self.rows.append(number)
+        for folder, reason in found.unlisted.items():
+            self.items.append(self.unlisted(folder, self.relpath(folder, found.base), settings, place, reason))
+            self.rows.append(number)
+
+    def not_taken(self) -> str:
+        """What no row takes of all that lies where rows look, in words."""
+        if not self.left_out:
+            return ""
+        taken = {item.path for item in self.items}
+        entered = taken | {os.path.dirname(path) for path in taken}  # a linked folder may be named by another row
+        return left_out(kind for path, kind in self.left_out.items() if path not in entered)
 
     def relpath(self, file: str, base: str) -> str:
         """The file's folder from root, else from the folder that was listed, else nothing."""
@@ -149,6 +168,12 @@ class ItemReader:
             reference=reference,
             place=place,
         )
+
+    def unlisted(self, folder: str, relpath: str, settings: Settings, place: str, reason: str) -> Item:
+        """The item that stands for a folder that cannot be listed. It fails alone, so its output is never written."""
+        words = {"relpath": relpath, "name": os.path.basename(folder) or "folder"}
+        output = output_name(USUAL_TEMPLATE, words)
+        return Item(len(self.items), folder, relpath, words["name"], output, settings, None, None, place, reason)
 
 
 def _wrong_names(number: int, entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -217,6 +242,11 @@ def output_name(template: str, words: Mapping[str, object]) -> str:
     if not text.isascii():
         text = re.sub(r"[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", text)
     parts = [part for part in text.split("/") if part not in ("", ".")]
+    if parts and not IMAGE.fullmatch(parts[-1]) and parts[-1].lower().endswith(SUFFIXES):
+        ending = parts[-1].rpartition(".")[2]
+        raise PathError(
+            f"output.template {template!r} makes {text!r}, but .{ending} is read only: end it in .png or .tif"
+        )
     if not parts or ".." in parts or "\0" in text or not IMAGE.fullmatch(parts[-1]):
         raise PathError(f"output.template {template!r} makes {text!r}, which is no image in the output folder")
     return "/".join(parts)
@@ -254,6 +284,8 @@ def collisions(items: Sequence[Item], rows: Sequence[int]) -> Iterator[Problem]:
     """Items that would write one file, or a file where another one needs a folder."""
     first: dict[str, int] = {}
     for index, item in enumerate(items):
+        if item.unlisted:
+            continue
         other = items[first.setdefault(_one_spelling(item.output), index)]
         if other is not item:
             both = f"{_shown(other)} ({other.place}) and {_shown(item)}"

@@ -1,45 +1,46 @@
 """A path, folder or glob of the manifest → files, in natural order.
 
 Names are plain strings here, not `pathlib` objects: there may be a million of them. Bytes that are not UTF-8
-travel in them as surrogates. Links to files are listed; links to folders are followed only where the pattern
-spells the level, never by `**`, so that no loop of links is endless. Folders of runs are left out, lest a run
-restore its own results. Addresses of object storage are listed by `dipfast.remote`. This file opens no image.
+travel in them as surrogates. Folders are looked through by `dipfast.manifest.search`, addresses of object storage
+are listed by `dipfast.remote`. This file opens no image.
 """
-# ruff: noqa: PTH100, PTH109, PTH110, PTH112, PTH113, PTH117, PTH118, PTH119, PTH122, PTH206
+# ruff: noqa: PTH100, PTH109, PTH112, PTH117, PTH118, PTH119, PTH122, PTH206
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import groupby
-from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from dipfast import remote
 from dipfast.errors import UsageError
 from dipfast.manifest.schema import EXTENSIONS, SUFFIXES
+from dipfast.manifest.search import HAS_WILD, Search, kind_of, spells_ending
 
 SAMPLE = "sample:"
 FILE_URL = "file://"
-WILD = re.compile(r"[*?\[]")
-HAS_WILD = WILD.search
-RUN_FILES = ("items.jsonl", "manifest.resolved.yaml")  # a folder with one of them is a run's
-RUN_PICTURES = ("images", "damaged", "export")  # what a run writes and what is no input of the next
 
 
 class PathError(Exception):
     """What is wrong with a path, without its place."""
 
 
-class Found(NamedTuple):
-    """Files, and the folder that was looked through; '' where a single file was named."""
+@dataclass(frozen=True)
+class Found:
+    """What a path, folder or glob names.
+
+    ``base``: the folder that was looked through, '' where a single file was named. ``left_out``: what lies there and is
+    not taken, with its kind; ``unlisted``: the folders that cannot be listed, with the reason.
+    """
 
     files: list[str]
     base: str
+    left_out: dict[str, str] = field(default_factory=dict)
+    unlisted: dict[str, str] = field(default_factory=dict)
 
 
 def natural_key(text: str) -> tuple[object, ...]:
@@ -107,18 +108,25 @@ def expand(text: str, root: str, formats: Collection[str]) -> Found:
 
     A name with an image's ending is a file, whether it exists or not. A folder gives the images in it of the
     ``formats``, hidden ones left out. A pattern goes by its own ending, in capitals or not, where it spells
-    one, and else by the ``formats``. Raises `PathError` where a folder cannot be read.
+    one, and else by the ``formats``. Raises `PathError` for a path that can be none, and for object storage that is not
+    there.
     """
     path = local(text, root)
     if remote.is_remote(path):
         return _listed(path, _endings(formats))
     is_literal = text.startswith(FILE_URL)
     if HAS_WILD(text) and not is_literal and not os.path.lexists(path):
-        base, parts = split(text, root)
-        return Found(_sorted(_matches(base, parts, _endings(formats)), base), base)
+        return _searched(*split(text, root), formats)
     if (is_literal or not path.lower().endswith(SUFFIXES)) and os.path.isdir(path):
-        return Found(_sorted(_matches(path, ("**", "*"), _endings(formats)), path), path)
+        return _searched(path, ("**", "*"), formats)
     return Found([path], "")
+
+
+def _searched(base: str, parts: tuple[str, ...], formats: Collection[str]) -> Found:
+    search = Search(parts, _endings(formats))
+    search.through(base)
+    unlisted = {folder: search.unlisted[folder] for folder in _sorted(search.unlisted, base)}
+    return Found(_sorted(search.files, base), base, search.left_out, unlisted)
 
 
 def _listed(address: str, endings: tuple[str, ...]) -> Found:
@@ -126,22 +134,26 @@ def _listed(address: str, endings: tuple[str, ...]) -> Found:
     wild = HAS_WILD(address)
     if not wild and address.lower().endswith(SUFFIXES):
         return Found([address], "")
+    base = (address[: wild.start()].rpartition("/")[0] if wild else address).rstrip("/")
     try:
         files = remote.listed(address)
-    except OSError as error:
+    except FileNotFoundError as error:
         raise PathError(f"{address} cannot be listed: {error.strerror}") from None
-    base = (address[: wild.start()].rpartition("/")[0] if wild else address).rstrip("/")
-    part = address.rpartition("/")[2]
-    spelled = wild is not None and "." in part and not HAS_WILD(part.rpartition(".")[2][:1])
+    except OSError as error:
+        return Found([], base, unlisted={address: error.strerror or str(error)})
+    spelled = wild is not None and spells_ending(address.rpartition("/")[2])
+    if "/." not in address[len(base) :]:
+        files = [file for file in files if "/." not in file[len(base) :]]  # no hidden ones
     kept = [file for file in files if spelled or file.lower().endswith(endings)]
-    return Found(sorted(kept, key=natural_key), base)
+    others = {file: kind_of(file) for file in set(files).difference(kept)}
+    return Found(sorted(kept, key=natural_key), base, others)
 
 
 def _endings(formats: Collection[str]) -> tuple[str, ...]:
     return tuple(f".{ext}" for name in formats for ext in EXTENSIONS[name])
 
 
-def _sorted(files: Iterator[str], base: str) -> list[str]:
+def _sorted(files: Iterable[str], base: str) -> list[str]:
     start = len(base.rstrip(os.sep)) + 1
     return sorted(files, key=lambda file: natural_key(file[start:].replace(os.sep, "/")))
 
@@ -158,98 +170,3 @@ def split(pattern: str, root: str) -> tuple[str, tuple[str, ...]]:
     base = os.sep.join(parts[:first]) or (os.sep if first else "")
     tail = [part for part, run in groupby(parts[first:]) for _ in ([0] if part == "**" else run)]
     return os.path.normpath(os.path.join(root, base)), (*tail, "*") if tail[-1] == "**" else tuple(tail)
-
-
-def _matches(base: str, parts: Sequence[str], endings: tuple[str, ...]) -> Iterator[str]:
-    """Files under ``base`` that match ``parts``, each once, in no order."""
-    seen: set[tuple[str, int]] = set()
-    todo = [(base, 0)]
-    while todo:
-        here = todo.pop()
-        if here in seen:
-            continue
-        seen.add(here)
-        folder, index = here
-        if index == len(parts) - 1:
-            yield from _files(folder, parts[index], endings)
-        else:
-            todo += _deeper(folder, parts, index)
-
-
-def _files(folder: str, part: str, endings: tuple[str, ...]) -> Iterator[str]:
-    spells_ending = "." in part and not HAS_WILD(part.rpartition(".")[2][:1])
-    for entry in _entries(folder):
-        fits = spells_ending or entry.name.lower().endswith(endings)
-        if fits and _matching(entry.name, part, ignore_ending_case=True) and _is_file(entry):
-            yield entry.path
-
-
-def _deeper(folder: str, parts: Sequence[str], index: int) -> list[tuple[str, int]]:
-    """The folders to look through next, and the part that is next there."""
-    part = parts[index]
-    if part == "**":
-        inner = [path for path in _folders(folder, follow=False) if not _hidden(path)]
-        return [(folder, index + 1), *((path, index) for path in inner)]
-    if not HAS_WILD(part):
-        path = os.path.join(folder, part)
-        return [(path, index + 1)] if os.path.isdir(path) else []
-    inner = [path for path in _folders(folder, follow=True) if _matching(os.path.basename(path), part)]
-    return [(path, index + 1) for path in inner]
-
-
-def _folders(folder: str, *, follow: bool) -> list[str]:
-    """The folders in ``folder`` that may hold inputs: no run's, and where it is itself a run's, not its pictures."""
-    products = RUN_PICTURES if _is_run(folder) else ()
-    inner = [entry for entry in _entries(folder) if _is_folder(entry, follow=follow)]
-    return [entry.path for entry in inner if entry.name not in products and not _is_run(entry.path)]
-
-
-def _is_run(folder: str) -> bool:
-    return any(os.path.isfile(os.path.join(folder, name)) for name in RUN_FILES)
-
-
-def _entries(folder: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return list(entries)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise PathError(f"folder {folder!r} cannot be listed: {error.strerror}") from None
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    """A file or a link to one. A broken link counts, so that its item fails by name; a pipe does not."""
-    try:
-        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
-    except OSError:
-        return True
-
-
-def _is_folder(entry: os.DirEntry[str], *, follow: bool) -> bool:
-    try:
-        return entry.is_dir(follow_symlinks=follow)
-    except OSError:
-        return False
-
-
-def _hidden(path: str) -> bool:
-    return os.path.basename(path).startswith(".")
-
-
-def _matching(name: str, part: str, *, ignore_ending_case: bool = False) -> bool:
-    if name.startswith(".") and not part.startswith("."):
-        return False
-    if ignore_ending_case:
-        name, part = _small_ending(name), _small_ending(part)
-    return _pattern(part).match(name) is not None
-
-
-def _small_ending(name: str) -> str:
-    stem, dot, ending = name.rpartition(".")
-    return stem + dot + ending.lower()
-
-
-@lru_cache(maxsize=256)
-def _pattern(part: str) -> re.Pattern[str]:
-    return re.compile(fnmatch.translate(part))

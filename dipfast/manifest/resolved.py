@@ -13,8 +13,9 @@ from typing import Any
 
 from dipfast.manifest.document import Manifest
 from dipfast.manifest.items import Item, relative
-from dipfast.manifest.paths import HAS_WILD, SAMPLE, url
+from dipfast.manifest.paths import SAMPLE, url
 from dipfast.manifest.schema import VERSION, Section, Settings
+from dipfast.manifest.search import HAS_WILD
 from dipfast.manifest.yaml import resolve
 from dipfast.remote import is_remote, literal
 

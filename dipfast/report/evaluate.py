@@ -19,7 +19,7 @@ from dipfast.image import in_range_of, read
 from dipfast.metrics import calibration_scale, coverage, psnr, ssim, uncertainty_ece
 from dipfast.text import printable
 
-SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".avif")
+SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".ppm", ".pgm", ".jp2")
 PLAIN = ("psnr", "ssim")
 CALIBRATION = ("coverage_90", "uncertainty_ece", "scale", "coverage_90_scaled", "uncertainty_ece_scaled")
 Scores = dict[str, Any]  # items: a list; the names above: their means; missing: outputs without a reference

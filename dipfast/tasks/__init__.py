@@ -13,8 +13,9 @@ from dipfast.errors import DipfastError
 from dipfast.tasks.degrade import Damaged, degrade
 from dipfast.tasks.denoise import denoise
 from dipfast.tasks.impulses import impulses, without
-from dipfast.tasks.inpaint import filled, inpaint, known_pixels
+from dipfast.tasks.inpaint import filled, inpaint
 from dipfast.tasks.jpeg import jpeg
+from dipfast.tasks.mask import known_pixels
 from dipfast.tasks.problem import Problem
 from dipfast.tasks.range import outliers, range_of
 from dipfast.tasks.superres import superres

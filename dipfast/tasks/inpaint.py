@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dipfast.errors import ItemError
+from dipfast.tasks.mask import colour_of
 from dipfast.tasks.operators import Masking
 from dipfast.tasks.problem import Problem, mean_square
 from dipfast.tasks.range import Range
@@ -34,7 +34,7 @@ def inpaint(
     y = range.to_unit(torch.from_numpy(observed)[None]) * mask
     scattered = is_scattered(mask > 0)
     facts: dict[str, float | str] = {
-        "known": _colour_of(task["known"]),
+        "known": colour_of(task["known"]),
         "unknown_fraction": round(1 - float(mask.mean()), 6),
         "holes": "scattered" if scattered else "wide",
     }
@@ -63,51 +63,3 @@ def filled(
         x = F.pad(torch.where(known, picture, rough), (1, 1, 1, 1), mode="replicate")
         rough = (x[..., 1:-1, 2:] + x[..., 1:-1, :-2] + x[..., 2:, 1:-1] + x[..., :-2, 1:-1]) / 4
     return torch.where(known, picture, rough)
-
-
-def _colour_of(known: str) -> str:
-    """The colour that marks known pixels. ``known``: white, black, or auto for white."""
-    return "white" if known == "auto" else known
-
-
-def known_pixels(
-    mask: np.ndarray,  # [C, H, W] float32 in [0, 1]
-    known: str,
-    observed: np.ndarray,  # [C, H, W] float32 in [0, 1]
-) -> np.ndarray:  # [1, H, W] bool
-    """True where the picture is known. ``known`` is the manifest's: white, black or auto.
-
-    Raises ItemError where the mask has another size, is not black and white, or knows nothing or everything; and for
-    `auto` where it seems to be upside down: all that it calls known is of one colour while the rest is a picture.
-    """
-    if mask.shape[1:] != observed.shape[1:]:
-        sizes = "×".join(map(str, mask.shape[:0:-1])), "×".join(map(str, observed.shape[:0:-1]))
-        raise ItemError("mask", f"task.mask should have the image's size {sizes[1]}, has {sizes[0]}")
-    gray = mask.mean(axis=0, keepdims=True)
-    middling = float(((gray > 0.25) & (gray < 0.75)).mean())
-    if middling > 0.05:
-        raise ItemError("mask", f"task.mask should be black and white; {middling:.0%} of its pixels are gray")
-    colour = _colour_of(known)
-    pixels = gray > 0.5 if colour == "white" else gray <= 0.5
-    _check_coverage(pixels, colour)
-    if known == "auto":
-        _check_polarity(pixels, observed)
-    return pixels
-
-
-def _check_coverage(known: np.ndarray, colour: str) -> None:
-    if not known.any():
-        raise ItemError("mask", f"task.known is {colour}, but the mask has no {colour} pixel: nothing is known")
-    if known.all():
-        raise ItemError("mask", f"task.known is {colour}, and all of the mask is {colour}: nothing is to be filled in")
-
-
-def _check_polarity(known: np.ndarray, observed: np.ndarray) -> None:
-    """A hole is usually painted over with one colour; a picture never has only one."""
-    spread = [float(observed[:, region].std(axis=1).max()) for region in (known[0], ~known[0])]
-    if spread[0] < 1 / 255 and spread[1] > 5 / 255:
-        raise ItemError(
-            "mask",
-            "task.mask seems to be upside down: all pixels that it marks white, as known, are of one colour, and the "
-            "others are not; set task.known to black, or to white if it is right",
-        )

@@ -7,7 +7,7 @@ that speaks of pixels is in [0, 1].
 
 from dipfast.manifest.schema.degrade import Shrink
 from dipfast.manifest.schema.document import VERSION, Document, Entry, Export, Preset, Products, Report, Settings
-from dipfast.manifest.schema.files import EXTENSIONS, SUFFIXES, WRITTEN, Input, Output
+from dipfast.manifest.schema.files import EXTENSIONS, SUFFIXES, UNREAD, WRITTEN, Input, Output
 from dipfast.manifest.schema.fit import Adam, Fit, Sgld
 from dipfast.manifest.schema.generator import ImageInput, SkipGenerator
 from dipfast.manifest.schema.section import Section, check_template, sections
@@ -27,6 +27,7 @@ __all__ = [
     "EXTENSIONS",
     "LATER_TASKS",
     "SUFFIXES",
+    "UNREAD",
     "VERSION",
     "WRITTEN",
     "Adam",

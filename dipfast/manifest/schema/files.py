@@ -12,20 +12,36 @@ from pydantic import (
 
 from dipfast.manifest.schema.section import Count, Section, Template
 
-Format = Literal["png", "jpeg", "tiff", "webp", "avif", "heif", "jxl"]
+Format = Literal["png", "jpeg", "tiff", "webp", "avif", "heif", "jxl", "jp2", "bmp", "gif", "tga", "pnm"]
 
 EXTENSIONS = {
-    "png": ("png",),
-    "jpeg": ("jpg", "jpeg"),
+    "png": ("png", "apng"),
+    "jpeg": ("jpg", "jpeg", "jpe", "jfif", "jif", "mpo"),
     "tiff": ("tif", "tiff"),
     "webp": ("webp",),
-    "avif": ("avif",),
-    "heif": ("heic", "heif"),
+    "avif": ("avif", "avifs"),
+    "heif": ("heic", "heif", "hif"),
     "jxl": ("jxl",),
+    "jp2": ("jp2", "j2k", "j2c", "jpc", "jpx", "jpf"),
+    "bmp": ("bmp", "dib"),
+    "gif": ("gif",),
+    "tga": ("tga", "targa"),
+    "pnm": ("pnm", "ppm", "pgm", "pbm", "pam"),
 }
-READ_ONLY = ("heif", "jxl")
+READ_ONLY = ("heif", "jxl", "jp2", "bmp", "gif", "tga", "pnm")
 SUFFIXES = tuple(f".{ext}" for several in EXTENSIONS.values() for ext in several)
 WRITTEN = tuple(f".{ext}" for name, several in EXTENSIONS.items() if name not in READ_ONLY for ext in several)
+# Endings of pictures that are not read: of what a folder leaves out, they are named one by one.
+UNREAD = frozenset(
+    f".{ext}"
+    for several in (
+        "3fr arw cr2 cr3 crw dcr dng erf fff gpr iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f",
+        "cdr ai eps pdf ps psb psd svg svgz xcf afphoto clip kra ora djvu djv",
+        "czi dcm dicom fit fits fts ims lif lsm mrc mrxs nd2 ndpi nii oib oif oir scn stk svs vsi",
+        "bpg cur dds exr flif hdp hdr heics ico icns jls jng jxr mng pcx pfm pic pict qoi ras sgi wbmp wdp xbm xpm",
+    )
+    for ext in several.split()
+)
 
 
 class Input(Section):
@@ -35,8 +51,8 @@ class Input(Section):
     max_bytes: Count = Field(default=1_000_000_000, description="of the file")
     max_aspect: Annotated[float, Field(ge=1)] = Field(default=1000.0, description="longer side over shorter side")
     formats: Annotated[tuple[Format, ...], Field(strict=False, min_length=1)] = Field(
-        default=("png", "jpeg", "tiff", "webp", "avif", "heif", "jxl"),
-        description="formats that are opened and that a folder lists",
+        default=("png", "jpeg", "tiff", "webp", "avif", "heif", "jxl", "jp2", "bmp", "gif", "tga", "pnm"),
+        description=f"formats that are opened and that a folder lists; {', '.join(READ_ONLY)} are read and not written",
     )
 
 

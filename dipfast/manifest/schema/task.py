@@ -68,7 +68,8 @@ class Inpaint(Section):
 
     type: Literal["inpaint"]
     mask: Template | None = Field(
-        default=None, description="mask image of the input's size; {stem} and the like are filled in"
+        default=None,
+        description="mask image of the input's size, black and white; {stem} and the like are filled in",
     )
     known: Literal["auto", "white", "black"] = Field(
         default="auto",

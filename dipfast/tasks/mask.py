@@ -1,0 +1,132 @@
+"""A mask as people make one → which pixels are known.
+
+Usual are white and black, in any depth; 0 and 1, or two other values, as programs write them; marks of a colour on
+black or white; and paint on a transparent layer, whose marks are in its alpha. What is none of these is refused, with
+what was found, for a fit of the wrong pixels takes as long as one of the right ones.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from dipfast.errors import ItemError
+
+DARK, BRIGHT = 0.25, 0.75
+ONE_COLOUR = 0.125  # how far the channels of paint of one colour may lie apart
+GRAY = 0.05  # share of gray pixels, without those of soft edges, from which on a mask is none
+SOFT = 0.25  # the same with those of soft edges: where there are more, there is texture
+EDGE = 5  # pixels: gray that has black and white so near is an edge
+
+
+def colour_of(known: str) -> str:
+    """The colour that marks known pixels. ``known``: white, black, or auto for white."""
+    return "white" if known == "auto" else known
+
+
+def known_pixels(
+    mask: np.ndarray,  # [C, H, W] float32 in [0, 1]
+    known: str,
+    observed: np.ndarray,  # [C, H, W] float32 in [0, 1]
+    opacity: np.ndarray | None = None,  # [H, W] float32 in [0, 1]
+) -> np.ndarray:  # [1, H, W] bool
+    """True where the picture is known. ``known``: the manifest's white, black or auto; ``opacity``: the mask's alpha.
+
+    Raises ItemError where the mask has another size, is not black and white, or knows nothing or everything; and for
+    `auto` where it seems to be upside down: all that it calls known is of one colour while the rest is a picture, or it
+    is a little white paint on a transparent layer, which may mean either.
+    """
+    if mask.shape[1:] != observed.shape[1:]:
+        sizes = "×".join(map(str, mask.shape[:0:-1])), "×".join(map(str, observed.shape[:0:-1]))
+        raise ItemError("mask", f"task.mask should have the image's size {sizes[1]}, has {sizes[0]}")
+    layer = None if opacity is None else _painted(mask, opacity, known)
+    plane = _stretched(_brightness(mask) if layer is None else layer)
+    gray = _gray_share(plane)
+    if gray > 0:
+        also = "" if opacity is None or opacity.min() > DARK else "; its alpha is no mask, for its colours are not one"
+        found = f"{gray:.0%} of its pixels are gray, {_values(mask)}{also}"
+        raise ItemError("mask", f"task.mask should be black and white; {found}")
+    colour = colour_of(known)
+    pixels: np.ndarray = (plane > 0.5 if colour == "white" else plane <= 0.5)[None]
+    _check_coverage(pixels, colour, mask)
+    if known == "auto":
+        _check_polarity(pixels, observed)
+    return pixels
+
+
+def _painted(mask: np.ndarray, opacity: np.ndarray, known: str) -> np.ndarray | None:
+    """[H, W], white paint over black and any other over white, where the mask is paint of one colour on a layer."""
+    if opacity.max() == 0:
+        raise ItemError("mask", "task.mask is wholly transparent: nothing is marked in it")
+    visible = opacity > opacity.max() / 2
+    if visible.all():
+        return None
+    paint = mask[:, visible]
+    if np.ptp(paint, axis=1).max() > ONE_COLOUR:
+        return None
+    if paint.mean(axis=1).min() <= BRIGHT:
+        return 1 - opacity
+    if known == "auto" and visible.mean() < 0.5:
+        raise ItemError(
+            "mask",
+            f"task.mask is white paint on {1 - visible.mean():.0%} of transparency: set task.known to white if the "
+            "paint marks what is known, to black if it marks what is to be filled in",
+        )
+    return opacity
+
+
+def _brightness(mask: np.ndarray) -> np.ndarray:
+    """[H, W]: marks of any colour on black are bright, and on white dark."""
+    low, high = mask.min(axis=0), mask.max(axis=0)
+    has_black, has_white = bool((high < DARK).any()), bool((low > BRIGHT).any())
+    return mask.mean(axis=0) if has_black == has_white else high if has_black else low
+
+
+def _stretched(plane: np.ndarray) -> np.ndarray:
+    """[H, W] with black and white for two values, and white for the brightest of a few dark ones."""
+    least, most = plane.min(), plane.max()
+    two = bool(((plane == least) | (plane == most)).all())
+    if least < most and (two or (least == 0 and most < DARK)):
+        plane = (plane - least) / (most - least)
+    return np.ascontiguousarray(plane, dtype=np.float32)
+
+
+def _gray_share(plane: np.ndarray) -> float:
+    """The share of pixels that are neither black nor white; 0 where they are few, or on edges between both."""
+    middling = (plane > DARK) & (plane < BRIGHT)
+    share = float(middling.mean())
+    if share <= GRAY:
+        return 0.0
+    levels = torch.from_numpy(np.stack([plane, 1 - plane]).astype(np.float32))[None]
+    brightest, darkest = F.max_pool2d(levels, EDGE, 1, EDGE // 2)[0].numpy()
+    elsewhere = float((middling & ~((brightest > BRIGHT) & (darkest > BRIGHT))).mean())
+    return share if elsewhere > GRAY or share > SOFT else 0.0
+
+
+def _values(mask: np.ndarray) -> str:
+    """What values there are, in 8-bit units."""
+    found = [f"{value * 255:.3g}" for value in np.unique(mask)]
+    if len(found) == 1:
+        return f"which is {found[0]} of 255 everywhere"
+    return f"with values {f'from {found[0]} to {found[-1]}' if len(found) > 4 else ', '.join(found)} of 255"
+
+
+def _check_coverage(known: np.ndarray, colour: str, mask: np.ndarray) -> None:
+    if not known.any():
+        found = f"the mask, {_values(mask)}, has no {colour} pixel: nothing is known"
+        raise ItemError("mask", f"task.known is {colour}, but {found}")
+    if known.all():
+        found = f"all of the mask, {_values(mask)}, is {colour}: nothing is to be filled in"
+        raise ItemError("mask", f"task.known is {colour}, and {found}")
+
+
+def _check_polarity(known: np.ndarray, observed: np.ndarray) -> None:
+    """A hole is usually painted over with one colour; a picture never has only one."""
+    spread = [float(observed[:, region].std(axis=1).max()) for region in (known[0], ~known[0])]
+    if spread[0] < 1 / 255 and spread[1] > 5 / 255:
+        raise ItemError(
+            "mask",
+            "task.mask seems to be upside down: all pixels that it marks white, as known, are of one colour, and the "
+            "others are not; set task.known to black, or to white if it is right",
+        )
