@@ -22,9 +22,10 @@ from dipfast.kernels import ops
 from torch import Tensor
 
 import dipfast.fit.step as step
-from dipfast.bench.cases import make_case, settings_of
+from cases import make_case, settings_of
 from dipfast.bench.machine import describe
 from dipfast.fit import fit, keep_freed_memory
+from dipfast.fit.optimizer import optimizer_step
 from dipfast.generators import SkipNet
 from dipfast.metrics import psnr
 
@@ -45,10 +46,9 @@ def replaced(owner: Any, name: str, new: Any) -> Iterator[None]:
 
 def after_the_update(change: Callable[[Any, Any], None]) -> Any:
     """The optimiser's step, and then ``change`` of its parameters and state."""
-    update = step.optimizer_step
 
     def run(config: Any, parameters: Any, state: Any, dtype: torch.dtype) -> None:
-        update(config, parameters, state, dtype)
+        optimizer_step(config, parameters, state, dtype)
         change(parameters, state)
 
     return replaced(step, "optimizer_step", run)
@@ -77,12 +77,12 @@ def statistics_of_normalisations() -> Any:
 
 
 def head_and_loss() -> Any:
-    head = SkipNet._head
+    picture = SkipNet.picture
 
     def run(self: SkipNet, x: Tensor) -> Tensor:
-        return rounded(head(self, rounded(x)))
+        return rounded(picture(self, rounded(x)))
 
-    return replaced(SkipNet, "_head", run)
+    return replaced(SkipNet, "picture", run)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -60,9 +61,11 @@ ALLOWED: dict[str, set[str]] = {
         "batch.failure",
         "batch.ledger",
         "batch.memory",
+        "batch.surroundings",
         "",
     },
     "batch.memory": {"fit", "errors", "batch.plan"},
+    "batch.surroundings": {"tasks"},
     "batch.stamps": {"files", "batch.ledger"},
     "batch.index": {"files", "batch.ledger", "batch.stamps"},
     "batch.mirror": {"remote", "errors", "batch.ledger"},
@@ -169,7 +172,6 @@ ALLOWED: dict[str, set[str]] = {
     "rerender": {"image", "errors", "export", "files", "remote", "metrics", "render", "samples", "batch.restore"},
     "demo": {"image", "tasks", "samples", "errors", "files"},
     "bench": {
-        "presets",
         "manifest",
         "image",
         "samples",
@@ -260,3 +262,19 @@ def test_the_fit_cannot_reach_the_truth_or_the_manifest() -> None:
 def test_nobody_imports_the_command_line() -> None:
     others = [(module, path) for module, path in modules() if room(module) not in COMMAND_LINE]
     assert not [module for module, path in others if any(room(name) in COMMAND_LINE for name in imported(path))]
+
+
+def test_the_package_needs_no_script_of_the_repository() -> None:
+    scripts = {path.stem for path in (ROOT / "bench").glob("*.py")}
+    for module, path in modules():
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
+        assert not {name.split(".")[0] for name in names} & scripts, module
+
+
+def test_the_wheel_has_every_folder_of_the_package_and_nothing_else() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "dipfast").rglob("*.py")}
+    assert set(listed["packages"]) == {".".join(folder.parts) for folder in folders} | {"dipfast.kernels"}
+    assert listed["package-dir"] == {"dipfast": "dipfast", "dipfast.kernels": "kernels"}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dipfast.bench.expect import expect, print_expectations, step_bytes, step_flops
+from dipfast.bench.arithmetic import expect, print_expectations, step_bytes, step_flops
 from dipfast.bench.machine import describe, synchronize
 from dipfast.bench.peer import peer_loops
 from dipfast.errors import DipfastError

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from cases import Case, settings_of
 from dipfast.batch.plan import fit_flops
-from dipfast.bench.cases import Case, settings_of
-from dipfast.bench.methods import METHODS
-from dipfast.bench.rivals import CURVE_EVERY, RIVALS, Clock, compete
 from dipfast.errors import UsageError
 from dipfast.fit import FitPlan, FitResult, Workbench, choose_machine, fit
 from dipfast.metrics import psnr, ssim
+from methods import METHODS
+from rivals import CURVE_EVERY, RIVALS, Clock, compete
 
 PRESETS = ("fast", "balanced", "best", "paper")
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from dipfast.bench.cases import parse_damage, settings_of
-from dipfast.bench.contenders import need_peers, parse_contender, parse_peer, rival_settings
-from dipfast.bench.frontier import bench_frontier
-from dipfast.bench.rivals import RIVALS, Settings, compete, follow
+from cases import parse_damage, settings_of
+from contenders import need_peers, parse_contender, parse_peer, rival_settings
 from dipfast.errors import UsageError
 from dipfast.metrics import psnr
+from frontier import bench_frontier
+from rivals import RIVALS, Settings, compete, follow
 
 REFUSES = "raise ImportError('torchvision')\n"
 DECODER = """

@@ -6,19 +6,26 @@ The truth is looked at from outside, after each step, and no criterion sees it. 
 
 from __future__ import annotations
 
+from command import Crop, Damages, Pictures, Threads, command_line, prepare, run, say  # isort: skip  (before torch)
+
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from enum import StrEnum
+from typing import Annotated, Any
 
 import torch
+import typer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from dipfast.bench.cases import Case, make_case, settings_of
+from cases import Case, make_case, settings_of
+from cases import pictures as chosen
 from dipfast.bench.machine import describe
+from dipfast.cli_bench import Sets
+from dipfast.cli_options import AsJson, Preset, show
 from dipfast.errors import UsageError
 from dipfast.fit import Fit, FitPlan, finish
 from dipfast.fit.auto import choose_stop
@@ -46,6 +53,14 @@ CRITERIA: tuple[Section, ...] = (
 )
 ALONE = (HeldOutStop(type="held-out"), SureStop(type="sure"))  # each on a trajectory of its own
 AVERAGES: tuple[float | str, ...] = (0.9, 0.97, 0.99, "auto")
+
+
+class Alone(StrEnum):
+    """Stop criteria that need a fit of their own."""
+
+    HELD_OUT = "held-out"
+    SURE = "sure"
+    NONE = "none"
 
 
 @dataclass
@@ -263,3 +278,39 @@ def print_bench(result: dict[str, Any], console: Console) -> None:
     for r in result["averages"]:
         table.add_row(r["damage"], r["average"], f"{r['psnr']:.2f}", f"{r['step']:.0f}")
     console.print(table)
+
+
+def stop(
+    pictures: Pictures = None,
+    damage: Damages = None,
+    crop: Crop = 128,
+    preset: Annotated[Preset, typer.Option(help="settings of the fit")] = Preset.BALANCED,
+    steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="steps of each trajectory")] = None,
+    sets: Sets = None,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="seeds of damage and weights")] = 1,
+    alone: Annotated[
+        list[Alone] | None, typer.Option("--alone", help="criteria with a fit of their own; both unless given")
+    ] = None,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Follow fits with a known truth: every stop criterion and average on one trajectory."""
+    prepare(threads)
+    result = bench_stop(
+        chosen(pictures or []),
+        damage or ["gaussian:25"],
+        crop=crop,
+        preset=preset,
+        steps=steps,
+        sets=sets or [],
+        seeds=range(seeds),
+        alone=alone or [Alone.HELD_OUT, Alone.SURE],
+        say=say,
+    )
+    show(result, as_json, print_bench)
+
+
+app = command_line(stop)
+
+if __name__ == "__main__":
+    run(app)

@@ -17,7 +17,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from dipfast.bench.cases import picture_name
+from cases import picture_name
 from dipfast.errors import UsageError
 
 Row = dict[str, Any]
