@@ -1,4 +1,4 @@
-"""What the scripts of this folder share: how threads wait, options, and a command line around one function.
+"""What the scripts of this folder share: how threads wait, their options, and a command line around one function.
 
 A script imports this before anything else, since how threads wait must be said before torch is loaded.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from inspect import Parameter, Signature, signature
+from typing import Annotated, Any
 
 import typer
 
 from dipfast.cli import main
+from dipfast.cli_options import AsJson, show
 from dipfast.threads import wait_briefly
 
 wait_briefly()
@@ -31,20 +33,30 @@ def command_line(verb: Callable[..., None]) -> typer.Typer:
     return app
 
 
+def benchmark(bench: Callable[..., Any], table: Callable[[Any, Any], object]) -> typer.Typer:
+    """The same for a ``bench`` of whole fits, with `--threads` and `--json`. ``table`` prints its result for people."""
+
+    def verb(threads: Threads = None, as_json: AsJson = False, **given: Any) -> None:
+        import torch
+
+        from dipfast.fit import keep_freed_memory
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        keep_freed_memory()  # as a worker does
+        show(bench(**given), as_json, table)
+
+    own = [one for one in signature(verb, eval_str=True).parameters.values() if one.kind != Parameter.VAR_KEYWORD]
+    parameters = [*signature(bench, eval_str=True).parameters.values(), *own]
+    verb.__signature__ = Signature([one.replace(kind=Parameter.KEYWORD_ONLY) for one in parameters])  # type: ignore[attr-defined]
+    verb.__annotations__ = {one.name: one.annotation for one in parameters}
+    verb.__doc__ = (bench.__doc__ or "").partition("\n\n")[0]
+    return command_line(verb)
+
+
 def run(app: typer.Typer) -> None:
-    """End this process with what ``app`` comes to, as the `dipfast` command does: a mistake is one line and a code."""
+    """End this process with what ``app`` comes to, as `dipfast` does: a mistake is one line and an exit code."""
     sys.exit(main(commands=app))
-
-
-def prepare(threads: int | None) -> None:
-    """Set the number of threads, and keep freed memory as a worker does."""
-    import torch
-
-    from dipfast.fit import keep_freed_memory
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    keep_freed_memory()
 
 
 def say(line: str) -> None:

@@ -16,7 +16,7 @@ import typer
 from dipfast.bench.arithmetic import expect as rows_of
 from dipfast.bench.arithmetic import print_expectations
 from dipfast.bench.step import STANDARD, itemsize_of
-from dipfast.cli_options import AsJson, Precision, console, print_json
+from dipfast.cli_options import AsJson, Precision, show
 
 
 def expect(
@@ -28,11 +28,8 @@ def expect(
 ) -> None:
     """Say what a step of the standard generator costs by arithmetic: operations, bytes, milliseconds. Runs nothing."""
     rows = rows_of(STANDARD, size or [256, 512, 1024], flops, bandwidth, itemsize_of(precision))
-    if as_json:
-        print_json(rows)
-    else:
-        title = f"a step in {precision} at {flops / 1e12:.0f} TFLOP/s and {bandwidth / 1e12:.1f} TB/s"
-        print_expectations(rows, title, console())
+    title = f"a step in {precision} at {flops / 1e12:.0f} TFLOP/s and {bandwidth / 1e12:.1f} TB/s"
+    show(rows, as_json, lambda rows, console: print_expectations(rows, title, console))
 
 
 app = command_line(expect)

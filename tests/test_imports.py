@@ -229,8 +229,8 @@ def room(module: str) -> str:
     return max(names, key=len, default=f"no room for {module}")
 
 
-def imported(path: Path) -> set[str]:
-    """Every dipfast name that a file imports, inside functions too, without the leading `dipfast.`."""
+def every_import(path: Path) -> set[str]:
+    """Every name that a file imports, inside functions too, with the kernels' relative ones written out."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -238,7 +238,13 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             module = f"dipfast.kernels.{node.module or ''}".rstrip(".") if node.level else node.module
             names |= {f"{module}.{alias.name}" for alias in node.names}
-    return {name.removeprefix("dipfast").removeprefix(".") for name in names if name.split(".")[0] == "dipfast"}
+    return names
+
+
+def imported(path: Path) -> set[str]:
+    """Every dipfast name that a file imports, without the leading `dipfast.`."""
+    ours = {name for name in every_import(path) if name.split(".")[0] == "dipfast"}
+    return {name.removeprefix("dipfast").removeprefix(".") for name in ours}
 
 
 @pytest.mark.parametrize(("module", "path"), modules(), ids=[name for name, _ in modules()])
@@ -267,10 +273,7 @@ def test_nobody_imports_the_command_line() -> None:
 def test_the_package_needs_no_script_of_the_repository() -> None:
     scripts = {path.stem for path in (ROOT / "bench").glob("*.py")}
     for module, path in modules():
-        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
-        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-        names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level}
-        assert not {name.split(".")[0] for name in names} & scripts, module
+        assert not {name.split(".")[0] for name in every_import(path)} & scripts, module
 
 
 def test_the_wheel_has_every_folder_of_the_package_and_nothing_else() -> None:
