@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from inspect import Parameter, Signature, signature
+from inspect import Signature, signature
 from typing import Annotated, Any
 
 import typer
@@ -46,9 +46,9 @@ def benchmark(bench: Callable[..., Any], table: Callable[[Any, Any], object]) ->
         keep_freed_memory()  # as a worker does
         show(bench(**given), as_json, table)
 
-    own = [one for one in signature(verb, eval_str=True).parameters.values() if one.kind != Parameter.VAR_KEYWORD]
+    *own, _ = signature(verb, eval_str=True).parameters.values()
     parameters = [*signature(bench, eval_str=True).parameters.values(), *own]
-    verb.__signature__ = Signature([one.replace(kind=Parameter.KEYWORD_ONLY) for one in parameters])  # type: ignore[attr-defined]
+    verb.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     verb.__annotations__ = {one.name: one.annotation for one in parameters}
     verb.__doc__ = (bench.__doc__ or "").partition("\n\n")[0]
     return command_line(verb)

@@ -134,11 +134,8 @@ def watched(case: Case, config: dict[str, Any], plan: FitPlan, past_stop: float)
 
     with whole:
         result = fit(case.problem, config, plan, look, workbench=bench)
-    seconds = {
-        "seconds": result.seconds["fit"] - looked.wall,
-        "processor_seconds": whole.processor - looked.processor,
-    }
+    wall, processor = result.seconds["fit"] - looked.wall, whole.processor - looked.processor
     for number in range(result.steps, min(plan.steps, round((1 + past_stop) * result.steps))):
         step()
         look(number + 1)
-    return result, seconds | peak_of(curve)
+    return result, {"seconds": wall, "processor_seconds": processor} | peak_of(curve)

@@ -7,15 +7,11 @@ The model of operations and bytes is `dipfast/bench/arithmetic.py`, which `dipfa
 
 from __future__ import annotations
 
-from command import command_line, run  # isort: skip  (before torch)
-
 from typing import Annotated
 
 import typer
 
-from dipfast.bench.arithmetic import expect as rows_of
-from dipfast.bench.arithmetic import print_expectations
-from dipfast.bench.step import STANDARD, itemsize_of
+from command import command_line, run
 from dipfast.cli_options import AsJson, Precision, show
 
 
@@ -27,6 +23,10 @@ def expect(
     as_json: AsJson = False,
 ) -> None:
     """Say what a step of the standard generator costs by arithmetic: operations, bytes, milliseconds. Runs nothing."""
+    from dipfast.bench.arithmetic import expect as rows_of  # these load torch, for which a wrong option need not wait
+    from dipfast.bench.arithmetic import print_expectations
+    from dipfast.bench.step import STANDARD, itemsize_of
+
     rows = rows_of(STANDARD, size or [256, 512, 1024], flops, bandwidth, itemsize_of(precision))
     title = f"a step in {precision} at {flops / 1e12:.0f} TFLOP/s and {bandwidth / 1e12:.1f} TB/s"
     show(rows, as_json, lambda rows, console: print_expectations(rows, title, console))

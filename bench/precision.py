@@ -28,6 +28,7 @@ from dipfast.fit import fit, keep_freed_memory
 from dipfast.fit.optimizer import optimizer_step
 from dipfast.generators import SkipNet
 from dipfast.metrics import psnr
+from tables import column, grouped
 
 
 def rounded(tensor: Tensor) -> Tensor:
@@ -137,19 +138,19 @@ def main() -> None:
 
 
 def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Means over the fits that every variant has."""
+    """Means over the fits of each variant."""
     means = {
-        name: {key: statistics.mean(row[key] for row in rows if row["variant"] == name) for key in ("psnr", "steps")}
-        for name in VARIANTS
+        name: {key: statistics.mean(column(mine, key)) for key in ("psnr", "steps")}
+        for (name,), mine in grouped(rows, "variant").items()
     }
     return [{"variant": n, **m, "from_fp32": m["psnr"] - means["fp32"]["psnr"]} for n, m in means.items()]
 
 
 def spread(rows: list[dict[str, Any]]) -> float:
     """Mean over the pictures of the deviation over seeds, fp32."""
-    exact = [row for row in rows if row["variant"] == "fp32"]
-    groups = [[row["psnr"] for row in exact if row["picture"] == name] for name in {row["picture"] for row in exact}]
-    return statistics.mean(statistics.stdev(group) for group in groups) if len(groups[0]) > 1 else 0.0
+    groups = grouped((row for row in rows if row["variant"] == "fp32"), "picture").values()
+    deviations = [statistics.stdev(column(group, "psnr")) for group in groups if len(group) > 1]
+    return statistics.mean(deviations) if deviations else 0.0
 
 
 if __name__ == "__main__":

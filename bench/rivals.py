@@ -162,18 +162,17 @@ def follow(
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     trajectory = RIVALS[name].lay_out(checkout, torch.from_numpy(seen)[None], settings)
-    truth, clock = torch.from_numpy(clean)[None], Clock()
+    truth, clock, image = torch.from_numpy(clean)[None], Clock(), None
     curve: list[tuple[int, float]] = []
     with FlopCounterMode(display=False) as counter:
         picture = next(trajectory)
-    while True:
+    while image is None:
         curve.append((len(curve) + 1, quality(picture.clamp(0, 1), truth)))
         try:
             with clock:
                 picture = next(trajectory)
         except StopIteration as end:
             image = end.value
-            break
     number = len(curve)
     return {
         "image": image.detach().clamp(0, 1)[0].numpy(),

@@ -100,7 +100,7 @@ def follow(case: Case, config: dict[str, Any], plan: FitPlan, alone: Sequence[st
     `chosen` is what each criterion returned.
     """
     if plan.average is None:
-        raise UsageError("bench stop needs fit.average: the criteria return the average")
+        raise UsageError("bench/stop.py needs fit.average: the criteria return the average")
     running = Fit(case.problem, config, plan)
     finish(running.begin())
     state, problem, device = running.state, running.state.problem, running.machine.device
@@ -188,23 +188,20 @@ def summarize(trajectories: Iterable[Row]) -> list[Row]:
         for one in trajectories
         for name, chosen in one["chosen"].items()
     ]
-    found = []
-    for (damage, name), mine in grouped(rows, "damage", "criterion").items():
-        costs, distances = column(mine, "overhead"), column(mine, "distance")
-        found.append(
-            {
-                "damage": damage,
-                "criterion": name,
-                "step": mean(column(mine, "step")),
-                "psnr": mean(column(mine, "psnr")),
-                "distance_mean": mean(distances),
-                "distance_worst": max(distances),
-                "stopped": sum(column(mine, "done")),
-                "of": len(mine),
-                "overhead": median(costs) if costs else None,
-            }
-        )
-    return found
+    return [
+        {
+            "damage": damage,
+            "criterion": name,
+            "step": mean(column(mine, "step")),
+            "psnr": mean(column(mine, "psnr")),
+            "distance_mean": mean(column(mine, "distance")),
+            "distance_worst": max(column(mine, "distance")),
+            "stopped": sum(column(mine, "done")),
+            "of": len(mine),
+            "overhead": median(costs) if (costs := column(mine, "overhead")) else None,
+        }
+        for (damage, name), mine in grouped(rows, "damage", "criterion").items()
+    ]
 
 
 def summarize_averages(trajectories: Iterable[Row]) -> list[Row]:

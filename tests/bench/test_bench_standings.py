@@ -97,7 +97,7 @@ def test_a_file_that_is_no_earlier_run_is_refused(tmp_path: Path) -> None:
         read_results([file])
     for text in ('{"benchmark": "stop"}', "[]"):
         file.write_text(text)
-        with pytest.raises(UsageError, match="should be what `python bench/frontier.py --json` printed"):
+        with pytest.raises(UsageError, match=r"should be what `python bench/frontier\.py --json` printed"):
             read_results([file])
 
 
