@@ -20,7 +20,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -43,6 +43,7 @@ from tables import Row, column, fill, grouped
 from watch import Clock, quality
 
 CRITERIA = ("discrepancy", "blocks", "ema-variance", "windowed-variance")
+SECTION: TypeAdapter[Any] = TypeAdapter(Stop)  # of the manifest
 AVERAGES: tuple[float | str, ...] = (0.9, 0.97, 0.99, "auto")
 
 
@@ -136,18 +137,13 @@ def follow(case: Case, config: dict[str, Any], plan: FitPlan, alone: Sequence[st
     return about | {"steps": plan.steps, "peak": peak, "last": last, "peaks": peaks, "chosen": chosen}
 
 
-def _section(name: str) -> dict[str, Any]:
-    """The manifest's `fit.stop` of that type."""
-    section: BaseModel = TypeAdapter(Stop).validate_python({"type": name})
-    return section.model_dump()
-
-
 def _criteria(running: Fit, plan: FitPlan, latent: dict[str, Any]) -> dict[str, Fixed]:
     """Those of `CRITERIA` that the task can have, at their beginning."""
-    state, found = running.state, {}
+    state, found, latent = running.state, {}, latent | {"type": "noise"}
     for name in CRITERIA:
         with suppress(UsageError):
-            found[name] = make_stop(_section(name), state.output, state.problem, plan.steps, latent | {"type": "noise"})
+            section = SECTION.validate_python({"type": name}).model_dump()
+            found[name] = make_stop(section, state.output, state.problem, plan.steps, latent)
             found[name].reset(0)
             if running.coarse:
                 found[name].go_on(state.average)
@@ -163,8 +159,9 @@ def _fit_alone(name: str, case: Case, config: dict[str, Any], plan: FitPlan) -> 
         config = config | {"input": ImageInput(type="image").model_dump()}
     elif config["input"].get("noise"):
         config = config | {"input": config["input"]["noise"]}
+    plan = replace(plan, stop=SECTION.validate_python({"type": name}).model_dump())
     try:
-        running = Fit(case.problem, config, replace(plan, stop=_section(name)))
+        running = Fit(case.problem, config, plan)
     except UsageError:
         return None
     finish(running.begin())
