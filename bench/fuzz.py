@@ -12,6 +12,7 @@ import sys
 import tempfile
 import zlib
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import atheris
@@ -68,16 +69,8 @@ def manifest(data: bytes) -> None:
     with suppress(DipfastError):
         loaded = parse(data, "fuzz.yaml", FOLDER)
         again = parse(loaded.resolved(), "again.yaml", FOLDER)
-        assert again.items == tuple(
-            loaded.items[i].__class__(**_placed(loaded, again, i)) for i in range(len(loaded.items))
-        )
-
-
-def _placed(loaded: object, again: object, i: int) -> dict[str, object]:
-    """An item with the place that it has in the other manifest."""
-    item = loaded.items[i]  # type: ignore[attr-defined]
-    names = type(item).__dataclass_fields__
-    return {name: getattr(item, name) for name in names} | {"place": again.items[i].place}  # type: ignore[attr-defined]
+        pairs = zip(loaded.items, again.items, strict=True)
+        assert again.items == tuple(replace(item, place=other.place) for item, other in pairs)
 
 
 def image(data: bytes) -> None:
@@ -111,7 +104,8 @@ def generator(data: bytes) -> None:
 
 def record(data: bytes) -> None:
     """Any bytes as the record, the ledger and the list of items of a run, which is then told of."""
-    files._sync_folder = os.fsync = lambda *_: None  # a disk's patience is not what is tested
+    files._sync_folder = lambda folder: None  # a disk's patience is not what is tested
+    os.fsync = lambda fd: None
     run = RunFolder(Path(FOLDER, "run"))
     write_atomic(run.root / "items.jsonl", b'{"path": "a.png", "output": "a.png", "id": "a"}\n')
     for name in ("records/a.json", "ledger/cpu-0.jsonl", ".index/run.jsonl", ".index/run.records.jsonl"):
@@ -153,10 +147,11 @@ def seeds(folder: Path) -> None:
             out = io.BytesIO()
             from_pillow(Image.fromarray(rgba).convert(mode)).save(out, exif=block.tobytes())
             (folder / "image" / f"HEIF-{mode}").write_bytes(out.getvalue())
-    for name, array in {"u16": rgba.astype(np.uint16), "f32": rgba[..., 0] / np.float32(255)}.items():
+    deep: dict[str, np.ndarray] = {"u16": rgba.astype(np.uint16), "f32": rgba[..., 0] / np.float32(255)}
+    for name, values in deep.items():
         for compression in (None, "zlib", "lzw"):
             out = io.BytesIO()
-            tifffile.imwrite(out, array, compression=compression)
+            tifffile.imwrite(out, values, compression=compression)
             (folder / "image" / f"TIFF-{name}-{compression}").write_bytes(out.getvalue())
 
 

@@ -87,7 +87,7 @@ class SimulatedWorker(Worker):
     """One device: an item being fitted, others that wait, loaded."""
 
     def __init__(self, place: Place, world: World) -> None:
-        self.world, self.clock = world, world.clock  # type: ignore[misc]
+        self.world, self.clock = world, world.clock
         super().__init__(place)
         self.said: deque[dict[str, Any] | None] = deque()
         self.waiting: deque[Job] = deque()

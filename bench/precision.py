@@ -22,11 +22,13 @@ from dipfast.kernels import ops
 from torch import Tensor
 
 import dipfast.fit.step as step
-from dipfast.bench.cases import make_case, settings_of
+from cases import make_case, settings_of
 from dipfast.bench.machine import describe
 from dipfast.fit import fit, keep_freed_memory
+from dipfast.fit.optimizer import optimizer_step
 from dipfast.generators import SkipNet
 from dipfast.metrics import psnr
+from tables import column, grouped
 
 
 def rounded(tensor: Tensor) -> Tensor:
@@ -45,10 +47,9 @@ def replaced(owner: Any, name: str, new: Any) -> Iterator[None]:
 
 def after_the_update(change: Callable[[Any, Any], None]) -> Any:
     """The optimiser's step, and then ``change`` of its parameters and state."""
-    update = step.optimizer_step
 
     def run(config: Any, parameters: Any, state: Any, dtype: torch.dtype) -> None:
-        update(config, parameters, state, dtype)
+        optimizer_step(config, parameters, state, dtype)
         change(parameters, state)
 
     return replaced(step, "optimizer_step", run)
@@ -77,12 +78,12 @@ def statistics_of_normalisations() -> Any:
 
 
 def head_and_loss() -> Any:
-    head = SkipNet._head
+    picture = SkipNet.picture
 
     def run(self: SkipNet, x: Tensor) -> Tensor:
-        return rounded(head(self, rounded(x)))
+        return rounded(picture(self, rounded(x)))
 
-    return replaced(SkipNet, "_head", run)
+    return replaced(SkipNet, "picture", run)
 
 
 @contextmanager
@@ -137,19 +138,19 @@ def main() -> None:
 
 
 def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Means over the fits that every variant has."""
+    """Means over the fits of each variant."""
     means = {
-        name: {key: statistics.mean(row[key] for row in rows if row["variant"] == name) for key in ("psnr", "steps")}
-        for name in VARIANTS
+        name: {key: statistics.mean(column(mine, key)) for key in ("psnr", "steps")}
+        for (name,), mine in grouped(rows, "variant").items()
     }
     return [{"variant": n, **m, "from_fp32": m["psnr"] - means["fp32"]["psnr"]} for n, m in means.items()]
 
 
 def spread(rows: list[dict[str, Any]]) -> float:
     """Mean over the pictures of the deviation over seeds, fp32."""
-    exact = [row for row in rows if row["variant"] == "fp32"]
-    groups = [[row["psnr"] for row in exact if row["picture"] == name] for name in {row["picture"] for row in exact}]
-    return statistics.mean(statistics.stdev(group) for group in groups) if len(groups[0]) > 1 else 0.0
+    groups = grouped((row for row in rows if row["variant"] == "fp32"), "picture").values()
+    deviations = [statistics.stdev(column(group, "psnr")) for group in groups if len(group) > 1]
+    return statistics.mean(deviations) if deviations else 0.0
 
 
 if __name__ == "__main__":

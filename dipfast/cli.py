@@ -342,12 +342,12 @@ app.command()(variants)
 app.add_typer(bench, name="bench")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The `dipfast` command. Returns the exit code; no traceback for a user's mistake."""
+def main(arguments: list[str] | None = None, commands: typer.Typer = app) -> int:
+    """Run the `dipfast` command, or other ``commands``. Returns the exit code; no traceback for a user's mistake."""
     wait_briefly()
     try:
         with _terminable():
-            status = app(arguments, standalone_mode=False)
+            status = commands(arguments, standalone_mode=False)
     except _Terminated:
         return 143
     except DipfastError as error:

@@ -12,7 +12,7 @@ import torch
 from conftest import generator_config
 
 from dipfast.batch.plan import tensor_elements
-from dipfast.bench.expect import expect
+from dipfast.bench.arithmetic import expect
 from dipfast.bench.step import STANDARD, bench_step
 from dipfast.cli import main
 from dipfast.errors import UsageError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "batch.surroundings": {"tasks"},
     "batch.memory": {"fit", "errors", "batch.plan"},
+    "batch.surroundings": {"tasks"},
     "batch.stamps": {"files", "batch.ledger"},
     "batch.index": {"files", "batch.ledger", "batch.stamps"},
     "batch.mirror": {"remote", "errors", "batch.ledger"},
@@ -171,7 +173,6 @@ ALLOWED: dict[str, set[str]] = {
     "rerender": {"image", "errors", "export", "files", "remote", "metrics", "render", "samples", "batch.restore"},
     "demo": {"image", "tasks", "samples", "errors", "files"},
     "bench": {
-        "presets",
         "manifest",
         "image",
         "samples",
@@ -229,8 +230,8 @@ def room(module: str) -> str:
     return max(names, key=len, default=f"no room for {module}")
 
 
-def imported(path: Path) -> set[str]:
-    """Every dipfast name that a file imports, inside functions too, without the leading `dipfast.`."""
+def every_import(path: Path) -> set[str]:
+    """Every name that a file imports, inside functions too, with the kernels' relative ones written out."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -238,7 +239,13 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             module = f"dipfast.kernels.{node.module or ''}".rstrip(".") if node.level else node.module
             names |= {f"{module}.{alias.name}" for alias in node.names}
-    return {name.removeprefix("dipfast").removeprefix(".") for name in names if name.split(".")[0] == "dipfast"}
+    return names
+
+
+def imported(path: Path) -> set[str]:
+    """Every dipfast name that a file imports, without the leading `dipfast.`."""
+    ours = {name for name in every_import(path) if name.split(".")[0] == "dipfast"}
+    return {name.removeprefix("dipfast").removeprefix(".") for name in ours}
 
 
 @pytest.mark.parametrize(("module", "path"), modules(), ids=[name for name, _ in modules()])
@@ -262,3 +269,16 @@ def test_the_fit_cannot_reach_the_truth_or_the_manifest() -> None:
 def test_nobody_imports_the_command_line() -> None:
     others = [(module, path) for module, path in modules() if room(module) not in COMMAND_LINE]
     assert not [module for module, path in others if any(room(name) in COMMAND_LINE for name in imported(path))]
+
+
+def test_the_package_needs_no_script_of_the_repository() -> None:
+    scripts = {path.stem for path in (ROOT / "bench").glob("*.py")}
+    for module, path in modules():
+        assert not {name.split(".")[0] for name in every_import(path)} & scripts, module
+
+
+def test_the_wheel_has_every_folder_of_the_package_and_nothing_else() -> None:
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "dipfast").rglob("*.py")}
+    assert set(listed["packages"]) == {".".join(folder.parts) for folder in folders} | {"dipfast.kernels"}
+    assert listed["package-dir"] == {"dipfast": "dipfast", "dipfast.kernels": "kernels"}

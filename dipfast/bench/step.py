@@ -2,7 +2,7 @@
 
 Every variant runs the same problem on the standard denoising generator (128 channels, 5 scales, 2.2 M parameters).
 The floor is the step's operations at the rate that a large matrix product reaches here in the same precision; bytes
-are not in it, so no step can reach it; they are printed beside it by the model of `bench expect`. Samples are kept,
+are not in it, so no step can reach it; they are printed beside it by the model of `arithmetic`. Samples are kept,
 and the median is what is quoted.
 """
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dipfast.bench.expect import expect, print_expectations, step_bytes, step_flops
+from dipfast.bench.arithmetic import expect, print_expectations, step_bytes, step_flops
 from dipfast.bench.machine import describe, synchronize
 from dipfast.bench.peer import peer_loops
 from dipfast.errors import DipfastError

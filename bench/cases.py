@@ -1,13 +1,13 @@
-"""Pictures with a known truth, damaged with a seed: what `bench stop` and `bench frontier` fit.
+"""Pictures with a known truth, damaged with a seed: what the scripts of this folder fit.
 
-A damage is named by one word: `gaussian:25`, `poisson:30`, `jpeg:10`, `missing:0.5`, `superres:4`. Of `unknown:25`,
-`shared:25` (by the channels) and `blurred:0.6` (pixels, at sigma 25) the fit is not told the strength.
+A damage is named by one word: `gaussian:25`, `poisson:30`, `jpeg:10`, `missing:0.5`, `superres:4`. The fit is not told
+the strength of `unknown:25`, of `shared:25` (by the channels of a pixel) and of `blurred:0.6` (pixels, at sigma 25).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,30 @@ from dipfast.manifest.settings import Layer, resolve
 from dipfast.samples import PREFIX, locate
 from dipfast.tasks import Damaged, Problem, degrade, pose
 
-ESTIMATED = {"type": "denoise", "noise": {"type": "gaussian", "sigma": "auto"}}
+Section = dict[str, Any]
+
 BLURRED = 25  # sigma of the noise that is blurred
+INPAINT = {"type": "inpaint", "known": "auto", "keep_known": True}
+LANCZOS = {"type": "superres", "kernel": "lanczos2"}
 WORDS = ("gaussian:25", "unknown:25", "shared:25", "blurred:0.6", "poisson:30", "jpeg:10", "missing:0.5", "superres:4")
 SAMPLES = ("sample:astronaut", "sample:chelsea", "sample:coffee", "sample:rocket")
+
+
+def _noise(told: bool = True, **noise: Any) -> tuple[Section, Section]:
+    """The `degrade` section of a noise and the task that undoes it, to which its strength is ``told`` or not."""
+    return noise, {"type": "denoise", "noise": noise if told else {"type": "gaussian", "sigma": "auto"}}
+
+
+DAMAGES: dict[str, Callable[[float], tuple[Section, Section]]] = {
+    "gaussian": lambda sigma: _noise(type="gaussian", sigma=sigma),
+    "unknown": lambda sigma: _noise(False, type="gaussian", sigma=sigma),
+    "shared": lambda sigma: _noise(False, type="gaussian", sigma=sigma, shared=True),
+    "blurred": lambda pixels: _noise(False, type="gaussian", sigma=BLURRED, blur=pixels),
+    "poisson": lambda peak: _noise(type="poisson", peak=peak),
+    "jpeg": lambda quality: ({"type": "jpeg", "quality": int(quality)}, {"type": "jpeg"}),
+    "missing": lambda fraction: ({"type": "missing", "fraction": fraction}, INPAINT),
+    "superres": lambda scale: (LANCZOS | {"type": "downsample", "scale": int(scale)}, LANCZOS | {"scale": int(scale)}),
+}
 
 
 @dataclass(frozen=True)
@@ -100,43 +120,12 @@ def _settings(task: dict[str, Any], preset: str, sets: Sequence[str], seed: int)
     return found.model_dump(mode="json")
 
 
-def parse_damage(word: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def parse_damage(word: str) -> tuple[Section, Section]:
     """The `degrade` and `task` sections that ``word`` stands for. Raises UsageError."""
-    kind, _, text = word.partition(":")
+    kind, _, value = word.partition(":")
     try:
-        damage, task = _sections(kind, float(text))
+        damage, task = DAMAGES[kind](float(value))
         TypeAdapter(Degradation).validate_python(damage)
-    except (ValueError, OverflowError):
+    except (KeyError, ValueError, OverflowError):
         raise UsageError(f"--damage should be like {', '.join(WORDS[:-1])} or {WORDS[-1]}, is {word}") from None
     return damage, task
-
-
-def _sections(kind: str, value: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The two sections for a damage of that kind. Raises ValueError."""
-    match kind:
-        case "gaussian":
-            noise = {"type": "gaussian", "sigma": value}
-            return noise, {"type": "denoise", "noise": noise}
-        case "unknown":
-            return {"type": "gaussian", "sigma": value}, ESTIMATED
-        case "shared":
-            return {"type": "gaussian", "sigma": value, "shared": True}, ESTIMATED
-        case "blurred":
-            return {"type": "gaussian", "sigma": BLURRED, "blur": value}, ESTIMATED
-        case "poisson":
-            noise = {"type": "poisson", "peak": value}
-            return noise, {"type": "denoise", "noise": noise}
-        case "jpeg":
-            return {"type": "jpeg", "quality": int(value)}, {"type": "jpeg"}
-        case "missing":
-            inpaint = {"type": "inpaint", "known": "auto", "keep_known": True}
-            return {"type": "missing", "fraction": value}, inpaint
-        case "superres":
-            shrink = {"scale": int(value), "kernel": "lanczos2"}
-            return {"type": "downsample", **shrink}, {"type": "superres", **shrink}
-    raise ValueError(kind)
-
-
-def pictures(given: Sequence[str]) -> list[str]:
-    """``given``, or scikit-image's own photographs."""
-    return list(given) or list(SAMPLES)

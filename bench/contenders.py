@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from cases import Case, settings_of
 from dipfast.batch.plan import fit_flops
-from dipfast.bench.cases import Case, settings_of
-from dipfast.bench.methods import METHODS
-from dipfast.bench.rivals import CURVE_EVERY, RIVALS, Clock, compete
 from dipfast.errors import UsageError
 from dipfast.fit import FitPlan, FitResult, Workbench, choose_machine, fit
 from dipfast.metrics import psnr, ssim
+from methods import METHODS
+from rivals import RIVALS, compete
+from watch import Clock, peak_of, quality
 
 PRESETS = ("fast", "balanced", "best", "paper")
 
 # FasterDIP (Liu et al., ICCV 2023), `denoising_dip.sh` and `core/denoising.py`: two scales, no skips, a latent as deep
 # as the net is wide. They choose the width by the texture, from 32 to 256; 64 is the one for little of it.
 FASTER_DIP = (
-    "generator.channels=[64,64]",
-    "generator.skip_channels=0",
-    "generator.activation=relu",
-    "generator.pad=zero",
-    "generator.input.depth=64",
-    "fit.rollback_db=null",
+    "generator.channels=[64,64] generator.skip_channels=0 generator.activation=relu generator.pad=zero "
+    "generator.input.depth=64 fit.rollback_db=null"
 )
-ALIASES: Mapping[str, tuple[str, tuple[str, ...]]] = {"faster-dip": ("paper", FASTER_DIP)}
+ALIASES: Mapping[str, tuple[str, list[str]]] = {"faster-dip": ("paper", FASTER_DIP.split())}
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ def parse_contender(text: str) -> Contender:
     """``[NAME: ]PRESET [KEY=VALUE ...]``, a method, or ``RIVAL [steps=N] [channels=N]``. Raises UsageError."""
     name, colon, rest = text.partition(": ")
     preset, *sets = (rest if colon else text).split() or [""]
-    preset, first = ALIASES.get(preset, (preset, ()))
+    preset, first = ALIASES.get(preset, (preset, []))
     if preset not in (*PRESETS, *METHODS, *RIVALS) or (preset in METHODS and sets):
         kinds = "|".join([*PRESETS, *ALIASES])
         others = ", ".join([*METHODS, *(f"{rival} [steps=N] [channels=N]" for rival in RIVALS)])
@@ -69,12 +65,19 @@ def rival_settings(contender: Contender) -> Any:
     return found
 
 
-def parse_peer(text: str) -> tuple[str, Path]:
-    """``NAME=DIR``: where the checkout of a rival is. Raises UsageError."""
+class Peer(NamedTuple):
+    """Where the checkout of a rival is."""
+
+    name: str
+    checkout: Path
+
+
+def parse_peer(text: str) -> Peer:
+    """``NAME=DIR``. Raises UsageError."""
     name, equals, folder = text.partition("=")
     if name not in RIVALS or not equals:
         raise UsageError(f"--peer should be NAME=DIR with a name of {', '.join(RIVALS)}, is {text!r}")
-    return name, Path(folder)
+    return Peer(name, Path(folder))
 
 
 def need_peers(contenders: Sequence[Contender], peers: Mapping[str, Path]) -> None:
@@ -89,42 +92,31 @@ def run_one(
     contender: Contender, case: Case, seed: int, past_stop: float, peers: Mapping[str, Path]
 ) -> tuple[dict[str, Any], np.ndarray] | None:
     """A row and the picture [C, H, W] returned; None for a method or rival that does not apply to the damage."""
-    before = psnr(case.problem.guide[0].numpy(), case.clean)
-    about = {"contender": contender.name, "picture": case.name, "damage": case.damage, "case": case.digest}
-    kind, _, value = case.damage.partition(":")
-    if contender.preset in PRESETS:
-        picture, cost = _fit(contender, case, seed, past_stop)
-    elif kind != "gaussian":
+    name, (kind, _, sigma), seen = contender.preset, case.damage.partition(":"), case.problem.target[0].numpy()
+    if name not in PRESETS and kind != "gaussian":
         return None
-    elif contender.preset in METHODS:
+    if name in PRESETS:
+        picture, cost = _fit(contender, case, seed, past_stop)
+    elif name in METHODS:
         with Clock() as clock:
-            picture = METHODS[contender.preset](case.problem.target[0].numpy(), float(value) / 255)
+            picture = METHODS[name](seen, float(sigma) / 255)
         cost = clock.seconds
     else:
-        seen, checkout = case.problem.target[0].numpy(), peers[contender.preset]
-        cost = compete(contender.preset, checkout, rival_settings(contender), seen, case.clean, seed)
+        cost = compete(name, peers[name], rival_settings(contender), seen, case.clean, seed)
         picture = cost.pop("image")
-    return about | {
-        "before": before,
-        "psnr": psnr(picture, case.clean),
-        "ssim": ssim(picture, case.clean),
-    } | cost, picture
+    about = {"contender": contender.name, "picture": case.name, "damage": case.damage, "case": case.digest}
+    scores = {"psnr": psnr(picture, case.clean), "ssim": ssim(picture, case.clean)}
+    return about | {"before": psnr(case.problem.guide[0].numpy(), case.clean)} | scores | cost, picture
 
 
 def _fit(contender: Contender, case: Case, seed: int, past_stop: float) -> tuple[np.ndarray, dict[str, Any]]:
     config, plan = settings_of(case.task, contender.preset, contender.sets, seed, case.clean.shape[1])
     case = replace(case, problem=case.under(contender.preset, contender.sets))
     result, costs = watched(case, config, plan, past_stop)
-    taken = {
-        "generator": config,
-        "fit": {"steps": result.steps, "seeds": plan.seeds, "coarse": result.coarse[0][0] if result.coarse else 0},
-    }
-    costs |= {
-        "steps": result.steps,
-        "chosen_step": result.chosen_step,
-        "flops": fit_flops(taken, case.problem.shape),
-        "why": result.why,
-    }
+    coarse = result.coarse[0][0] if result.coarse else 0
+    taken = {"generator": config, "fit": {"steps": result.steps, "seeds": plan.seeds, "coarse": coarse}}
+    flops = fit_flops(taken, case.problem.shape)
+    costs |= {"steps": result.steps, "chosen_step": result.chosen_step, "flops": flops, "why": result.why}
     return result.image[0].numpy(), costs
 
 
@@ -133,22 +125,17 @@ def watched(case: Case, config: dict[str, Any], plan: FitPlan, past_stop: float)
     bench, machine = Workbench(), choose_machine(plan)
     state, step = bench.lay_out(case.problem, config, plan, machine)
     clean = torch.from_numpy(case.clean)[None].to(machine.device)
-    curve, looked, whole = [(0, -math.inf)], Clock(), Clock()
+    curve, looked, whole = [(0, float("-inf"))], Clock(), Clock()
 
     def look(number: int, loss: float = 0.0) -> None:
         with looked:
             picture = state.problem.finish(state.output if plan.average is None else state.average)
-            curve.append((number, float(-10 * torch.log10((picture - clean).square().mean()))))
+            curve.append((number, quality(picture, clean)))
 
     with whole:
         result = fit(case.problem, config, plan, look, workbench=bench)
-    seconds = {
-        "seconds": result.seconds["fit"] - looked.wall,
-        "processor_seconds": whole.processor - looked.processor,
-    }
+    wall, processor = result.seconds["fit"] - looked.wall, whole.processor - looked.processor
     for number in range(result.steps, min(plan.steps, round((1 + past_stop) * result.steps))):
         step()
         look(number + 1)
-    peak_step, peak = max(curve, key=lambda point: point[1])
-    every = [point for point in curve[1:] if point[0] % CURVE_EVERY == 0]
-    return result, seconds | {"peak": peak, "peak_step": peak_step, "curve": every}
+    return result, {"seconds": wall, "processor_seconds": processor} | peak_of(curve)

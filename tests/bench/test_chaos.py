@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "bench"))
-from chaos import campaign  # type: ignore[import-not-found]
+from chaos import campaign
 
 
 def test_a_run_survives_a_few_faults(tmp_path: Path) -> None:

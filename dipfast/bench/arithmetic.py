@@ -1,4 +1,4 @@
-"""`dipfast bench expect`: what a step costs by arithmetic alone: operations, bytes, and the time that they allow.
+"""What a step costs by arithmetic alone: operations, bytes, and the time that they allow.
 
 Operations are those of the convolutions, forward and backward. Bytes are a model: so many passes over what every
 convolution gives, and over every upsampled and joined tensor, for the step as it is written, as a compiler fuses it

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "bench"))
-from makespan import simulate  # type: ignore[import-not-found]
+from makespan import simulate
 
 
 def test_without_failures_the_work_ends_close_to_its_bound() -> None:

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from dipfast.bench.cases import parse_damage, settings_of
-from dipfast.bench.contenders import need_peers, parse_contender, parse_peer, rival_settings
-from dipfast.bench.frontier import bench_frontier
-from dipfast.bench.rivals import RIVALS, Settings, compete, follow
+from cases import parse_damage, settings_of
+from contenders import need_peers, parse_contender, parse_peer, rival_settings
 from dipfast.errors import UsageError
 from dipfast.metrics import psnr
+from frontier import bench_frontier
+from rivals import RIVALS, Settings, compete, follow
+
+Checkouts = dict[str, Path]
+Pair = tuple[np.ndarray, np.ndarray]  # what is seen and the truth, [3, 32, 32]
 
 REFUSES = "raise ImportError('torchvision')\n"
 DECODER = """
@@ -64,7 +67,7 @@ class ConvDecoder(nn.Sequential):
 
 
 @pytest.fixture
-def checkouts(tmp_path: Path) -> Iterator[dict[str, Path]]:
+def checkouts(tmp_path: Path) -> Iterator[Checkouts]:
     for name, files in FILES.items():
         for file, text in files.items():
             path = tmp_path / name / file
@@ -76,8 +79,7 @@ def checkouts(tmp_path: Path) -> Iterator[dict[str, Path]]:
 
 
 @pytest.fixture
-def pair() -> tuple[np.ndarray, np.ndarray]:
-    """What is seen and the truth, [3, 32, 32]."""
+def pair() -> Pair:
     y, x = np.mgrid[0:32, 0:32] / 31
     clean = np.stack((x, y, 1 - x)).astype(np.float32)
     noise = np.random.default_rng(0).normal(0, 0.1, clean.shape)
@@ -85,9 +87,7 @@ def pair() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", list(RIVALS))
-def test_a_rival_takes_its_steps_and_is_measured(
-    name: str, checkouts: dict[str, Path], pair: tuple[np.ndarray, np.ndarray]
-) -> None:
+def test_a_rival_takes_its_steps_and_is_measured(name: str, checkouts: Checkouts, pair: Pair) -> None:
     seen, clean = pair
     found = follow(name, checkouts[name], Settings(100, 4), seen, clean, seed=0, threads=torch.get_num_threads())
     assert found["image"].shape == (3, 32, 32) and found["image"].min() >= 0 and found["image"].max() <= 1
@@ -100,9 +100,7 @@ def test_a_rival_takes_its_steps_and_is_measured(
     assert np.array_equal(found["image"], again["image"]) and not np.array_equal(found["image"], other["image"])
 
 
-def test_operations_are_those_of_forward_and_backward(
-    checkouts: dict[str, Path], pair: tuple[np.ndarray, np.ndarray]
-) -> None:
+def test_operations_are_those_of_forward_and_backward(checkouts: Checkouts, pair: Pair) -> None:
     name = "original"
     found = follow(name, checkouts[name], Settings(3, 4), *pair, seed=0, threads=torch.get_num_threads())
     first, second = 2 * 32 * 4 * 32 * 32, 2 * 4 * 3 * 32 * 32  # of one pass; the latent needs no gradient
@@ -110,7 +108,7 @@ def test_operations_are_those_of_forward_and_backward(
 
 
 def test_the_original_returns_the_average_and_deepinv_the_picture_of_its_last_weights(
-    checkouts: dict[str, Path], pair: tuple[np.ndarray, np.ndarray]
+    checkouts: Checkouts, pair: Pair
 ) -> None:
     for name, same in (("original", True), ("deepinv", False)):
         found = follow(name, checkouts[name], Settings(50, 4), *pair, seed=0, threads=torch.get_num_threads())
@@ -118,9 +116,7 @@ def test_the_original_returns_the_average_and_deepinv_the_picture_of_its_last_we
         assert (returned == pytest.approx(found["curve"][-1][1], abs=1e-3)) is same
 
 
-def test_the_decoder_returns_the_weights_of_the_lowest_loss(
-    checkouts: dict[str, Path], pair: tuple[np.ndarray, np.ndarray]
-) -> None:
+def test_the_decoder_returns_the_weights_of_the_lowest_loss(checkouts: Checkouts, pair: Pair) -> None:
     (checkouts["deep-decoder"] / "include" / "decoder.py").write_text("""
 import torch
 from torch import nn
@@ -140,9 +136,7 @@ def decodernw(outputs, num_channels_up):
     assert np.allclose(found["image"], 0.2)
 
 
-def test_the_projectors_convolutions_stay_as_they_were_drawn(
-    checkouts: dict[str, Path], pair: tuple[np.ndarray, np.ndarray]
-) -> None:
+def test_the_projectors_convolutions_stay_as_they_were_drawn(checkouts: Checkouts, pair: Pair) -> None:
     name = "deep-random-projector"
     follow(name, checkouts[name], Settings(5, 4), *pair, seed=0, threads=torch.get_num_threads())
     models = sys.modules["models"]
@@ -150,7 +144,7 @@ def test_the_projectors_convolutions_stay_as_they_were_drawn(
     assert moved == {"1.weight", "1.bias"}
 
 
-def test_a_rival_fits_in_a_process_of_its_own_on_the_frontier(checkouts: dict[str, Path]) -> None:
+def test_a_rival_fits_in_a_process_of_its_own_on_the_frontier(checkouts: Checkouts) -> None:
     contenders = [parse_contender("few: deep-decoder steps=4 channels=8")]
     peers = {"deep-decoder": checkouts["deep-decoder"]}
     result = bench_frontier(contenders, ["sample:astronaut"], ["jpeg:10", "gaussian:25"], crop=32, peers=peers)
@@ -159,9 +153,7 @@ def test_a_rival_fits_in_a_process_of_its_own_on_the_frontier(checkouts: dict[st
     assert not any(name.startswith("include") for name in sys.modules)
 
 
-def test_what_is_no_checkout_or_cannot_be_imported_is_refused(
-    checkouts: dict[str, Path], pair: tuple[np.ndarray, np.ndarray]
-) -> None:
+def test_what_is_no_checkout_or_cannot_be_imported_is_refused(checkouts: Checkouts, pair: Pair) -> None:
     with pytest.raises(UsageError, match=r"--peer original=.*deepinv: should be a checkout with models/skip\.py"):
         compete("original", checkouts["deepinv"], Settings(1, 4), *pair, seed=0)
     (checkouts["original"] / "models" / "skip.py").write_text(REFUSES)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -53,9 +53,5 @@ def _with_clipping(method: Method, observed: np.ndarray, sigma: float) -> np.nda
     return unclipped(method(observed, sigma), sigma)
 
 
-METHODS: Mapping[str, Method] = {
-    "nlm": nlm,
-    "bm3d": bm3d,
-    "nlm+clipping": partial(_with_clipping, nlm),
-    "bm3d+clipping": partial(_with_clipping, bm3d),
-}
+METHODS: dict[str, Method] = {"nlm": nlm, "bm3d": bm3d}
+METHODS |= {f"{name}+clipping": partial(_with_clipping, method) for name, method in METHODS.items()}

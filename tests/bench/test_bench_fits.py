@@ -1,4 +1,4 @@
-"""The benches of whole fits, on tiny ones: cases, stop criteria on a trajectory, the frontier, file to file."""
+"""The benches of whole fits, on tiny ones: cases, stop criteria on a trajectory, the frontier."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from dipfast.bench.cases import make_case, parse_damage, settings_of
-from dipfast.bench.contenders import parse_contender, watched
-from dipfast.bench.frontier import bench_frontier
-from dipfast.bench.image import bench_image
-from dipfast.bench.methods import nlm
-from dipfast.bench.plot import frontier_svg
-from dipfast.bench.stop import bench_stop
-from dipfast.cli import app
+import frontier
+import stop
+from cases import make_case, parse_damage, settings_of
+from contenders import parse_contender, watched
 from dipfast.errors import UsageError
 from dipfast.fit import fit
 from dipfast.metrics import psnr
 from dipfast.tasks.operators import Clipping, Identity
+from frontier import bench_frontier
+from methods import nlm
+from plot import frontier_svg
+from stop import bench_stop
 
 TINY = ("generator.channels=[8,8]", "fit.precision=fp32")
 
@@ -150,19 +150,13 @@ def test_nlm_removes_noise(file: str) -> None:
     assert psnr(nlm(gray, 25 / 255 / 3**0.5), truth) > psnr(gray, truth) + 1
 
 
-def test_a_picture_is_timed_from_file_to_file_cold_and_warm(file: str) -> None:
-    result = bench_image(file, "fast", [*TINY, "fit.steps=2"], devices="cpu", repeats=2)
-    assert result["size"] == [48, 48] and len(result["warm"]) == 2 and result["steps"] == [2, 2, 2]
-    assert {"load", "setup", "fit", "save", "total"} <= set(result["cold"])
-    assert sum(fit["total"] for fit in (result["cold"], *result["warm"])) < result["wall_seconds"]
-
-
 @pytest.mark.parametrize(
     "verb", [["stop", "--steps", "3"], ["frontier", "--contender", f"fast fit.steps=2 {' '.join(TINY)}"]]
 )
 def test_the_verbs_print_json_with_raw_samples(file: str, verb: list[str]) -> None:
     sets = [word for text in TINY for word in ("--set", text)] if verb[0] == "stop" else []
-    done = CliRunner().invoke(app, ["bench", *verb, file, "--crop", "32", *sets, "--json"])
+    app = {"stop": stop.app, "frontier": frontier.app}[verb[0]]
+    done = CliRunner().invoke(app, [*verb[1:], file, "--crop", "32", *sets, "--json"])
     assert done.exit_code == 0, done.output
     result = json.loads(done.stdout)
     assert result["benchmark"] == verb[0] and result["machine"]["torch"]

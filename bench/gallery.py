@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dipfast.bench.cases import Case
+from cases import Case
 from dipfast.metrics import psnr
 
 FIRST = ("truth", "damaged")

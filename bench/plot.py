@@ -7,32 +7,33 @@ ring is what a fit has at its best step, which nobody knows who has no truth.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
+
+from tables import grouped
 
 Box = tuple[float, float, float]  # left, right and baseline of a label
 
 WIDTH, HEIGHT = 560, 300  # of a panel
 LEFT, RIGHT, TOP, BOTTOM = 48, 150, 28, 36  # margins, for labels
 LETTER, ROW = 6.5, 13  # width and height of a letter, for labels that are out of each other's way
-RING = ".ring{fill:none;stroke:#1f6f8b} "
-LINES = ".faint{stroke:#ddd} .line{stroke:#999;stroke-dasharray:4 3} .spread{stroke:#1f6f8b}"
-STYLE = "text{font:12px sans-serif;fill:#333} " + RING + LINES
+STYLE = (
+    "text{font:12px sans-serif;fill:#333} .ring{fill:none;stroke:#1f6f8b} "
+    ".faint{stroke:#ddd} .line{stroke:#999;stroke-dasharray:4 3} .spread{stroke:#1f6f8b}"
+)
 
 
 def frontier_svg(summary: Sequence[dict[str, Any]]) -> str:
-    """The drawing of the `summary` that `bench frontier` gives."""
-    damages = list(dict.fromkeys(row["damage"] for row in summary))
-    panels = [_panel([row for row in summary if row["damage"] == damage], damage) for damage in damages]
+    """The drawing of a frontier's `summary`."""
+    panels = [_panel(rows, damage) for (damage,), rows in grouped(summary, "damage").items()]
     body = "".join(f'<g transform="translate(0 {i * HEIGHT})">{panel}</g>' for i, panel in enumerate(panels))
     size = f'width="{WIDTH}" height="{HEIGHT * len(panels)}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}><style>{STYLE}</style>{body}</svg>\n'
 
 
 def _panel(rows: Sequence[dict[str, Any]], damage: str) -> str:
-    fits = [row for row in rows if row.get("flops")]
-    logs = [math.log10(row["flops"] / 1e12) for row in fits] or [0.0]
+    logs = [math.log10(row["flops"] / 1e12) for row in rows if row.get("flops")] or [0.0]
     low, high = math.floor(min(logs)), math.ceil(max(logs) + 1e-9)
     bottom = math.floor(2 * min(row["psnr"] for row in rows)) / 2 - 0.5
     top = math.ceil(2 * max(row.get("peak", row["psnr"]) for row in rows)) / 2 + 0.5
@@ -54,9 +55,12 @@ def _panel(rows: Sequence[dict[str, Any]], damage: str) -> str:
     for row in sorted(rows, key=lambda row: -row["psnr"]):
         height = y(row["psnr"])
         if row.get("flops"):
-            place = x(math.log10(row["flops"] / 1e12))
-            parts.extend(_spread(place, row["psnr"], row.get("spread"), y))
-            parts.extend(_peak(place, row["psnr"], row.get("peak"), y))
+            place, spread, peak = x(math.log10(row["flops"] / 1e12)), row.get("spread"), row.get("peak")
+            if spread is not None:
+                parts.append(_line(place, y(row["psnr"] - spread), place, y(row["psnr"] + spread), "spread"))
+            if peak is not None and height - y(peak) > 4:  # the best step is not the one that was returned
+                parts.append(_line(place, height, place, y(peak) + 4, "faint"))
+                parts.append(f'<circle cx="{place}" cy="{y(peak)}" r="4" class="ring"/>')
             parts.append(f'<circle cx="{place}" cy="{height}" r="4" fill="#1f6f8b"/>')
             parts.append(_label(place + 7, height - 5, row["contender"], taken))
         else:
@@ -72,19 +76,6 @@ def _label(x: float, y: float, text: str, taken: list[Box]) -> str:
         y += ROW / 2
     taken.append((x, x + width, y))
     return _text(x, y, text)
-
-
-def _peak(x: float, psnr: float, peak: float | None, y: Callable[[float], float]) -> Iterator[str]:
-    """A ring at the best step of a fit, where that is not at what it returned."""
-    if peak is not None and y(psnr) - y(peak) > 4:
-        yield _line(x, y(psnr), x, y(peak) + 4, "faint")
-        yield f'<circle cx="{x}" cy="{y(peak)}" r="4" class="ring"/>'
-
-
-def _spread(x: float, psnr: float, spread: float | None, y: Callable[[float], float]) -> Iterator[str]:
-    """A bar over the deviation that seeds make."""
-    if spread is not None:
-        yield _line(x, y(psnr - spread), x, y(psnr + spread), "spread")
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> str:

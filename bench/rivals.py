@@ -9,16 +9,16 @@ while the clocks stand still.
 from __future__ import annotations
 
 import copy
-import importlib.util
 import math
-import multiprocessing as mp
 import sys
-import time
+import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing.connection import Connection
+from multiprocessing import get_context
 from pathlib import Path
+from runpy import run_path
 from types import ModuleType
 from typing import Any
 
@@ -30,10 +30,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dipfast.bench.peer import imported, original_steps
 from dipfast.errors import UsageError
+from watch import Clock, peak_of, quality
 
-CURVE_EVERY = 50  # steps
-
-Trajectory = Generator[Tensor, None, Tensor]  # the picture [1, C, H, W] behind each step; at its end, what is returned
+Trajectory = Generator[Tensor, None, Tensor]  # the picture [1, C, H, W] after each step; at its end, what is returned
 
 
 @dataclass(frozen=True)
@@ -54,11 +53,13 @@ class Rival:
 
 
 def original(checkout: Path, seen: Tensor, settings: Settings) -> Trajectory:
-    """Ulyanov et al. (CVPR 2018), `denoising.ipynb` for F16, cleaned: the average of the outputs behind the last step.
+    """Ulyanov et al. (CVPR 2018), `denoising.ipynb` for F16, cleaned: the average of the outputs after the last step.
 
     The notebook's roll-back is left out. On a CPU its snapshot is the weights themselves, so that it does nothing.
     """
-    return _last(islice(original_steps(checkout, seen, settings.channels), settings.steps))
+    for picture in islice(original_steps(checkout, seen, settings.channels), settings.steps):
+        yield picture
+    return picture
 
 
 def deep_decoder(checkout: Path, seen: Tensor, settings: Settings) -> Trajectory:
@@ -67,10 +68,16 @@ def deep_decoder(checkout: Path, seen: Tensor, settings: Settings) -> Trajectory
     Adam at 0.01 on the mean square; returned is the picture of the weights with the lowest loss on the noisy picture,
     where lower means by half a per cent (`find_best`).
     """
-    module = _file(checkout / "include" / "decoder.py")
-    net = module.decodernw(seen.shape[1], num_channels_up=[settings.channels] * 5)
+    module = run_path(str(checkout / "include" / "decoder.py"))  # the package around it is not imported
+    net = module["decodernw"](seen.shape[1], num_channels_up=[settings.channels] * 5)
     latent = torch.rand(1, settings.channels, seen.shape[2] // 32, seen.shape[3] // 32) / 10
-    return _lowest(net, latent, seen, settings.steps)
+    least, kept = math.inf, net
+    for picture in _by_mean_square(net, latent, seen, settings.steps):
+        loss = float(mse_loss(picture, seen))
+        if least > 1.005 * loss:
+            least, kept = loss, copy.deepcopy(net)
+        yield picture
+    return kept(latent)
 
 
 def deep_random_projector(checkout: Path, seen: Tensor, settings: Settings) -> Trajectory:
@@ -91,7 +98,9 @@ def deep_random_projector(checkout: Path, seen: Tensor, settings: Settings) -> T
         variation = sum(output.diff(dim=axis).abs().sum() for axis in (2, 3)) / output.numel()
         return mse_loss(output, seen).sqrt() + 0.45 * variation
 
-    return _last(_descend(lambda: net(norm(latent)), loss, learned, 0.1, settings.steps))
+    for picture in _descend(lambda: net(norm(latent)), loss, learned, 0.1, settings.steps):
+        yield picture
+    return picture
 
 
 def deepinv(checkout: Path, seen: Tensor, settings: Settings) -> Trajectory:
@@ -106,7 +115,8 @@ def deepinv(checkout: Path, seen: Tensor, settings: Settings) -> Trajectory:
     module = imported(checkout, "deepinv.models.dip", bare)
     net = module.ConvDecoder(tuple(seen.shape[1:]), in_size=(4, 4), channels=settings.channels)
     latent = torch.randn(1, settings.channels, 4, 4)
-    return _rendered(net, latent, seen, settings.steps)
+    yield from _by_mean_square(net, latent, seen, settings.steps)
+    return net(latent)
 
 
 RIVALS: Mapping[str, Rival] = {
@@ -131,28 +141,14 @@ def compete(
     """
     if not (checkout / RIVALS[name].marker).is_file():
         raise UsageError(f"--peer {name}={checkout}: should be a checkout with {RIVALS[name].marker}, and has none")
-    context = mp.get_context("spawn")
-    ours, theirs = context.Pipe()
-    arguments = (theirs, name, checkout, settings, seen, clean, seed, torch.get_num_threads())
-    process = context.Process(target=_serve, args=arguments, daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        found = ours.recv()
-    except EOFError:
-        raise UsageError(f"--peer {name}={checkout}: its fit ended in an error, which stands above") from None
-    finally:
-        process.join()
-    if isinstance(found, str):
-        raise UsageError(found)
-    return dict(found)
-
-
-def _serve(connection: Connection, name: str, checkout: Path, settings: Settings, *rest: Any) -> None:
-    try:
-        connection.send(follow(name, checkout, settings, *rest))
-    except UsageError as error:
-        connection.send(str(error))
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        try:
+            return pool.submit(follow, name, checkout, settings, seen, clean, seed, torch.get_num_threads()).result()
+        except UsageError:
+            raise
+        except Exception:
+            traceback.print_exc()
+            raise UsageError(f"--peer {name}={checkout}: its fit ended in an error, which stands above") from None
 
 
 def follow(
@@ -166,58 +162,30 @@ def follow(
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     trajectory = RIVALS[name].lay_out(checkout, torch.from_numpy(seen)[None], settings)
-    truth, clock = torch.from_numpy(clean)[None], Clock()
+    truth, clock, image = torch.from_numpy(clean)[None], Clock(), None
     curve: list[tuple[int, float]] = []
     with FlopCounterMode(display=False) as counter:
         picture = next(trajectory)
-    while True:
-        curve.append((len(curve) + 1, float(-10 * mse_loss(picture.clamp(0, 1), truth).log10())))
+    while image is None:
+        curve.append((len(curve) + 1, quality(picture.clamp(0, 1), truth)))
         try:
             with clock:
                 picture = next(trajectory)
         except StopIteration as end:
             image = end.value
-            break
     number = len(curve)
-    peak_step, peak = max(curve, key=lambda point: point[1])
     return {
         "image": image.detach().clamp(0, 1)[0].numpy(),
-        "peak": peak,
-        "peak_step": peak_step,
         "steps": number,
         "flops": counter.get_total_flops() * number,
         **{kind: seconds * number / max(1, number - 1) for kind, seconds in clock.seconds.items()},
         "why": "its authors' steps" if settings == RIVALS[name].settings else "the steps asked for",
-        "curve": [point for point in curve if point[0] % CURVE_EVERY == 0],
+        **peak_of(curve),
     }
 
 
-class Clock:
-    """Seconds on the wall and of this process, over all the stretches of `with`."""
-
-    def __init__(self) -> None:
-        self.wall = self.processor = 0.0
-
-    def __enter__(self) -> Clock:
-        self.wall -= time.perf_counter()
-        self.processor -= time.process_time()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.wall += time.perf_counter()
-        self.processor += time.process_time()
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        return {"seconds": self.wall, "processor_seconds": self.processor}
-
-
 def _descend(
-    forward: Callable[[], Tensor],
-    loss: Callable[[Tensor], Tensor],
-    learned: list[Tensor] | list[nn.Parameter],
-    rate: float,
-    steps: int,
+    forward: Callable[[], Tensor], loss: Callable[[Tensor], Tensor], learned: list[Any], rate: float, steps: int
 ) -> Iterator[Tensor]:
     """Adam; the output of each step, from before its update."""
     optimizer = torch.optim.Adam(learned, lr=rate)
@@ -229,39 +197,6 @@ def _descend(
         yield output.detach()
 
 
-def _plain(net: nn.Module, latent: Tensor, seen: Tensor, steps: int) -> Iterator[Tensor]:
-    """All weights by the mean square, at 0.01."""
+def _by_mean_square(net: nn.Module, latent: Tensor, seen: Tensor, steps: int) -> Iterator[Tensor]:
+    """All weights, at 0.01."""
     return _descend(lambda: net(latent), lambda output: mse_loss(output, seen), [*net.parameters()], 0.01, steps)
-
-
-def _last(pictures: Iterator[Tensor]) -> Trajectory:
-    """Returns the last picture."""
-    for picture in pictures:
-        yield picture
-    return picture
-
-
-def _lowest(net: nn.Module, latent: Tensor, seen: Tensor, steps: int) -> Trajectory:
-    """Returns the picture of the weights behind the step of the lowest loss."""
-    least, kept = math.inf, net
-    for picture in _plain(net, latent, seen, steps):
-        loss = float(mse_loss(picture, seen))
-        if least > 1.005 * loss:
-            least, kept = loss, copy.deepcopy(net)
-        yield picture
-    return kept(latent)
-
-
-def _rendered(net: nn.Module, latent: Tensor, seen: Tensor, steps: int) -> Trajectory:
-    """Returns the picture of the last weights."""
-    yield from _plain(net, latent, seen, steps)
-    return net(latent)
-
-
-def _file(path: Path) -> Any:
-    """A module by its file: the package around it is not imported."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

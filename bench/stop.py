@@ -1,0 +1,233 @@
+"""Every stop criterion and every average on one and the same trajectory of a fit.
+
+    python bench/stop.py PICTURE... [--damage KIND:VALUE]... [--crop N] [--preset NAME] [--set KEY=VALUE]... [--help]
+
+The truth is looked at from outside, after each step, and no criterion sees it. A criterion that changes the fit
+(pixels held out, a risk for its loss) runs on a trajectory of its own, and is held against the peak of the first.
+"""
+
+from __future__ import annotations
+
+from command import Crop, Damages, Pictures, benchmark, run, say  # isort: skip  (before torch)
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from enum import StrEnum
+from itertools import product
+from statistics import mean, median
+from typing import Annotated, Any
+
+import torch
+import typer
+from pydantic import TypeAdapter
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from cases import SAMPLES, Case, make_case, settings_of
+from dipfast.bench.machine import describe
+from dipfast.cli_bench import Sets
+from dipfast.cli_options import Preset
+from dipfast.errors import UsageError
+from dipfast.fit import Fit, FitPlan, finish
+from dipfast.fit.auto import choose_stop
+from dipfast.fit.average import newest_weight
+from dipfast.fit.criteria import make_stop
+from dipfast.fit.loop import smaller_fits
+from dipfast.fit.stop import Fixed
+from dipfast.manifest.schema import ImageInput
+from dipfast.manifest.schema.stop import Stop
+from dipfast.metrics import psnr
+from tables import Row, column, fill, grouped
+from watch import Clock, quality
+
+CRITERIA = ("discrepancy", "blocks", "ema-variance", "windowed-variance")
+SECTION: TypeAdapter[Any] = TypeAdapter(Stop)  # of the manifest
+AVERAGES: tuple[float | str, ...] = (0.9, 0.97, 0.99, "auto")
+
+
+class Alone(StrEnum):
+    """Stop criteria that need a fit of their own."""
+
+    HELD_OUT = "held-out"
+    SURE = "sure"
+    NONE = "none"
+
+
+def bench_stop(
+    pictures: Pictures = None,
+    damage: Damages = None,
+    crop: Crop = 128,
+    preset: Annotated[Preset, typer.Option(help="settings of the fit")] = Preset.BALANCED,
+    steps: Annotated[int | None, typer.Option(metavar="N", min=1, help="steps of each trajectory")] = None,
+    sets: Sets = None,
+    seeds: Annotated[int, typer.Option(metavar="N", min=1, help="seeds of damage and weights")] = 1,
+    alone: Annotated[
+        list[Alone] | None, typer.Option("--alone", help="criteria with a fit of their own; both unless given")
+    ] = None,
+) -> dict[str, Any]:
+    """Follow fits with a known truth: every stop criterion and average on one trajectory.
+
+    Raises UsageError for a damage or a setting that is not one.
+    """
+    sets, trajectories = sets or [], []
+    for name, picture, seed in product(damage or ["gaussian:25"], pictures or SAMPLES, range(seeds)):
+        case = make_case(picture, name, crop, seed)
+        config, plan = settings_of(case.task, preset, sets, seed, crop)
+        case = replace(case, problem=case.under(preset, sets))
+        smaller = smaller_fits(case.problem, config, plan)  # as many of its steps as without ``steps``
+        plan = replace(plan, steps=steps or plan.steps, coarse=smaller[0][0] if smaller else 0)
+        plan = replace(plan, stop={"type": "fixed"}, rollback_db=None)
+        trajectory = follow(case, config, plan, alone or (Alone.HELD_OUT, Alone.SURE))
+        trajectories.append(trajectory)
+        say(f"{picture} {name} seed {seed}: peak {trajectory['peak'][0]:.2f} dB at step {trajectory['peak'][1]}")
+    return {
+        "benchmark": "stop",
+        "crop": crop,
+        "preset": preset,
+        "sets": sets,
+        "machine": describe(torch.device("cpu")),
+        "trajectories": trajectories,
+        "criteria": summarize(trajectories),
+        "averages": summarize_averages(trajectories),
+    }
+
+
+def follow(case: Case, config: dict[str, Any], plan: FitPlan, alone: Sequence[str] = ()) -> Row:
+    """Take all steps of ``plan``, and look at the truth after each of them.
+
+    `peak` (dB and step) and `last` (dB) are of the average that is returned, `peaks` of others and of the raw output,
+    `chosen` is what each criterion returned.
+    """
+    if plan.average is None:
+        raise UsageError("bench/stop.py needs fit.average: the criteria return the average")
+    running = Fit(case.problem, config, plan)
+    finish(running.begin())
+    state, problem, device = running.state, running.state.problem, running.machine.device
+    clean = torch.from_numpy(case.clean)[None].to(device)
+    criteria = _criteria(running, plan, config["input"])
+    clocks, steps = {name: Clock() for name in criteria}, Clock()
+    averages = {str(kind): torch.zeros_like(state.output) for kind in AVERAGES}
+    last, peak, peaks = 0.0, (0.0, 0), dict.fromkeys(["none", *averages], (0.0, 0))
+
+    def score(picture: Tensor) -> float:
+        return quality(problem.finish(picture), clean)
+
+    for number in range(plan.steps):
+        index = torch.tensor(number, device=device)
+        with steps:
+            running.step()
+        for name, criterion in criteria.items():
+            with clocks[name]:
+                criterion.update(index, state.output, state.average, state.losses[number])
+        for kind in AVERAGES:
+            averages[str(kind)].lerp_(state.output, newest_weight(kind, index))
+        last = score(state.average)
+        peak = max(peak, (last, number + 1))
+        for name, picture in {"none": state.output, **averages}.items():
+            peaks[name] = max(peaks[name], (score(picture), number + 1))
+    chosen = {name: _chosen(one, score, clocks[name].wall / steps.wall) for name, one in criteria.items()}
+    ended = {name: _fit_alone(name, case, config, plan) for name in (Alone.HELD_OUT, Alone.SURE) if name in alone}
+    chosen |= {name.value: _chosen(one, score) for name, one in ended.items() if one is not None}
+    choice = choose_stop(replace(plan, stop={"type": "auto"}), case.problem, config["input"]).stop["type"]
+    chosen["all steps"] = {"step": plan.steps, "psnr": last, "done": True, "overhead": 0.0}
+    chosen["auto"] = chosen["all steps" if choice == "fixed" else choice]
+    about = {"picture": case.picture, "damage": case.damage, "before": psnr(problem.guide[0].numpy(), case.clean)}
+    return about | {"steps": plan.steps, "peak": peak, "last": last, "peaks": peaks, "chosen": chosen}
+
+
+def _criteria(running: Fit, plan: FitPlan, latent: dict[str, Any]) -> dict[str, Fixed]:
+    """Those of `CRITERIA` that the task can have, at their beginning."""
+    state, found, latent = running.state, {}, latent | {"type": "noise"}
+    for name in CRITERIA:
+        with suppress(UsageError):
+            section = SECTION.validate_python({"type": name}).model_dump()
+            found[name] = make_stop(section, state.output, state.problem, plan.steps, latent)
+            found[name].reset(0)
+            if running.coarse:
+                found[name].go_on(state.average)
+    return found
+
+
+def _fit_alone(name: str, case: Case, config: dict[str, Any], plan: FitPlan) -> Fixed | None:
+    """The criterion at the end of a fit of its own; None where the task cannot have it.
+
+    Sure takes the image for latent, held-out leaves the noise alone where both are shown.
+    """
+    if name == Alone.SURE:
+        config = config | {"input": ImageInput(type="image").model_dump()}
+    elif config["input"].get("noise"):
+        config = config | {"input": config["input"]["noise"]}
+    plan = replace(plan, stop=SECTION.validate_python({"type": name}).model_dump())
+    try:
+        running = Fit(case.problem, config, plan)
+    except UsageError:
+        return None
+    finish(running.begin())
+    for _ in range(plan.steps):
+        running.step()
+        if bool(running.state.stop.done):
+            break
+    return running.state.stop
+
+
+def _chosen(criterion: Fixed, score: Callable[[Tensor], float], overhead: float | None = None) -> Row:
+    """The step and PSNR of what it returned, whether it stopped the fit, its part of the time of a step."""
+    step, done = int(criterion.best_step) + 1, bool(criterion.done)
+    return {"step": step, "psnr": score(criterion.best), "done": done, "overhead": overhead}
+
+
+def summarize(trajectories: Iterable[Row]) -> list[Row]:
+    """A row for each damage and criterion: mean step and PSNR, mean and worst distance from the peak in dB."""
+    rows = [
+        {"damage": one["damage"], "criterion": name, "distance": one["peak"][0] - chosen["psnr"]} | chosen
+        for one in trajectories
+        for name, chosen in one["chosen"].items()
+    ]
+    return [
+        {
+            "damage": damage,
+            "criterion": name,
+            "step": mean(column(mine, "step")),
+            "psnr": mean(column(mine, "psnr")),
+            "distance_mean": mean(column(mine, "distance")),
+            "distance_worst": max(column(mine, "distance")),
+            "stopped": sum(column(mine, "done")),
+            "of": len(mine),
+            "overhead": median(costs) if (costs := column(mine, "overhead")) else None,
+        }
+        for (damage, name), mine in grouped(rows, "damage", "criterion").items()
+    ]
+
+
+def summarize_averages(trajectories: Iterable[Row]) -> list[Row]:
+    """A row for each damage and average: the mean over pictures of the peak's PSNR and step."""
+    rows = [
+        {"damage": one["damage"], "average": name, "psnr": psnr, "step": step}
+        for one in trajectories
+        for name, (psnr, step) in one["peaks"].items()
+    ]
+    return [
+        {"damage": damage, "average": name, "psnr": mean(column(mine, "psnr")), "step": mean(column(mine, "step"))}
+        for (damage, name), mine in grouped(rows, "damage", "average").items()
+    ]
+
+
+def print_bench(result: dict[str, Any], console: Console) -> None:
+    """Both summaries as tables."""
+    criteria = {"damage": "{damage}", "criterion": "{criterion}", "step": "{step:.0f}", "PSNR": "{psnr:.2f}"}
+    criteria |= {"from the peak: mean": "{distance_mean:.2f}", "worst": "{distance_worst:.2f}"}
+    criteria |= {"stopped": "{stopped}/{of}", "of a step": "{cost}"}
+    costs = ["its own fit" if row["overhead"] is None else f"{row['overhead']:.1%}" for row in result["criteria"]]
+    rows = [row | {"cost": cost} for row, cost in zip(result["criteria"], costs, strict=True)]
+    title = f"stop criteria at {result['crop']}×{result['crop']}, preset {result['preset']}"
+    console.print(fill(Table(*criteria, title=title), rows, criteria.values()))
+    averages = {"damage": "{damage}", "average": "{average}", "peak: PSNR": "{psnr:.2f}", "step": "{step:.0f}"}
+    console.print(fill(Table(*averages, title="averages of the outputs"), result["averages"], averages.values()))
+
+
+app = benchmark(bench_stop, print_bench)
+
+if __name__ == "__main__":
+    run(app)
