@@ -66,7 +66,6 @@ ALLOWED: dict[str, set[str]] = {
     },
     "batch.surroundings": {"tasks"},
     "batch.memory": {"fit", "errors", "batch.plan"},
-    "batch.surroundings": {"tasks"},
     "batch.stamps": {"files", "batch.ledger"},
     "batch.index": {"files", "batch.ledger", "batch.stamps"},
     "batch.mirror": {"remote", "errors", "batch.ledger"},
