@@ -98,6 +98,15 @@ def test_a_lamp_in_the_night_is_kept_whole() -> None:
     assert outliers(observed, range_of(observed)).sum() == 9
 
 
+def test_what_stands_in_a_hole_of_a_dim_picture_is_not_kept() -> None:
+    observed = dim(camera(48))[0]
+    mask = np.full((48, 48), 255, np.uint8)
+    mask[20:24, 10:30] = 0
+    image = dipfast.restore(np.where(mask > 0, observed, np.float32(1)), "inpaint", mask=mask, **QUICK).image
+    assert image.max() < 0.03
+    assert np.array_equal(image[mask > 0], observed[mask > 0])
+
+
 @pytest.mark.parametrize("deviation", [0.08, 0.3, 0.6])
 def test_noise_has_no_outliers(deviation: float) -> None:
     observed = dim(noisy(camera(), deviation), 0.01)

@@ -48,6 +48,8 @@ def pose(
     else:
         problem = {"jpeg": jpeg, "superres": superres}[kind](task, observed, range)
     outlying = outliers(observed, range)
+    if counts is not None:
+        outlying &= counts  # what a hole or a hidden place holds is no value of the picture
     facts: dict[str, float | str] = {} if range.is_whole else {"range": range.text}
     facts |= {} if hit is None else {"impulses": round(float(hit.mean()), 4)}
     facts |= {"outliers_kept": int(outlying.sum())} if outlying.any() else {}
