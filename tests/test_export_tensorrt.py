@@ -278,7 +278,8 @@ def test_refits_are_timed_and_proved(fake: Any) -> None:
 def test_refit_names_are_the_folded_weights_one_to_one(changes: dict[str, Any], precision: str) -> None:
     module, latent, card = fitted(**changes)
     model = to_onnx(module.state_dict(), latent, card, precision=precision)
-    names = [t.name for t in model.graph.initializer if t.name.endswith((".weight", ".bias"))]
+    ends = (".weight", ".bias", "low", "width")
+    names = [t.name for t in model.graph.initializer if t.name.endswith(ends)]
     net = freeze(generator_config(**changes), module.state_dict(), latent)
     assert sorted(names) == sorted(net.state_dict())
     kinds = {t.name: t.data_type for t in model.graph.initializer}

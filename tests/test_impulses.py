@@ -85,6 +85,18 @@ def test_a_fax_with_specks_is_not_taken_for_strong_gaussian_noise() -> None:
     assert "salt-and-pepper" in warning and warning.startswith("1.9 %")
 
 
+def test_a_page_of_two_levels_comes_back_better_and_else_as_it_was() -> None:
+    page = (clean("sample:page", 160) > 0.5).astype(np.float32)
+    observed, changed = specked(page, 0.02)
+    tiny = {"channels": [8, 8], "input": {"type": "noise", "depth": 4}}
+    answer = dipfast.restore(observed[0], generator=tiny, steps=2, precision="fp32").image
+    found = impulses(observed)
+    assert found is not None and np.array_equal(answer[~found[0]], observed[0][~found[0]])
+    assert (found & changed).sum() > 0.5 * changed.sum()
+    assert np.mean((without(observed, found) - page) ** 2) < 0.75 * np.mean((observed - page) ** 2)
+    assert tasks.pose(AUTO, page).facts["sigma"] == 0
+
+
 def test_noise_whose_strength_is_given_is_left_at_its_word() -> None:
     observed, _ = specked(clean("sample:camera"), 0.02)
     assert "impulses" not in tasks.pose(GIVEN, observed).facts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dipfast.tasks import OTHERWISE_CLEAN
 from dipfast.tasks.denoise import LEAST_WHITE
 
 
@@ -29,8 +30,9 @@ def _of_noise(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str
     if "impulses" in facts:
         return [
             f"{100 * facts['impulses']:.2g} % of the pixels are specks of the lightest or darkest value: taken for "
-            "salt-and-pepper noise, and filled from their neighbours before the fit; task.noise.type: salt-pepper "
-            "fits such noise by itself, task.noise.sigma: NUMBER takes the pixels as they are"
+            f"salt-and-pepper noise, {'the only noise' if facts['sigma'] < OTHERWISE_CLEAN else 'beside other noise'}, "
+            "and filled from their neighbours; task.noise.type: salt-pepper fits such noise by itself, "
+            "task.noise.sigma: NUMBER takes the pixels as they are"
         ]
     if facts.get("quality_source") == "assumed":
         return [

@@ -264,8 +264,8 @@ def put_back(observation: Observation, problem: tasks.Problem, pixels: np.ndarra
     if problem.outlying is not None:
         outlying = cut(problem.outlying, *size)
         pixels[outlying] = observed[outlying]
-    if problem.keep is not None and known is not None:
-        pixels = np.where(known, observed, pixels)
+    if problem.keep is not None:
+        pixels = np.where(cut(problem.keep[0].numpy(), *size) > 0.5, observed, pixels)
     if observation.hidden is not None and observation.visible is not None:
         pixels = np.where(observation.visible, pixels, observation.hidden)
     return pixels

@@ -206,6 +206,5 @@ class TensorRTRenderer:
 
 def _typed(net: FrozenNet, precision: str) -> dict[str, Tensor]:
     """The weights of a float32 network in the dtypes that the graph of ``precision`` has."""
-    half = precision == "fp16"
-    state = net.state_dict().items()
-    return {name: value.half() if half and not name.startswith("head.") else value for name, value in state}
+    whole = ("head.", "low", "width") if precision == "fp16" else ("",)  # the beginnings of what stays in float32
+    return {name: value if name.startswith(whole) else value.half() for name, value in net.state_dict().items()}

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from dipfast.errors import DipfastError
 from dipfast.tasks.degrade import Damaged, degrade
@@ -19,6 +20,8 @@ from dipfast.tasks.mask import known_pixels
 from dipfast.tasks.problem import Problem
 from dipfast.tasks.range import outliers, range_of
 from dipfast.tasks.superres import superres
+
+OTHERWISE_CLEAN = 2.0  # sigma in 8-bit units, below which only impulses are changed where there are any
 
 __all__ = ["Damaged", "Problem", "degrade", "filled", "known_pixels", "padded_multiple", "pose", "scale"]
 
@@ -51,7 +54,10 @@ def pose(
     if counts is not None:
         outlying &= counts  # what a hole or a hidden place holds is no value of the picture
     facts: dict[str, float | str] = {} if range.is_whole else {"range": range.text}
-    facts |= {} if hit is None else {"impulses": round(float(hit.mean()), 4)}
+    if hit is not None:
+        facts["impulses"] = round(float(hit.mean()), 4)
+        if float(problem.facts["sigma"]) < OTHERWISE_CLEAN:
+            problem = replace(problem, keep=torch.from_numpy(~hit)[None].float())
     facts |= {"outliers_kept": int(outlying.sum())} if outlying.any() else {}
     return replace(problem, outlying=outlying if outlying.any() else None, facts=problem.facts | facts)
 

@@ -27,6 +27,7 @@ LOW, MIDDLE, HIGH, HIGHEST = (1, 3), (4, 7), (8, 14), (10, 14)  # sums of both f
 ROUNDS, START = 15, 0.1  # of the fixed point at most, and the deviation that it begins at
 CLOSE = 1e-3  # relative change of the deviation that ends it
 LEAST = 1e-4  # deviation; rounding to 8 bits alone leaves 1e-3
+MOST_EQUAL = 0.5  # share of pixels that equal the next one, of a block; noise of half a level leaves as many
 STILLEST, FLOOR = 0.05, 0.4  # share of the blocks that are not flat, and the least of the smooth ones' level there
 EVEN = 0.8  # of HIGHEST over MIDDLE, at least, for white noise
 NEAR = 0.3  # at least, of what only the next pixels share
@@ -64,10 +65,11 @@ def measure(
 ) -> Measured:
     """The noise of ``observed`` where ``counts`` is true, everywhere unless it is given.
 
-    Values were cut off at the two ``bounds``. A picture too small or too flat to tell has none.
+    Values were cut off at the two ``bounds``. A picture too small or too flat to tell has none, and so has a page or a
+    drawing, in whose blocks most pixels equal the next one.
     """
-    spectrum, means, flat = _blocks(torch.from_numpy(observed)[None], counts)
-    if spectrum.shape[1] < FEWEST:
+    spectrum, means, flat, equal = _blocks(torch.from_numpy(observed)[None], counts)
+    if spectrum.shape[1] < FEWEST or float(equal[equal < 1].median()) > MOST_EQUAL:
         return Measured()
     low, high = spectrum[..., _sums(*LOW)].square().sum(2), START
     low = low.masked_fill(flat & _floor_is_noise(spectrum, low, flat), torch.inf)
@@ -115,8 +117,9 @@ class Smooth:
         return sum(v * w for v, w in zip(values, self.weights, strict=True)) / sum(self.weights)
 
 
-def _blocks(picture: Tensor, counts: np.ndarray | None) -> tuple[Tensor, Tensor, Tensor]:
-    """The DCT of its blocks [C, N, 8, 8], or of some where there are many, their means [C, N], and which are flat.
+def _blocks(picture: Tensor, counts: np.ndarray | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The DCT of its blocks [C, N, 8, 8], or of some where there are many; and [C, N] each, their means, which are
+    flat, and the share of their pixels that equal the next one.
 
     Blocks in which a pixel does not count are left out.
     """
@@ -126,11 +129,12 @@ def _blocks(picture: Tensor, counts: np.ndarray | None) -> tuple[Tensor, Tensor,
     spectrum = dct(blocks.flatten(4).flatten(2, 3))[0].transpose(2, 3).flatten(1, 2)
     blocks = blocks[0].transpose(2, 3).flatten(1, 2)  # [C, N, 8, 8]
     means, flat = blocks.mean((2, 3)), _has_flat_line(blocks)
+    equal = (blocks.diff(dim=3) == 0).float().mean((2, 3))
     if counts is None:
-        return spectrum, means, flat
+        return spectrum, means, flat, equal
     whole = split(torch.from_numpy(counts)[None, :, :height, :width])[:, :, ::stride, :, ::stride]
     kept = whole.all(3).all(4).flatten()
-    return spectrum[:, kept], means[:, kept], flat[:, kept]
+    return spectrum[:, kept], means[:, kept], flat[:, kept], equal[:, kept]
 
 
 def _has_flat_line(blocks: Tensor) -> Tensor:  # [C, N, 8, 8] -> [C, N] bool

@@ -5,7 +5,8 @@ make a picture seem very noisy (a page with 2 % of specks: sigma 113), and smoot
 they are looked for before the noise is measured: an impulse has the least or the greatest value of the picture, stands
 out from the median of its neighbours (the switching median filter's test, Sun and Neuvo 1994), and is alone or nearly
 so: at most three such pixels touch, more where there are many, for the corners and thin strokes of a drawing stand out
-too.
+too. On a page of two levels every stroke has such a value, and an impulse is a pixel that none of its neighbours
+equals.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ MOST_SHARE = 0.3  # of the pixels: where more stand out, it is a halftone, or no
 STANDS_OUT = 6.0  # deviations of the values about their neighbours' median
 STEPS = (0.2, 0.05, 0.05)  # of the picture's range, at least: to find the first ones, and then the others
 CLUSTERS = ((0.0, 3), (0.04, 8))  # pixels that may touch, by the share of the pixels that were found so far
+TWO_LEVELS = 0.5  # share of the pixels that have the least or the greatest value, above which a page has two levels
 TO_DEVIATION = 1.4826  # times the median absolute deviation of normal values
 
 
@@ -29,9 +31,11 @@ def impulses(observed: np.ndarray) -> np.ndarray | None:  # [C, H, W] in [0, 1] 
         return None
     low, high = (extreme(observed, axis=(1, 2), keepdims=True) for extreme in (np.min, np.max))
     found, mended = np.zeros((1, *observed.shape[1:]), bool), observed
+    ends = (observed == low) | (observed == high)
+    of_two_levels = ends.mean() > TWO_LEVELS
     for step in STEPS:
-        most = max(cluster for share, cluster in CLUSTERS if found.mean() >= share)
-        found |= _alone(mended, (observed == low) | (observed == high), step * (high - low), most)
+        most = 1 if of_two_levels else max(cluster for share, cluster in CLUSTERS if found.mean() >= share)
+        found |= _alone(mended, ends, step * (high - low), most)
         if not LEAST_SHARE <= found.mean() <= MOST_SHARE:
             return None
         mended = without(observed, found)
