@@ -87,6 +87,7 @@ ALLOWED: dict[str, set[str]] = {
     "batch.failure": {"errors", "files"},
     "batch.shelf": {"batch.ledger"},
     "batch.load": {"image", "tasks", "errors", "samples", "batch.plan", "batch.inputs", "batch.restore"},
+    "batch.remeasure": {"image", "errors", "batch.load", "batch.restore", *DATA},
     "batch.save": {"image", "batch.load", "batch.restore", *DATA},
     "batch.pipeline": {
         "fit",
@@ -120,7 +121,10 @@ ALLOWED: dict[str, set[str]] = {
         "errors",
         "files",
         "remote",
+        "text",
+        "batch.load",
         "batch.mirror",
+        "batch.remeasure",
         "batch.snapshot",
         *AROUND,
         "batch.local",

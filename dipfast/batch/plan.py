@@ -52,7 +52,9 @@ class Job(NamedTuple):
     outputs: tuple[str, ...]
     settings: dict[str, Any]
     mask: str | None = None
+    mask_sha256: str | None = None
     reference: str | None = None
+    reference_sha256: str | None = None  # None, too, where it cannot be read
     padded: tuple[int, int, int] = (0, 0, 0)  # channels, height and width that the generator works at
     bucket: tuple = ()  # jobs of one bucket run the same program
     flops: float = 0.0  # multiplications and additions of the whole fit at its most steps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
@@ -12,12 +12,14 @@ from typing import Any, Literal, get_args
 from dipfast.batch.environment import changed_software, environment, places_for
 from dipfast.batch.index import Index
 from dipfast.batch.ledger import Record, RunFolder, Shard, dumps, now, suffix
+from dipfast.batch.load import CHANGED
 from dipfast.batch.local import Event, Outcome, execute
 from dipfast.batch.lock import claimed, writing
 from dipfast.batch.mirror import Mirror, mirrored
 from dipfast.batch.plan import Job, Place
 from dipfast.batch.plan import shard as part
-from dipfast.batch.prepare import Prepared, prepare
+from dipfast.batch.prepare import Prepared, distrusted, prepare
+from dipfast.batch.remeasure import measure_again, needs_measuring
 from dipfast.batch.restore import fit_plan
 from dipfast.batch.rows import Row, by_path, done_rows, entries_before, row_as_json, rows_of, write_entries
 from dipfast.batch.snapshot import done_before, keep
@@ -29,6 +31,7 @@ from dipfast.manifest.yaml import collector_paused
 from dipfast.remote import is_remote, protocol
 from dipfast.samples import PREFIX as SAMPLE
 from dipfast.samples import locate
+from dipfast.text import count
 
 __all__ = ["Executor", "Resume", "Row", "RunResult", "places_for", "prepare", "ready", "row_as_json", "rows_of", "run"]
 
@@ -102,6 +105,8 @@ def run(
                     folder.log(driver, **event)
                     on_event(event)
                 todo, done = _looked_at(prepared.jobs, folder, index, resume, mirror)
+                for id in _measured_again(prepared.jobs, {job.id for job in todo}, folder, index, on_event):
+                    mirror.done(id)
             else:
                 prepared, todo, done = Prepared(), [], len(known)
         if changes and done:
@@ -126,6 +131,9 @@ def run(
         elif todo:
             named = [replace(place, name=_named(place.name, shard), cohort=cohort) for place in places]
             outcome = execute(todo, named[: len(todo)], folder, hear, allowed, driver)
+        changed = {event["id"] for event in outcome.failed if event.get("kind") == CHANGED}
+        if changed:
+            write_entries(folder, distrusted(prepared.entries, changed), shard)
         idle = not (todo or prepared.failed)
         if known is not None or idle:
             ids = known or [entry["id"] for entry in prepared.entries]
@@ -142,9 +150,9 @@ def run(
 
 def _check_options(resume: str, executor: str, shard: Shard | None, **counts: int | None) -> None:
     """Raises UsageError for what the types alone do not rule out."""
-    for name, count in counts.items():
-        if count is not None and count < 1:
-            raise UsageError(f"{name} should be at least 1, is {count}")
+    for name, number in counts.items():
+        if number is not None and number < 1:
+            raise UsageError(f"{name} should be at least 1, is {number}")
     for name, word, words in (("resume", resume, get_args(Resume)), ("executor", executor, get_args(Executor))):
         if word not in words:
             raise UsageError(f"{name} should be {' or '.join(words)}, is {word!r}")
@@ -224,6 +232,28 @@ def _looked_at(
     for id in {job.id for job in jobs} - {job.id for job in todo} - there:
         mirror.done(id)
     return todo, done
+
+
+def _measured_again(
+    jobs: Sequence[Job], todo: Collection[str], folder: RunFolder, index: Index, on_event: Callable[[Event], None]
+) -> list[str]:
+    """The ids of what is done and was measured now, against a reference that its record does not know."""
+    ids = []
+    for job in jobs:
+        if job.reference_sha256 is None or job.id in todo:
+            continue
+        brief = index.record(job.id)
+        if brief is None or not needs_measuring(job, brief) or (record := folder.record(job.id)) is None:
+            continue
+        reason = measure_again(job, folder, record)
+        index.held(job.id)  # read back what was written
+        ids.append(job.id)
+        if reason is not None:
+            on_event({"event": "warning", "reason": f"{job.path}: has no metrics: {reason}"})
+    if ids:
+        text = f"{count(len(ids), 'picture')} measured again: references were given or changed since"
+        on_event({"event": "warning", "reason": text})
+    return ids
 
 
 def _check_folders(jobs: Sequence[Job], folder: RunFolder) -> None:

@@ -26,6 +26,8 @@ def save(loaded: Loaded, restored: Restored, folder: RunFolder, lane: int) -> Re
     record |= files | {"generator": record["generator"] | files["generator"]}
     record["input"] = {"path": job.path, "sha256": job.input_sha256} | record["input"]
     record["input"]["mask"] = job.mask
+    if loaded.observation.clean is not None and job.reference is not None:
+        record["input"]["reference"] = {"path": job.reference, "sha256": loaded.reference_sha256}
     record["ran"] |= {"lane": lane}
     folder.commit(record)
     folder.checkpoint(job.id).unlink(missing_ok=True)
