@@ -38,6 +38,7 @@ from dipfast.cli_options import (
 )
 from dipfast.errors import DipfastError, ItemError, MachineError, UsageError
 from dipfast.files import DISK_IS_OUT
+from dipfast.streams import enduring
 from dipfast.text import printable
 from dipfast.threads import wait_briefly
 
@@ -186,7 +187,7 @@ def report(
     with writing(folder):
         summary = write_summary(folder, rows)
         write_report(folder, rows, summary, compare=other)
-    typer.echo(run / "report.html")
+    print(run / "report.html")
 
 
 @app.command()
@@ -197,7 +198,7 @@ def demo(
     from dipfast.demo import write_demo
 
     manifest = write_demo(folder)
-    typer.echo(f"dipfast run {manifest}")
+    print(f"dipfast run {manifest}")
 
 
 @app.command()
@@ -228,7 +229,7 @@ def _version(value: bool) -> None:
     if value:
         from dipfast import __version__
 
-        typer.echo(f"dipfast {__version__}")
+        print(f"dipfast {__version__}")
         raise typer.Exit
 
 
@@ -290,7 +291,7 @@ def _submit(asked: Asked, options: list[str]) -> None:
         raise UsageError("--shard cannot be given with --executor slurm, which makes the shards")
     root = api.output_folder(asked.manifest, asked.output)
     job = submit(asked.manifest, api.run_folder(asked.manifest, asked.output), asked.devices, asked.workers, options)
-    typer.echo(f"SLURM job {job}; how it stands: dipfast status {root}")
+    print(f"SLURM job {job}; how it stands: dipfast status {root}")
 
 
 def _opening(manifest: Manifest, folder: Path) -> str:
@@ -343,6 +344,11 @@ app.add_typer(bench, name="bench")
 def main(arguments: list[str] | None = None) -> int:
     """The `dipfast` command. Returns the exit code; no traceback for a user's mistake."""
     wait_briefly()
+    with enduring() as error_of_output:
+        return _called(arguments) or _unwritten(error_of_output())
+
+
+def _called(arguments: list[str] | None) -> int:
     try:
         with _terminable():
             status = app(arguments, standalone_mode=False)
@@ -354,13 +360,19 @@ def main(arguments: list[str] | None = None) -> int:
         return code
     except (typer.Abort, KeyboardInterrupt):
         return 130
-    except (BrokenPipeError, SystemExit):  # which is what typer makes of it
-        return 0
     except OSError as error:
         return _amiss(error)
     except Exception as error:
         return _other(error)
     return status if isinstance(status, int) else 0
+
+
+def _unwritten(error: OSError | None) -> int:
+    """The exit code of a command that is done and could not print all of it: a reader that left has seen enough."""
+    if error is None or isinstance(error, BrokenPipeError):
+        return 0
+    print(f"dipfast: error: standard output: {error.strerror}", file=sys.stderr)
+    return MachineError.exit_code
 
 
 class _Terminated(BaseException):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -166,7 +167,7 @@ def stop(
         sets=sets or [],
         seeds=range(seeds),
         alone=alone or [Alone.HELD_OUT, Alone.SURE],
-        say=lambda line: typer.echo(line, err=True),
+        say=lambda line: print(line, file=sys.stderr),
     )
     show(result, as_json, print_bench)
 
@@ -237,14 +238,14 @@ def frontier(
         peers=dict(parse_peer(text) for text in peer or []),
         gallery=gallery,
         save=lambda so_far: None if save is None else write_atomic(save, json_text(so_far).encode()),
-        say=lambda line: typer.echo(line, err=True),
+        say=lambda line: print(line, file=sys.stderr),
     )
     if before:
         result = join(result, before)
     if plot is not None:
-        plot.write_text(frontier_svg(result["summary"]))
+        plot.write_text(frontier_svg(result["summary"]), "utf-8")
     for file in gallery.lay_out() if gallery is not None else ():
-        typer.echo(f"wrote {file}", err=True)
+        print(f"wrote {file}", file=sys.stderr)
     show(result, as_json, print_standing)
 
 
@@ -301,6 +302,6 @@ def whole_run(
         workers=workers,
         cohorts=[cohort_of(text) for text in cohort or ["auto"]],
         rounds=rounds,
-        say=lambda line: typer.echo(line, err=True),
+        say=lambda line: print(line, file=sys.stderr),
     )
     show(result, as_json, print_bench)

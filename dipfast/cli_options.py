@@ -111,7 +111,7 @@ def ask(
     output: Annotated[
         str | None,
         typer.Option(
-            "-o", "--output", metavar="RUN", help="the run's folder, or an address: s3://…; in runs/ unless given"
+            "-o", "--output", metavar="RUN", help="the run's folder, or an address: s3://...; in runs/ unless given"
         ),
     ] = None,
     task: Annotated[str | None, typer.Option("--task", metavar="T", help="denoise, jpeg, inpaint or superres")] = None,
@@ -216,7 +216,7 @@ def show(result: Any, as_json: bool, table: Callable[[Any, Any], object]) -> Non
 
 def print_json(value: Any) -> None:
     """A result for machines, in ASCII: names of files may be no UTF-8, or move a terminal's cursor."""
-    typer.echo(json_text(value))
+    print(json_text(value))
 
 
 def json_text(value: Any) -> str:

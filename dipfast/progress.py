@@ -77,14 +77,8 @@ class Display:
         pass
 
     def say(self, line: str) -> None:
-        """One line, in whatever characters the stream has."""
         assert self.stream is not None
-        try:
-            self.stream.write(line + "\n")
-        except UnicodeEncodeError:
-            encoding = self.stream.encoding or "ascii"
-            plain = line.replace("→", "->").replace("–", "-").encode(encoding, "backslashreplace")
-            self.stream.write(plain.decode(encoding) + "\n")
+        self.stream.write(line + "\n")
         self.stream.flush()
 
 

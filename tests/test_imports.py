@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "presets": set(),
     "shapes": set(),
     "text": set(),
+    "streams": set(),
     "threads": set(),
     "progress": {"text"},
     "files": set(),

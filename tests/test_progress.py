@@ -141,12 +141,6 @@ def test_a_hostile_name_moves_no_cursor() -> None:
     assert text == "start a\\x1b[2J\\r\\u202e\\udce9.png\n"
 
 
-def test_a_stream_of_few_characters_gets_what_it_has() -> None:
-    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    Lines(stream, Clock())({"event": "done", "path": "é.png", "record": RECORD})
-    assert stream.buffer.getvalue() == b"done \\xe9.png 23.4 s, 300 steps, PSNR 20.2 -> 28.1 dB\n"
-
-
 def test_auto_is_plain_where_there_is_no_terminal(monkeypatch) -> None:
     stream = io.StringIO()
     assert isinstance(make_progress("auto", stream), Lines)

@@ -122,7 +122,7 @@ def read_results(files: Sequence[Path]) -> list[tuple[str, dict[str, Any]]]:
     found = []
     for file in files:
         try:
-            result = json.loads(file.read_text())
+            result = json.loads(file.read_bytes())
         except (OSError, ValueError) as error:
             raise UsageError(f"--with {file}: cannot be read ({error})") from None
         if not isinstance(result, dict) or result.get("benchmark") != "frontier":

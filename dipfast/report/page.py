@@ -68,7 +68,7 @@ def write_report(
 def as_html(folder: RunFolder, title: str, rows: Sequence[Row], summary: Summary, comparison: Comparison | None) -> str:
     """The page, pictures and all."""
     done = [row for row in rows if row.status == "done" and row.known is not None]
-    script = (TEMPLATES / "report.js").read_text()
+    script = (TEMPLATES / "report.js").read_text("utf-8")
     return (
         environment()
         .get_template("report.html.j2")
@@ -84,7 +84,7 @@ def as_html(folder: RunFolder, title: str, rows: Sequence[Row], summary: Summary
             listed=MAX_LISTED,
             comparison=comparison,
             versions=", ".join(summary["software"]),
-            style=(TEMPLATES / "report.css").read_text(),
+            style=(TEMPLATES / "report.css").read_text("utf-8"),
             script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             curve_width=WIDTH,
