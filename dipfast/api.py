@@ -148,6 +148,7 @@ def run(
     *,
     devices: str = "auto",
     workers: int | None = None,
+    threads: int | None = None,
     cohort: int | None = None,
     resume: Resume = "auto",
     max_failures: int | None = None,
@@ -162,9 +163,10 @@ def run(
     ``output`` wins over the manifest's own; without either it is a folder in `runs` named after the source. Where it
     is an address (``s3://…``), what is done is uploaded there from a folder in `runs`. The same
     call again does only what is not done; ``shard`` (I, N) is part I of N of the items; shards may share a folder.
-    ``cohort`` pictures of one size are fitted side by side on a device, by default as many as seem to pay.
-    ``executor`` ray has Ray actors for workers, of the cluster at RAY_ADDRESS or of a local one. By default they are
-    spawned processes: in a script, call this under ``if __name__ == "__main__":``.
+    Each worker computes with ``threads``, by default as many as OMP_NUM_THREADS says. ``cohort`` pictures of one size
+    are fitted side by side on a device, by default as many as seem to pay. ``executor`` ray has Ray actors for workers,
+    of the cluster at RAY_ADDRESS or of a local one. By default they are spawned processes: in a script, call this under
+    ``if __name__ == "__main__":``.
 
     Last come the models that the manifest's `export` section asks for, unless ``export`` is False.
 
@@ -178,6 +180,7 @@ def run(
         folder,
         devices=devices,
         workers=workers,
+        threads=threads,
         cohort=cohort,
         resume=resume,
         max_failures=max_failures,

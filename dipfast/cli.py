@@ -27,6 +27,7 @@ from dipfast.cli_options import (
     ProgressChoice,
     ResumeChoice,
     Run,
+    Threads,
     Workers,
     ask,
     cohort_of,
@@ -79,7 +80,8 @@ def run(
         _max_failures(max_failures, 1)  # what is wrong is said here
         allowed = [] if max_failures is None else ["--max-failures", max_failures]
         cohort = [] if asked.cohort is None else ["--cohort", str(asked.cohort)]
-        _submit(asked, ["--resume", str(resume), *allowed, *cohort])
+        threads = [] if asked.threads is None else ["--threads", str(asked.threads)]
+        _submit(asked, ["--resume", str(resume), *allowed, *cohort, *threads])
         return
     result = _run(asked, resume, max_failures, progress, executor)
     raise typer.Exit(result.exit_code)
@@ -88,7 +90,10 @@ def run(
 @app.command()
 @taking(ask)
 def plan(asked: Asked, as_json: AsJson = False) -> None:
-    """Show what a run would do: buckets, predicted seconds and memory, output names. Writes nothing."""
+    """Show what a run would do: buckets, predicted seconds and memory, output names. Writes nothing.
+
+    Exits with 3 where files or the memory show that items will fail.
+    """
     _print_plan(asked, as_json)
 
 
@@ -113,6 +118,7 @@ def retry(
     run: Run,
     devices: Devices = "auto",
     workers: Workers = None,
+    threads: Threads = None,
     cohort: Cohort = "auto",
     progress: Progress = ProgressChoice.AUTO,
 ) -> None:
@@ -122,7 +128,7 @@ def retry(
     resolved = run / "manifest.resolved.yaml"
     if not resolved.is_file():
         raise UsageError(f"{run}: holds no run (it has no manifest.resolved.yaml)")
-    asked = Asked(load(str(resolved)), run, devices, workers, cohort=cohort_of(cohort))
+    asked = Asked(load(str(resolved)), run, devices, workers, cohort=cohort_of(cohort), threads=threads)
     result = _run(asked, "failed", None, progress)
     raise typer.Exit(result.exit_code)
 
@@ -254,7 +260,7 @@ def _run(
     folder = api.output_folder(manifest, asked.output)
     allowed = _max_failures(max_failures, len(manifest.items))
     on: Any = executor.value
-    ready(manifest, asked.devices, asked.workers, on)  # what is wrong is said alone
+    ready(manifest, asked.devices, asked.workers, asked.threads, on)  # what is wrong is said alone
     if manifest.export.formats:
         from dipfast.export.several import ready as ready_to_export
 
@@ -266,6 +272,7 @@ def _run(
             asked.output,
             devices=asked.devices,
             workers=asked.workers,
+            threads=asked.threads,
             cohort=asked.cohort,
             shard=asked.shard,
             executor=on,
@@ -326,8 +333,10 @@ def _print_plan(asked: Asked, as_json: bool) -> None:
     manifest = shard_of(asked.manifest, asked.shard)
     folder = api.output_folder(manifest, asked.output)
     listed = None if as_json else SHOWN
-    prediction = forecast(manifest, folder, asked.devices, asked.workers, asked.cohort, listed)
+    prediction = forecast(manifest, folder, asked.devices, asked.workers, asked.threads, asked.cohort, listed)
     show(prediction, as_json, print_forecast)
+    if prediction["failed"]:
+        raise typer.Exit(ItemError.exit_code)
 
 
 def _say(progress: str, text: str) -> None:

@@ -196,11 +196,15 @@ def test_memory_is_that_of_pixels_and_of_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "jobs", "workers", "expected"),
-    [(8, 3, None, (3, 2)), (2, 100, None, (2, 1)), (2, 1, None, (1, 2)), (4, 0, None, (1, 4)), (4, 9, 2, (2, 2))],
+    ("cores", "jobs", "workers", "threads", "expected"),
+    [
+        *((8, 3, None, None, (3, 2)), (2, 100, None, None, (2, 1)), (2, 1, None, None, (1, 2))),
+        *((4, 0, None, None, (1, 4)), (4, 9, 2, None, (2, 2))),
+        *((2, 1, 1, 1, (1, 1)), (8, 100, None, 2, (4, 2)), (8, 3, None, 1, (3, 1)), (2, 9, None, 4, (1, 4))),
+    ],
 )
-def test_cores_are_spread_over_workers(cores: int, jobs: int, workers: Any, expected: Any) -> None:
-    assert spread(cores, jobs, workers) == expected
+def test_cores_are_spread_over_workers(cores: int, jobs: int, workers: Any, threads: Any, expected: Any) -> None:
+    assert spread(cores, jobs, workers, threads) == expected
 
 
 def test_pictures_of_many_sizes_come_to_few_buckets_on_the_grid() -> None:

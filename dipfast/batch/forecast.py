@@ -11,6 +11,7 @@ from rich.table import Table
 
 from dipfast.batch.cohort import cohort_size
 from dipfast.batch.environment import device_memory
+from dipfast.batch.foresee import check_files, fitting_on
 from dipfast.batch.index import Index
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.plan import Job, Place, Queue, predicted_bytes, predicted_seconds
@@ -18,10 +19,12 @@ from dipfast.batch.prepare import preview
 from dipfast.batch.restore import fit_plan
 from dipfast.batch.rows import by_path, entries_before
 from dipfast.batch.run import ready
+from dipfast.errors import ItemError
 from dipfast.fit import choose_machine
 from dipfast.manifest import Manifest
 from dipfast.manifest.yaml import collector_paused
-from dipfast.text import printable
+from dipfast.text import count, printable, reason_of
+from dipfast.threads import cores
 
 SHOWN = 40  # output names in the table; --json has all
 
@@ -31,22 +34,30 @@ def forecast(
     folder: Path,
     devices: str,
     workers: int | None,
+    threads: int | None = None,
     cohort: int | None = None,
     listed: int | None = None,
 ) -> dict[str, Any]:
     """The plan as plain data. Reads headers and, where there is one, the run's folder; hashes and writes nothing.
 
     An input that no run in ``folder`` has seen has no id yet, and counts as to be fitted. ``listed``: of how many jobs
-    the plan says more than their sums; all by default.
+    the plan says more than their sums; all by default. ``failed`` are the items that the run will fail.
     """
-    places = ready(manifest, devices, workers)
+    places = ready(manifest, devices, workers, threads)
     with collector_paused():
-        prepared = preview(manifest.items, by_path(entries_before(RunFolder(folder))))
-        index, row = Index(RunFolder(folder)), _Rows(replace(places[0], cohort=cohort))
+        found, failed = preview(manifest.items, by_path(entries_before(RunFolder(folder))))
+        row = _Rows(replace(places[0], cohort=cohort), len(places), Index(RunFolder(folder)))
+        jobs: list[Job] = []
+        for job, shape in found:
+            try:
+                row.check(job, shape)
+                jobs.append(job)
+            except ItemError as error:
+                failed.append({"path": job.path, "kind": error.kind, "reason": str(error)})
         rows: list[dict[str, Any]] = []
         sums = _Sums()
-        for job in Queue(prepared.jobs):
-            one = row(job, index)
+        for job in Queue(jobs):
+            one = row(job)
             sums.add(one)
             if listed is None or len(rows) < listed:
                 rows.append(one)
@@ -55,7 +66,7 @@ def forecast(
         "workers": [{"device": place.device, "threads": place.threads} for place in places],
         "outputs": sums.outputs,
         "items": rows,
-        "failed": prepared.failed,
+        "failed": failed,
         "buckets": sums.as_buckets(),
         "seconds": round(max(sums.seconds / len(places), sums.longest), 1),
     }
@@ -64,11 +75,27 @@ def forecast(
 class _Rows:
     """Makes rows of jobs. Jobs of one bucket cost the same."""
 
-    def __init__(self, place: Place) -> None:
-        self.place, self.memory = place, device_memory(place.device)
+    def __init__(self, place: Place, places: int, index: Index) -> None:
+        self.place, self.memory, self.index = place, device_memory(place.device), index
+        self.threads = min(place.threads, cores() / places)  # that have a core each
+        self.fitting = fitting_on(place, places, self.memory)
         self.costs: dict[tuple, dict[str, Any]] = {}
+        self.refused: dict[tuple, ItemError] = {}  # buckets whose fits there is no memory for
+        self.done: set[str] = set()  # outputs
 
-    def __call__(self, job: Job, index: Index) -> dict[str, Any]:
+    def check(self, job: Job, shape: tuple[int, ...]) -> None:
+        """Raises ItemError where ``job``, whose input has ``shape``, will fail."""
+        if job.id and set(job.outputs) <= self.index.pictures(job.id, job.outputs):
+            self.done.update(job.outputs)
+            return
+        check_files(job, shape)
+        if job.bucket not in self.costs:
+            self.costs[job.bucket] = self._cost(job)
+        if job.bucket in self.refused:
+            refused = self.refused[job.bucket]
+            raise ItemError(refused.kind, str(refused))
+
+    def __call__(self, job: Job) -> dict[str, Any]:
         if job.bucket not in self.costs:
             self.costs[job.bucket] = self._cost(job)
         return {
@@ -77,21 +104,27 @@ class _Rows:
             "outputs": list(job.outputs),
             "preset": job.settings["preset"],
             **self.costs[job.bucket],
-            "done": job.id != "" and set(job.outputs) <= index.pictures(job.id, job.outputs),
+            "done": self.done.issuperset(job.outputs),
         }
 
     def _cost(self, job: Job) -> dict[str, Any]:
         machine = choose_machine(fit_plan(job.settings, self.place.device))
+        precision, size = machine.precision, predicted_bytes(job, machine.precision)
+        try:
+            fitting = self.fitting(job)
+            precision, size = fitting.rung.precision, fitting.predicted
+        except ItemError as error:
+            self.refused[job.bucket] = error
         channels, height, width = job.padded
-        seconds = predicted_seconds(job, machine.device.type, self.place.threads, machine.precision)
+        seconds = predicted_seconds(job, machine.device.type, self.threads, precision)
         return {
             "task": job.settings["task"]["type"],
             "steps": job.settings["fit"]["steps"],
             "fitted_at": f"{width}×{height}×{channels}",
             "engine": machine.engine,
-            "precision": machine.precision,
+            "precision": precision,
             "seconds": round(seconds, 1),
-            "bytes": predicted_bytes(job, machine.precision),
+            "bytes": size,
             "cohort": cohort_size(job, machine.device.type, self.memory, self.place.cohort),
         }
 
@@ -141,10 +174,11 @@ def print_forecast(prediction: dict[str, Any], console: Console) -> None:
     if prediction["outputs"] > SHOWN:
         console.print(f"… and {prediction['outputs'] - SHOWN} more (--json lists all)")
     for failure in prediction["failed"]:
-        console.print(printable(f"will fail: {failure['path']}: {failure['reason']}"), markup=False)
+        reason = reason_of(failure["reason"], failure["path"])
+        console.print(printable(f"will fail: {failure['path']}: {reason}"), markup=False)
     workers = prediction["workers"]
     kinds = {engine for bucket in prediction["buckets"] for engine in bucket["engines"]}
     console.print(
         f"about {prediction['seconds']:.0f} s on {len(workers)} × {workers[0]['device']} "
-        f"({', '.join([str(workers[0]['threads']) + ' threads', *sorted(kinds)])})"
+        f"({', '.join([count(workers[0]['threads'], 'thread'), *sorted(kinds)])})"
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from dipfast.batch.inputs import hash_of
+from dipfast.batch.inputs import hash_of, limits_of
 from dipfast.batch.plan import Job
 from dipfast.batch.restore import Observation, observe, pose
 from dipfast.errors import ItemError
-from dipfast.image import Image, Limits, check_output, read
+from dipfast.image import Image, check_output, read
 from dipfast.samples import locate
 from dipfast.tasks import Problem
 
@@ -59,5 +59,4 @@ def _check_hash(job: Job, path: str, expected: str | None) -> None:
 
 
 def _read(job: Job, path: str) -> Image:
-    limits = job.settings["input"]
-    return read(path, Limits(**(limits | {"formats": tuple(limits["formats"])})))
+    return read(path, limits_of(job.settings))

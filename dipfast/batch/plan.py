@@ -125,7 +125,7 @@ def _phase_share(coarse: int, skips: int) -> float:
     return (coarse * 4 / 9 + skips * beside) / (coarse + skips)
 
 
-def predicted_seconds(job: Job, kind: str, threads: int, precision: str) -> float:
+def predicted_seconds(job: Job, kind: str, threads: float, precision: str) -> float:
     """Seconds for ``job`` on a device of ``kind`` (cpu, cuda) in ``precision`` (fp32, tf32 or bf16)."""
     rate = RATES[kind, "bf16" if precision == "bf16" else "fp32"]
     return SECONDS_AROUND_A_FIT + job.flops / (rate * (threads if kind == "cpu" else 1))
@@ -211,10 +211,11 @@ def shard(items: Sequence[Any], index: int, count: int) -> list[Any]:
     return list(items[index - 1 :: count])
 
 
-def spread(cores: int, jobs: int, workers: int | None = None) -> tuple[int, int]:
+def spread(cores: int, jobs: int, workers: int | None = None, threads: int | None = None) -> tuple[int, int]:
     """Workers and threads for each on a CPU: one core for each while there are jobs enough for all cores.
 
+    ``workers`` and ``threads`` that are given are taken at their word, and the other is what fits on the cores.
     It depends on the whole plan, not on what is left of it, so that a resumed run sums in the same order.
     """
-    count = workers or max(1, min(cores, jobs))
-    return count, max(1, cores // count)
+    count = workers or max(1, min(cores // (threads or 1), jobs))
+    return count, threads or max(1, cores // count)

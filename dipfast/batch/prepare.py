@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from dipfast.batch.inputs import Facts, hash_of, look_at, path_of, stamp_at
+from dipfast.batch.inputs import Facts, hash_of, limits_of, look_at, path_of, stamp_at
 from dipfast.batch.plan import Job, fit_flops, program
 from dipfast.batch.restore import padded_sides
 from dipfast.errors import ItemError
@@ -94,16 +94,20 @@ def _merged(twin: Job, job: Job) -> Job:
     return twin._replace(outputs=both, reference=measured.reference, reference_sha256=measured.reference_sha256)
 
 
-def preview(items: Sequence[Item], seen: Seen | None = None) -> Prepared:
-    """The jobs, from headers alone: one for each item, and only what ``seen`` knows has an id."""
-    prepared = Prepared()
+def preview(items: Sequence[Item], seen: Seen | None = None) -> tuple[list[tuple[Job, tuple[int, ...]]], list[Event]]:
+    """The jobs with the shapes of their inputs, from headers alone, and the items that will fail.
+
+    One job for each item; only what ``seen`` knows has an id.
+    """
+    jobs, failed = [], []
     identify = _Identifier(seen or {}, hashing=False)
     for item, found in identify.inputs(items):
         try:
-            prepared.jobs.append(identify(item, found)[0])
+            job, facts = identify(item, found)
+            jobs.append((job, tuple(facts["shape"])))
         except ItemError as error:
-            prepared.failed.append({"path": item.path, "reason": str(error)})
-    return prepared
+            failed.append({"path": item.path, "kind": error.kind, "reason": str(error)})
+    return jobs, failed
 
 
 class Shared(NamedTuple):
@@ -232,8 +236,7 @@ class _Identifier:
 
 def _shared(item: Item) -> Shared:
     tree, text = item.settings.model_dump(mode="json"), settings_text(item.settings, item.output)
-    given = tree["input"]
-    limits = Limits(**(given | {"formats": tuple(given["formats"])}))
+    limits = limits_of(tree)
     names = [sha256(repr(limits).encode()).hexdigest()[:8], sha256(text.encode()).hexdigest()[:16]]
     return Shared(tree, limits, names[0], text, names[1], item.settings)
 

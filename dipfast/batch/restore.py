@@ -228,12 +228,17 @@ def padded_sides(settings: Settings, sides: Sequence[int]) -> tuple[int, int]:
 
 def _matching(reference: np.ndarray, observed: np.ndarray, scale: int) -> np.ndarray:
     """The reference, where it has the size and channels of the picture sought."""
-    channels, height, width = observed.shape
-    wanted = (channels, height * scale, width * scale)
-    if reference.shape != wanted:
-        sizes = [f"{w}×{h} with {c} channels" for c, h, w in (wanted, reference.shape)]
-        raise ItemError("reference", f"reference should be {sizes[0]}, is {sizes[1]}")
+    check_reference(reference.shape, observed.shape, scale)
     return reference
+
+
+def check_reference(reference: Sequence[int], observed: Sequence[int], scale: int) -> None:
+    """Raises ItemError where a reference's shape [C, H, W] is not that of the picture sought."""
+    channels, height, width = observed
+    wanted = (channels, height * scale, width * scale)
+    if tuple(reference) != wanted:
+        sizes = [f"{w}×{h} with {c} channels" for c, h, w in (wanted, reference)]
+        raise ItemError("reference", f"reference should be {sizes[0]}, is {sizes[1]}")
 
 
 def describe(

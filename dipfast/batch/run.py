@@ -70,6 +70,7 @@ def run(
     *,
     devices: str = "auto",
     workers: int | None = None,
+    threads: int | None = None,
     cohort: int | None = None,
     resume: Resume = "auto",
     max_failures: int | None = None,
@@ -79,19 +80,20 @@ def run(
 ) -> RunResult:
     """Restore every item of ``manifest``, or of its ``shard`` (I, N), that ``folder`` does not hold yet.
 
-    ``devices``: auto, cpu, or cuda:0,1 …; ``workers``: processes on a CPU, by default one a core; ``cohort``: items of
-    one bucket that a worker fits side by side, by default as many as `batch.cohort` finds; ``resume``: auto and failed
-    do what is not done, never does all again. Shards may run into one folder at the same time. ``executor``:
-    local for processes of this machine, ray for actors of a cluster.
+    ``devices``: auto, cpu, or cuda:0,1 …; ``workers``: processes on a CPU, by default one a core; ``threads``: of each
+    worker, by default as OMP_NUM_THREADS says; ``cohort``: items of one bucket that a worker fits side by side, by
+    default as many as `batch.cohort` finds; ``resume``: auto and failed do what is not done, never does all again.
+    Shards may run into one folder at the same time. ``executor``: local for processes of this machine, ray for actors
+    of a cluster.
 
     Raises UsageError for a wrong argument and where another run has the folder, NothingMatchedError for an empty
     shard, MachineError for devices that there are not and where the folder cannot be written; what is done then stays
     done.
     """
     start = time.perf_counter()
-    _check_options(resume, executor, shard, workers=workers, cohort=cohort)
+    _check_options(resume, executor, shard, workers=workers, threads=threads, cohort=cohort)
     mine = shard_of(manifest, shard)
-    places = ready(mine, devices, workers, executor)
+    places = ready(mine, devices, workers, threads, executor)
     with claimed(folder, shard), writing(folder), mirrored(folder) as mirror:
         index, driver = Index(folder, owner=f"run{suffix(shard)}"), _named("driver", shard)
         changes = _changed_software(folder)
@@ -126,8 +128,8 @@ def run(
         elif todo and executor == "ray":
             from dipfast.batch import ray
 
-            about: dict[str, Any] = {"items": len(mine.items), "devices": devices, "workers": workers, "cohort": cohort}
-            outcome = ray.execute(todo, folder, hear, allowed, driver, **about, suffix=suffix(shard))
+            about: dict[str, Any] = {"workers": workers, "threads": threads, "cohort": cohort, "suffix": suffix(shard)}
+            outcome = ray.execute(todo, folder, hear, allowed, driver, items=len(mine.items), devices=devices, **about)
         elif todo:
             named = [replace(place, name=_named(place.name, shard), cohort=cohort) for place in places]
             outcome = execute(todo, named[: len(todo)], folder, hear, allowed, driver)
@@ -183,7 +185,13 @@ def _named(worker: str, shard: Shard | None) -> str:
     return f"{worker}{suffix(shard)}"
 
 
-def ready(manifest: Manifest, devices: str, workers: int | None = None, executor: Executor = "local") -> list[Place]:
+def ready(
+    manifest: Manifest,
+    devices: str,
+    workers: int | None = None,
+    threads: int | None = None,
+    executor: Executor = "local",
+) -> list[Place]:
     """The workers of a run, where nothing forbids it: no device, engine, precision or sample that is not here.
 
     On Ray they are known when the cluster is; what its devices cannot do is said by them, item by item.
@@ -192,7 +200,7 @@ def ready(manifest: Manifest, devices: str, workers: int | None = None, executor
     """
     if executor == "ray" and find_spec("ray") is None:
         raise MachineError("--executor ray: Ray is not installed; pip install 'dipfast[ray]'")
-    places = [] if executor == "ray" else places_for(devices, len(manifest.items), workers)
+    places = [] if executor == "ray" else places_for(devices, len(manifest.items), workers, threads)
     for item in manifest.items:
         if item.path.startswith(SAMPLE):
             locate(item.path)

@@ -9,14 +9,24 @@ from typing import Any
 import numpy as np
 
 from dipfast.errors import DipfastError
-from dipfast.tasks.degrade import Damaged, degrade
+from dipfast.tasks.degrade import Damaged, check_crop, degrade
 from dipfast.tasks.denoise import denoise
-from dipfast.tasks.inpaint import inpaint, known_pixels
+from dipfast.tasks.inpaint import check_mask_size, inpaint, known_pixels
 from dipfast.tasks.jpeg import jpeg
 from dipfast.tasks.problem import Problem
 from dipfast.tasks.superres import superres
 
-__all__ = ["Damaged", "Problem", "degrade", "known_pixels", "padded_multiple", "pose", "scale"]
+__all__ = [
+    "Damaged",
+    "Problem",
+    "check_crop",
+    "check_mask_size",
+    "degrade",
+    "known_pixels",
+    "padded_multiple",
+    "pose",
+    "scale",
+]
 
 
 def pose(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,9 +78,7 @@ def known_pixels(
     Raises ItemError where the mask has another size, is not black and white, or knows nothing or everything; and for
     `auto` where it seems to be upside down: all that it calls known is of one colour while the rest is a picture.
     """
-    if mask.shape[1:] != observed.shape[1:]:
-        sizes = "×".join(map(str, mask.shape[:0:-1])), "×".join(map(str, observed.shape[:0:-1]))
-        raise ItemError("mask", f"task.mask should have the image's size {sizes[1]}, has {sizes[0]}")
+    check_mask_size(mask.shape, observed.shape)
     gray = mask.mean(axis=0, keepdims=True)
     middling = float(((gray > 0.25) & (gray < 0.75)).mean())
     if middling > 0.05:
@@ -91,6 +89,13 @@ def known_pixels(
     if known == "auto":
         _check_polarity(pixels, observed)
     return pixels
+
+
+def check_mask_size(mask: Sequence[int], image: Sequence[int]) -> None:
+    """Raises ItemError where the shapes [C, H, W] of a mask and its image are not of one height and width."""
+    if tuple(mask[1:]) != tuple(image[1:]):
+        sizes = "×".join(map(str, mask[:0:-1])), "×".join(map(str, image[:0:-1]))
+        raise ItemError("mask", f"task.mask should have the image's size {sizes[1]}, has {sizes[0]}")
 
 
 def _check_coverage(known: np.ndarray, colour: str) -> None:
