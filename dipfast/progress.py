@@ -26,7 +26,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dipfast.text import change, count, duration, printable, rate, reason_of
+from dipfast.text import change, count, decibels, duration, printable, rate, reason_of
 
 Event = dict[str, Any]
 Clock = Callable[[], float]
@@ -320,6 +320,7 @@ def outcome(event: Event) -> str:
     parts = [duration((record.get("seconds") or {}).get("total", event.get("wall")))]
     if record.get("steps") is not None:
         parts.append(count(record["steps"], "step"))
-    if metrics.get("psnr") is not None:
-        parts.append(f"PSNR {change(metrics.get('psnr_before'), metrics['psnr'], 1, ' dB')}")
+    psnr = decibels(metrics, "psnr")
+    if psnr is not None:
+        parts.append(f"PSNR {change(decibels(metrics, 'psnr_before'), psnr, 1, ' dB')}")
     return ", ".join(parts)

@@ -100,6 +100,11 @@ def test_json_is_one_strict_object_a_line_without_the_bulk() -> None:
     assert step == progress(1)
 
 
+def test_a_picture_that_equals_its_reference_has_infinite_psnr() -> None:
+    record = RECORD | {"metrics": {"psnr_before": 20.2, "psnr": None}}
+    assert shown("plain", {"event": "done", **DOG, "record": record}).endswith("300 steps, PSNR 20.2 → ∞\n")
+
+
 def test_none_says_nothing() -> None:
     assert shown("none", {"event": "started", "jobs": 1, "done": 0}) == ""
 

@@ -22,7 +22,7 @@ from dipfast.report.facts import MAX_LISTED, Facts, facts, finite, section, word
 from dipfast.report.html import TEMPLATES, environment
 from dipfast.report.markdown import as_markdown
 from dipfast.report.pictures import Pictures, pictures
-from dipfast.report.summary import Summary, headlines
+from dipfast.report.summary import Summary, beside_the_mean, headlines, quality
 from dipfast.text import change, duration
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ def as_html(folder: RunFolder, title: str, rows: Sequence[Row], summary: Summary
             title=title,
             summary=summary,
             headlines=headlines(summary),
+            quality=quality,
+            beside_the_mean=beside_the_mean,
             failed=[row for row in rows if row.status == "failed"],
             pending=[row for row in rows if row.status == "pending"],
             cards=[card(folder, row) for row in done[:MAX_CARDS]],

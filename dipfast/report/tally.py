@@ -6,6 +6,7 @@ be old or damaged: what is missing, or is no finite number, is left out, and not
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dipfast.report.facts import PHASES, Facts, facts, finite, output_size, section, word
+from dipfast.report.facts import PHASES, Facts, facts, finite, output_size, qualities, section, word
 
 if TYPE_CHECKING:
     from dipfast.batch.run import Row
@@ -52,9 +53,9 @@ class Tally:
         if row.status != "done":
             return
         record = {} if record is None else record
-        measured = section(record, "metrics")
-        for name, pairs in self.metrics.items() if measured else ():
-            pairs.add(finite(measured.get(f"{name}_before")), finite(measured.get(name)))
+        measured = qualities(section(record, "metrics"))
+        for name, pairs in self.metrics.items():
+            pairs.add(measured[f"{name}_before"], measured[name])
         fit = row.id or row.output
         if row.known is not None and fit not in self.seen:
             self.seen.add(fit)
@@ -98,12 +99,17 @@ class Tally:
         return [{name: known[name] for name in names} for known in worst]
 
     def qualities(self) -> dict[str, Any]:
-        """Means over the items where the picture was measured before and after, and how many those are."""
+        """Means over the items where the picture was measured before and after, and how many those are.
+
+        PSNRs of pictures that equal their reference are infinite; these are counted apart, and so is what has none.
+        """
         means: dict[str, Any] = {}
         for name, pairs in self.metrics.items():
             before, after = pairs.means()
             means |= {f"{name}_items": pairs.count, f"{name}_before": rounded(before), name: rounded(after)}
-        return means
+            means |= {f"{name}_unmeasured": pairs.unmeasured}
+        psnr = self.metrics["psnr"]
+        return means | {"psnr_identical": psnr.identical, "psnr_identical_before": psnr.identical_before}
 
     def ran_on(self) -> list[Facts]:
         """Every device, engine and precision that ran: its images, and how many an hour while it had work."""
@@ -120,13 +126,20 @@ class Tally:
 
 
 class _Pairs:
-    """Sums of a quality before and after."""
+    """Sums of a quality before and after, and how many items have none that can be summed."""
 
     def __init__(self) -> None:
         self.count, self.before, self.after = 0, 0.0, 0.0
+        self.identical, self.identical_before, self.unmeasured = 0, 0, 0
 
     def add(self, before: float | None, after: float | None) -> None:
-        if before is not None and after is not None:
+        if before is None or after is None:
+            self.unmeasured += 1
+        elif math.isinf(after):
+            self.identical += 1
+        elif math.isinf(before):
+            self.identical_before += 1
+        else:
             self.count += 1
             self.before += before
             self.after += after
