@@ -200,9 +200,9 @@ def _reported(manifest: Manifest, result: RunResult, shard: Shard | None) -> dic
     """The summary, written with the report. A run that found nothing to do leaves both as they are, where they hold."""
     folder, html = result.folder, manifest.report.html
     if result.idle and (known := current_summary(folder, html)) is not None:
-        mine = {"already_done": result.already_done, "wall_seconds": round(result.seconds, 4), "images_per_hour": 0.0}
-        return known | mine
-    rows = result.rows if shard is None else rows_of(folder)
+        before = result.already_done + known["items"] - len(result.rows)
+        return known | {"already_done": before, "wall_seconds": round(result.seconds, 4), "images_per_hour": 0.0}
+    rows = result.rows if shard is None and result.alone else rows_of(folder)
     before = result.already_done + len(rows) - len(result.rows)
     summary = write_summary(folder, rows, result.seconds, already_done=before)
     write_report(folder, rows, summary, html=html)

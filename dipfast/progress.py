@@ -220,8 +220,9 @@ class Bars(Display):
 
     def show(self, event: Event) -> None:
         self.tally.take(event)
-        if event.get("event") in ("failed", "quarantined", "lost", "warning") or warnings_of(event):
-            self.console.print(Text(sentence(event) or "", style="red"), soft_wrap=True)
+        if event.get("event") in ("failed", "quarantined", "lost", "warning", "note") or warnings_of(event):
+            style = "" if event["event"] == "note" else "red"
+            self.console.print(Text(sentence(event) or "", style=style), soft_wrap=True)
 
     def render(self) -> RenderableType:
         """Called by rich's own thread, so it reads the tally and changes nothing."""
@@ -295,6 +296,8 @@ def sentence(event: Event) -> str | None:
             return f"lost {name}: {reason_of(event.get('reason'), event.get('path'))}"
         case "warning":
             return f"warning: {printable(event.get('reason') or '')}"
+        case "note":
+            return printable(event.get("reason") or "")
         case "cancelled":
             return f"cancelled {name}"
     return None

@@ -78,6 +78,16 @@ def test_every_device_gets_an_array_task_that_does_its_shard(
     assert [(Path(row.path).name, row.status) for row in rows] == [("a.png", "done"), ("b.png", "done")]
 
 
+def test_tasks_keep_what_another_source_has_done(kept: Path, command: list[str], inputs: Path) -> None:
+    (inputs / "other.yaml").write_text(MANIFEST.format(steps=2).replace("*", "c"))
+    assert main(["run", str(inputs / "other.yaml"), *command[2:4], "--devices", "cpu", "--workers", "1"]) == 0
+    (inputs / "m.yaml").write_text(MANIFEST.format(steps=2).replace("*", "[ab]"))
+    assert main([*command, "--workers", "2", "--devices", "cpu"]) == 0
+    run_task(kept, 0)
+    rows = rows_of(RunFolder(inputs.parent / "run"))
+    assert [(row.output, row.status) for row in rows] == [("a.png", "done"), ("c.png", "done")]
+
+
 def test_a_task_asks_for_one_gpu_and_there_are_no_more_tasks_than_images(kept: Path, command: list[str]) -> None:
     assert main([*command, "--workers", "9"]) == 0
     assert re.search(r"^#SBATCH --gpus-per-node=1$", kept.read_text(), re.M)

@@ -40,7 +40,7 @@ def test_what_is_all_done_is_known_without_lists_index_and_records(
     inputs: Path, done: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = [row.id for row in go(inputs).rows]
-    for name in ("entries_before", "prepare", "rows_of"):
+    for name in ("read_before", "prepare", "rows_of"):
         monkeypatch.setattr(module, name, lambda *_: pytest.fail("each item is looked at"))
     result = go(inputs)
     assert [row.id for row in result.rows] == before

@@ -14,10 +14,11 @@ from dipfast.batch.environment import device_memory
 from dipfast.batch.foresee import check_files, fitting_on
 from dipfast.batch.index import Index
 from dipfast.batch.ledger import RunFolder
+from dipfast.batch.others import check_free, read_before, source_of
 from dipfast.batch.plan import Job, Place, Queue, predicted_bytes, predicted_seconds
 from dipfast.batch.prepare import preview
 from dipfast.batch.restore import fit_plan
-from dipfast.batch.rows import by_path, entries_before
+from dipfast.batch.rows import by_path
 from dipfast.batch.run import ready
 from dipfast.errors import ItemError
 from dipfast.fit import choose_machine
@@ -41,12 +42,16 @@ def forecast(
     """The plan as plain data. Reads headers and, where there is one, the run's folder; hashes and writes nothing.
 
     An input that no run in ``folder`` has seen has no id yet, and counts as to be fitted. ``listed``: of how many jobs
-    the plan says more than their sums; all by default. ``failed`` are the items that the run will fail.
+    the plan says more than their sums; all by default. ``failed`` are the items that the run will fail. Raises
+    UsageError where results of another source are in the way.
     """
     places = ready(manifest, devices, workers, threads)
     with collector_paused():
-        found, failed = preview(manifest.items, by_path(entries_before(RunFolder(folder))))
-        row = _Rows(replace(places[0], cohort=cohort), len(places), Index(RunFolder(folder)))
+        run, index = RunFolder(folder), Index(RunFolder(folder))
+        before = read_before(run, source_of(manifest, run))
+        found, failed = preview(manifest.items, by_path(before.seen))
+        check_free(before.foreign, (_entry(job) for job, _ in found), index)
+        row = _Rows(replace(places[0], cohort=cohort), len(places), index)
         jobs: list[Job] = []
         for job, shape in found:
             try:
@@ -70,6 +75,10 @@ def forecast(
         "buckets": sums.as_buckets(),
         "seconds": round(max(sums.seconds / len(places), sums.longest), 1),
     }
+
+
+def _entry(job: Job) -> dict[str, Any]:
+    return {"path": job.path, "output": job.outputs[0], "id": job.id, "sha256": job.input_sha256}
 
 
 class _Rows:

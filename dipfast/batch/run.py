@@ -16,12 +16,22 @@ from dipfast.batch.load import CHANGED
 from dipfast.batch.local import Event, Outcome, execute
 from dipfast.batch.lock import claimed, writing
 from dipfast.batch.mirror import Mirror, mirrored
+from dipfast.batch.others import check_free, in_words, kept_of, note_source, read_before, source_of
 from dipfast.batch.plan import Job, Place
 from dipfast.batch.plan import shard as part
 from dipfast.batch.prepare import Prepared, distrusted, prepare
 from dipfast.batch.remeasure import measure_again, needs_measuring
 from dipfast.batch.restore import fit_plan
-from dipfast.batch.rows import Row, by_path, done_rows, entries_before, row_as_json, rows_of, write_entries
+from dipfast.batch.rows import (
+    EARLIER,
+    Row,
+    by_path,
+    done_rows,
+    row_as_json,
+    rows_of,
+    write_earlier,
+    write_entries,
+)
 from dipfast.batch.snapshot import done_before, keep
 from dipfast.errors import MachineError, NothingMatchedError, UsageError
 from dipfast.files import write_atomic
@@ -45,6 +55,7 @@ class RunResult:
     """What `run` did: the folder, rows of its items, how many were done before, wall seconds, and the signal if any.
 
     ``idle``: it found all its items done; ``summary``: what the folder's `summary.json` says, where that was asked for.
+    ``alone``: whether the folder holds nothing of other sources.
     """
 
     folder: RunFolder
@@ -54,6 +65,7 @@ class RunResult:
     signal: int | None
     gave_up: str | None
     idle: bool = False
+    alone: bool = True
     summary: dict[str, Any] | None = None
 
     @property
@@ -86,7 +98,8 @@ def run(
     Shards may run into one folder at the same time. ``executor``: local for processes of this machine, ray for actors
     of a cluster.
 
-    Raises UsageError for a wrong argument and where another run has the folder, NothingMatchedError for an empty
+    Raises UsageError for a wrong argument, where another run has the folder, and where results of another source that
+    it holds would be written over; NothingMatchedError for an empty
     shard, MachineError for devices that there are not and where the folder cannot be written; what is done then stays
     done.
     """
@@ -100,9 +113,8 @@ def run(
         with collector_paused():  # once for all: what is found grows to millions of objects, and none is garbage
             _check_folders([], folder)
             known = None if resume == "never" or mirror.address else done_before(folder, mine.items, shard)
-            _write_head(manifest, folder, shard)
             if known is None:
-                prepared = _prepared(mine, folder, shard)
+                prepared = _prepared(manifest, mine, folder, shard, index, on_event)
                 for event in prepared.failed:
                     folder.log(driver, **event)
                     on_event(event)
@@ -110,6 +122,8 @@ def run(
                 for id in _measured_again(prepared.jobs, {job.id for job in todo}, folder, index, on_event):
                     mirror.done(id)
             else:
+                _write_head(manifest, folder, shard)
+                note_source(folder, source_of(manifest, folder))
                 prepared, todo, done = Prepared(), [], len(known)
         if changes and done:
             on_event({"event": "warning", "reason": f"{changes}; what is done stays (--resume never does it again)"})
@@ -147,7 +161,8 @@ def run(
     if outcome.broken is not None:
         raise MachineError(f"{folder.root}: {outcome.broken}")
     seconds = time.perf_counter() - start
-    return RunResult(folder, rows, done, seconds, outcome.signal, outcome.gave_up, idle)
+    alone = not (folder.root / EARLIER).exists()
+    return RunResult(folder, rows, done, seconds, outcome.signal, outcome.gave_up, idle, alone)
 
 
 def _check_options(resume: str, executor: str, shard: Shard | None, **counts: int | None) -> None:
@@ -220,11 +235,29 @@ def _write_head(manifest: Manifest, folder: RunFolder, shard: Shard | None) -> N
         write_atomic(folder.root / name, here)
 
 
-def _prepared(mine: Manifest, folder: RunFolder, shard: Shard | None) -> Prepared:
-    """The jobs of a run, with its list of items written."""
-    before = entries_before(folder)
-    prepared = prepare(mine.items, by_path(before))
-    write_entries(folder, prepared.entries, shard, before)
+def _prepared(
+    manifest: Manifest,
+    mine: Manifest,
+    folder: RunFolder,
+    shard: Shard | None,
+    index: Index,
+    on_event: Callable[[Event], None],
+) -> Prepared:
+    """The jobs of a run, with its list of items written, and that of what other sources have done in its folder.
+
+    Raises UsageError, before anything is written, where their results are in the way.
+    """
+    source = source_of(manifest, folder)
+    before = read_before(folder, source)
+    prepared = prepare(mine.items, by_path(before.seen))
+    check_free(before.foreign, prepared.entries, index)
+    kept, dropped = kept_of(before.foreign, manifest.items, prepared.entries, folder)
+    _write_head(manifest, folder, shard)
+    write_earlier(folder, kept)
+    write_entries(folder, prepared.entries, shard, before.last)
+    note_source(folder, source)
+    if (text := in_words(kept, dropped, folder)) is not None:
+        on_event({"event": "note", "reason": text})
     return prepared
 
 
