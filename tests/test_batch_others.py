@@ -15,6 +15,7 @@ import dipfast
 from dipfast.batch.forecast import forecast
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.merge import merge
+from dipfast.batch.others import note_source, source_of
 from dipfast.batch.rows import EARLIER, rows_of
 from dipfast.batch.run import RunResult
 from dipfast.errors import UsageError
@@ -158,6 +159,17 @@ def test_shards_keep_what_another_source_has_done(here: Path) -> None:
     check_agreement(here, ["a.png", "c.png", "d.png"])
     go(here, "y")
     check_agreement(here, ["a.png", "c.png", "d.png"])
+
+
+def test_tasks_of_a_submitted_manifest_keep_what_another_source_has_done(here: Path) -> None:
+    go(here, "a.png")
+    folder, manifest = RunFolder(here / "run"), load(str(here / "y"), sets=SETS)
+    note_source(folder, source_of(manifest, folder), listed=False)  # as a submission does
+    (folder.root / "manifest.resolved.yaml").write_text(manifest.resolved())
+    for part in (1, 2):
+        go(here, "run/manifest.resolved.yaml", shard=(part, 2))
+    check_agreement(here, ["a.png", "c.png", "d.png"])
+    assert go(here, "y").already_done == 2
 
 
 def test_a_merged_folder_has_one_list_of_all(here: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -64,6 +65,7 @@ def test_every_device_gets_an_array_task_that_does_its_shard(
         main([*command, "--workers", "2", "--devices", "cpu", "--limit", "2", "--cohort", "2", "--threads", "1"]) == 0
     )
     assert "job 7" in capsys.readouterr().out
+    assert json.loads((inputs.parent / "run/.source.json").read_text()) == {"manifest": command[1], "lists": None}
     assert main(["status", str(inputs.parent / "run")]) == 2
     assert "its run has not begun yet" in capsys.readouterr().err
     script = kept.read_text()
@@ -76,16 +78,6 @@ def test_every_device_gets_an_array_task_that_does_its_shard(
     run_task(kept, 1)
     rows = rows_of(RunFolder(inputs.parent / "run"))
     assert [(Path(row.path).name, row.status) for row in rows] == [("a.png", "done"), ("b.png", "done")]
-
-
-def test_tasks_keep_what_another_source_has_done(kept: Path, command: list[str], inputs: Path) -> None:
-    (inputs / "other.yaml").write_text(MANIFEST.format(steps=2).replace("*", "c"))
-    assert main(["run", str(inputs / "other.yaml"), *command[2:4], "--devices", "cpu", "--workers", "1"]) == 0
-    (inputs / "m.yaml").write_text(MANIFEST.format(steps=2).replace("*", "[ab]"))
-    assert main([*command, "--workers", "2", "--devices", "cpu"]) == 0
-    run_task(kept, 0)
-    rows = rows_of(RunFolder(inputs.parent / "run"))
-    assert [(row.output, row.status) for row in rows] == [("a.png", "done"), ("c.png", "done")]
 
 
 def test_a_task_asks_for_one_gpu_and_there_are_no_more_tasks_than_images(kept: Path, command: list[str]) -> None:
