@@ -26,6 +26,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from dipfast.pace import Pace
 from dipfast.text import change, count, decibels, duration, printable, rate, reason_of
 
 Event = dict[str, Any]
@@ -135,8 +136,10 @@ class Tally:
     early: int = 0  # failed before they could become a job
     done: int = 0
     failed: int = 0
-    start: float | None = None
     running: dict[object, InFlight] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.pace = Pace(self.now)
 
     @property
     def total(self) -> int:
@@ -146,7 +149,7 @@ class Tally:
     def take(self, event: Event) -> None:
         kind, key = event.get("event"), event.get("id") or event.get("path")
         if kind == "started":
-            self.start, self.before = self.now(), int(event.get("done", 0))
+            self.before = int(event.get("done", 0))
             self.jobs, self.early = int(event.get("jobs", 0)), self.failed
         elif kind == "claimed":
             self.running[key] = InFlight(name_of(event), self.now())
@@ -156,6 +159,7 @@ class Tally:
             self.running.pop(key, None)
             self.done += kind == "done"
             self.failed += kind in ("failed", "quarantined")
+        self.pace.take(event)
 
     def _advance(self, item: InFlight, event: Event) -> None:
         item.step, item.steps = int(event.get("step", 0)), int(event.get("steps", 0))
@@ -168,10 +172,8 @@ class Tally:
         return self.done + self.failed + sum(item.share for item in list(self.running.values()))
 
     def seconds_left(self) -> float | None:
-        """At the pace so far. None where nothing tells the pace."""
-        if self.start is None or self.finished <= self.early:
-            return None
-        return (self.now() - self.start) * (self.total - self.finished) / (self.finished - self.early)
+        """As `Pace` has it. None where nothing tells the pace."""
+        return self.pace.seconds_left()
 
 
 class Lines(Display):

@@ -12,6 +12,7 @@ from dipfast import generators
 from dipfast.batch.plan import (
     Job,
     Queue,
+    expected_share,
     fit_flops,
     forward_flops,
     parameter_count,
@@ -182,6 +183,28 @@ def test_more_steps_and_pixels_take_longer_and_more_threads_less() -> None:
     seconds = predicted_seconds(small, "cpu", 1, "fp32")
     assert seconds < predicted_seconds(large, "cpu", 1, "fp32")
     assert seconds > predicted_seconds(small, "cpu", 2, "fp32")
+
+
+def test_steps_of_small_pictures_take_longer_than_their_operations() -> None:
+    seconds = [predicted_seconds(job("a", side, side), "cpu", 1, "fp32") for side in (32, 64)]
+    assert seconds[1] / seconds[0] < 2 < job("a", 64, 64).flops / job("a", 32, 32).flops
+
+
+@pytest.mark.parametrize(
+    ("task", "fit", "ends"),
+    [
+        ({"type": "denoise", "noise": {"type": "gaussian"}}, {}, True),
+        ({"type": "denoise", "noise": {"type": "salt-pepper"}}, {}, False),
+        ({"type": "jpeg"}, {}, True),
+        ({"type": "superres"}, {}, False),
+        ({"type": "superres"}, {"stop": {"type": "ema-variance"}}, True),
+        ({"type": "jpeg"}, {"stop": {"type": "fixed"}}, False),
+        ({"type": "jpeg"}, {"posterior": {"burn_in": 1}}, False),
+    ],
+)
+def test_a_fit_is_expected_to_end_early_where_a_criterion_ends_it(task: Any, fit: Any, ends: bool) -> None:
+    share = expected_share({"task": task, "fit": {"stop": {"type": "auto"}} | fit})
+    assert (share < 1) == ends
 
 
 def test_memory_is_that_of_pixels_and_of_weights() -> None:

@@ -187,7 +187,9 @@ def test_bars_show_the_run_and_each_item_in_flight() -> None:
     for clock.now, step in ((10.0, 0), (20.0, 150)):
         display(progress(step))
     overall, dog, cat = drawn(display)
-    assert overall.rstrip().endswith(" 1/4 done 7 done before 33.3 s left")  # 1.5 items in 20 s, 2.5 to go
+    assert overall.rstrip().endswith(
+        " 1/4 done 7 done before 25.0 s left"
+    )  # half an item in 10 s; two at a time, 2.5 to go
     assert dog.startswith("dog.png ")
     assert dog.rstrip().endswith("step 150/300 15 steps/s loss 0.00123")
     assert cat.startswith("…xxx")

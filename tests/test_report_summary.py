@@ -171,6 +171,13 @@ def test_time_left_counts_workers_that_ran_side_by_side() -> None:
     assert summarize(rows)["seconds_left"] is None
 
 
+def test_time_left_goes_by_the_sizes_of_what_is_pending() -> None:
+    times = {"finished": "2026-11-01T00:00:10+00:00", "seconds": {"total": 10.0}}
+    rows = [done(input={"width": 64, "height": 64}, **times)]  # as long as 8192 pixels
+    assert summarize([*rows, pending(pixels=64 * 64)])["seconds_left"] == 10.0
+    assert summarize([*rows, pending(pixels=15 * 4096), pending(pixels=None)])["seconds_left"] == 90.0
+
+
 def test_a_record_of_rubbish_gives_a_strict_summary(folder) -> None:
     rubbish = {"seconds": {"total": float("nan")}, "metrics": {"psnr": float("inf"), "psnr_before": "x"}, "ran": None}
     rows = [

@@ -15,7 +15,7 @@ from dipfast.batch.foresee import check_files, fitting_on
 from dipfast.batch.index import Index
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.others import check_free, read_before, source_of
-from dipfast.batch.plan import Job, Place, Queue, predicted_bytes, predicted_seconds
+from dipfast.batch.plan import Job, Place, Queue, expected_share, predicted_bytes, predicted_seconds
 from dipfast.batch.prepare import preview
 from dipfast.batch.restore import fit_plan
 from dipfast.batch.rows import by_path
@@ -24,7 +24,7 @@ from dipfast.errors import ItemError
 from dipfast.fit import choose_machine
 from dipfast.manifest import Manifest
 from dipfast.manifest.yaml import collector_paused
-from dipfast.text import count, printable, reason_of
+from dipfast.text import count, duration, printable, reason_of
 from dipfast.threads import cores
 
 SHOWN = 40  # output names in the table; --json has all
@@ -74,6 +74,7 @@ def forecast(
         "failed": failed,
         "buckets": sums.as_buckets(),
         "seconds": round(max(sums.seconds / len(places), sums.longest), 1),
+        "seconds_at_most": round(max(sums.most / len(places), sums.longest_most), 1),
     }
 
 
@@ -125,14 +126,15 @@ class _Rows:
         except ItemError as error:
             self.refused[job.bucket] = error
         channels, height, width = job.padded
-        seconds = predicted_seconds(job, machine.device.type, self.threads, precision)
+        most = predicted_seconds(job, machine.device.type, self.threads, precision)
         return {
             "task": job.settings["task"]["type"],
             "steps": job.settings["fit"]["steps"],
             "fitted_at": f"{width}×{height}×{channels}",
             "engine": machine.engine,
             "precision": precision,
-            "seconds": round(seconds, 1),
+            "seconds": round(most * expected_share(job.settings), 1),
+            "seconds_at_most": round(most, 1),
             "bytes": size,
             "cohort": cohort_size(job, machine.device.type, self.memory, self.place.cohort),
         }
@@ -143,7 +145,7 @@ class _Sums:
 
     def __init__(self) -> None:
         self.buckets: dict[tuple, dict[str, Any]] = {}
-        self.outputs, self.seconds, self.longest = 0, 0.0, 0.0
+        self.outputs, self.seconds, self.longest, self.most, self.longest_most = 0, 0.0, 0.0, 0.0, 0.0
 
     def add(self, row: dict[str, Any]) -> None:
         key = row["task"], row["preset"], row["fitted_at"]
@@ -162,6 +164,8 @@ class _Sums:
         if not row["done"]:
             self.seconds += row["seconds"]
             self.longest = max(self.longest, row["seconds"])
+            self.most += row["seconds_at_most"]
+            self.longest_most = max(self.longest_most, row["seconds_at_most"])
 
     def as_buckets(self) -> list[dict[str, Any]]:
         return [
@@ -187,7 +191,9 @@ def print_forecast(prediction: dict[str, Any], console: Console) -> None:
         console.print(printable(f"will fail: {failure['path']}: {reason}"), markup=False)
     workers = prediction["workers"]
     kinds = {engine for bucket in prediction["buckets"] for engine in bucket["engines"]}
+    most = prediction["seconds_at_most"]
+    at_most = f", {duration(most)} at the most," if most > prediction["seconds"] else ""
     console.print(
-        f"about {prediction['seconds']:.0f} s on {len(workers)} × {workers[0]['device']} "
+        f"about {duration(prediction['seconds'])}{at_most} on {len(workers)} × {workers[0]['device']} "
         f"({', '.join([count(workers[0]['threads'], 'thread'), *sorted(kinds)])})"
     )

@@ -16,7 +16,9 @@ from dipfast.shapes import coarse_steps, halves, latent_channels, per_scale
 
 # Operations per second of a whole step: one core of a server CPU as measured, and an H200 as estimated.
 RATES = {("cpu", "fp32"): 8e10, ("cpu", "bf16"): 9e10, ("cuda", "fp32"): 2e13, ("cuda", "bf16"): 2e14}
+SECONDS_A_STEP = {"cpu": 0.01, "cuda": 0.001}  # beside its operations, for each seed; the first measured (LOG.md)
 SECONDS_AROUND_A_FIT = 0.5  # decode, encode, save
+STOPPED_SHARE = 0.35  # of their steps, that fits take where a criterion ends them (LOG.md)
 # What a step has of each activation at its worst, kept and recomputed, as measured on a CPU (LOG.md).
 ACTIVATION_COPIES = {("fp32", False): 4.0, ("fp32", True): 2.7, ("bf16", False): 4.5, ("bf16", True): 3.3}
 PARAMETER_COPIES = 7  # values, gradients, two moments, and the rollback's values and moments
@@ -126,9 +128,24 @@ def _phase_share(coarse: int, skips: int) -> float:
 
 
 def predicted_seconds(job: Job, kind: str, threads: float, precision: str) -> float:
-    """Seconds for ``job`` on a device of ``kind`` (cpu, cuda) in ``precision`` (fp32, tf32 or bf16)."""
-    rate = RATES[kind, "bf16" if precision == "bf16" else "fp32"]
-    return SECONDS_AROUND_A_FIT + job.flops / (rate * (threads if kind == "cpu" else 1))
+    """Seconds at the most for ``job`` on a device of ``kind`` (cpu, cuda) in ``precision`` (fp32, tf32 or bf16)."""
+    rate = RATES[kind, "bf16" if precision == "bf16" else "fp32"] * (threads if kind == "cpu" else 1)
+    fit = job.settings["fit"]
+    return SECONDS_AROUND_A_FIT + job.flops / rate + fit["steps"] * fit["seeds"] * SECONDS_A_STEP[kind]
+
+
+def expected_share(settings: Mapping[str, Any]) -> float:
+    """How many of its steps a fit takes, as far as its stop tells: all, or those of `STOPPED_SHARE`.
+
+    With `stop: auto` a criterion is taken where the noise is known; salt and pepper and what is missing have none.
+    """
+    fit = settings["fit"]
+    stop = "fixed" if fit.get("posterior") else fit["stop"]["type"]  # a chain of samples takes all its steps
+    if stop != "auto":
+        return 1.0 if stop == "fixed" else STOPPED_SHARE
+    task = settings["task"]
+    known = task["type"] == "denoise" and task["noise"]["type"] != "salt-pepper"
+    return STOPPED_SHARE if known or task["type"] == "jpeg" else 1.0
 
 
 def predicted_bytes(job: Job, precision: str = "fp32") -> int:

@@ -32,7 +32,8 @@ Entry = Mapping[str, Any]  # path, output, id, and what was seen of the input
 class Row:
     """One item of a run as it stands: done (with its brief record), failed (with a reason), or pending.
 
-    ``known``: the record, or what reads it: a million are not held at once.
+    ``known``: the record, or what reads it: a million are not held at once. ``pixels``: of what is pending, its
+    input's, where its header has been read.
     """
 
     path: str
@@ -42,6 +43,7 @@ class Row:
     known: Record | Callable[[], Record | None] | None = None
     kind: str | None = None
     reason: str | None = None
+    pixels: int | None = None
 
     @property
     def record(self) -> Record | None:
@@ -74,7 +76,15 @@ def _row(entry: Entry, index: Index, failed: Mapping[str, Record]) -> Row:
         return Row(*about, "failed", kind=failure.get("kind"), reason=failure.get("reason"))
     record = None if held is None else Row(*about, "done", held[0]).record
     lost = record is not None and entry["output"] in record["output"]["paths"]
-    return Row(*about, "pending", reason="its picture is gone or was changed" if lost else None)
+    reason = "its picture is gone or was changed" if lost else None
+    return Row(*about, "pending", reason=reason, pixels=_pixels(entry.get("shape")))
+
+
+def _pixels(shape: object) -> int | None:
+    """Of a picture of ``shape`` [C, H, W], as a list from anywhere may have it."""
+    if not (isinstance(shape, list) and len(shape) == 3 and all(type(side) is int and side > 0 for side in shape)):
+        return None
+    return int(shape[1] * shape[2])
 
 
 def row_as_json(row: Row) -> dict[str, Any]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PLACE = ("device", "device_name", "engine", "precision", "host")
 SLOWEST = 5
+PIXELS_A_STEP = 4096  # pixels on which a fit spends as long as on what each step takes beside them
 Record = Mapping[str, Any]
 
 
@@ -42,6 +43,7 @@ class Tally:
         self.metrics = {name: _Pairs() for name in ("psnr", "ssim")}
         self.software: set[str] = set()
         self.slow: list[tuple[float, int, Row]] = []
+        self.pending: list[int | None] = []  # pixels of the inputs
         self.number = count()
 
     def add(self, row: Row, record: Record | None) -> None:
@@ -50,6 +52,8 @@ class Tally:
         if row.status == "failed":
             about = {"path": row.path, "output": row.output, "id": row.id}
             self.failures.append(about | {"kind": row.kind, "reason": row.reason})
+        if row.status == "pending":
+            self.pending.append(row.pixels)
         if row.status != "done":
             return
         record = {} if record is None else record
@@ -78,7 +82,9 @@ class Tally:
         place = self.places.get(key)
         if place is None:
             place = self.places[key] = _Place()
-        place.add(record.get("finished"), total)
+        given = section(record, "input")
+        width, height = finite(given.get("width")), finite(given.get("height"))
+        place.add(record.get("finished"), total, width * height if width and height else None)
         if ran:
             self.programs.add(ran, str(record.get("finished")), total)
             self.software.update(f"{name} {ran[name]}" for name in ("dipfast", "torch") if ran.get(name))
@@ -119,10 +125,16 @@ class Tally:
         ]
 
     def seconds_left(self) -> float | None:
-        """For what is pending, at the pace of what is done. None where nothing tells the pace."""
-        timed, busy = _work(list(self.places.values()))
-        pending = self.states["pending"]
-        return rounded(pending * busy / timed) if timed and pending else None
+        """For what is pending, at the pace of what is done, by their sizes. None where nothing tells the pace."""
+        places = list(self.places.values())
+        timed, busy = _work(places)
+        if not (timed and self.pending):
+            return None
+        sizes = np.concatenate([np.asarray(place.pixels) for place in places])
+        known = sizes[~np.isnan(sizes)]
+        usual = float(known.mean()) if known.size else 0.0  # of a picture whose size is not known
+        left = sum((usual if size is None else size) + PIXELS_A_STEP for size in self.pending)
+        return rounded(busy * left / (timed * (usual + PIXELS_A_STEP)))
 
 
 class _Pairs:
@@ -153,8 +165,9 @@ class _Place:
 
     def __init__(self) -> None:
         self.images, self.start, self.finish = 0, array("d"), array("d")
+        self.pixels = array("d")  # of the inputs of those; NaN where they are not known
 
-    def add(self, finished: object, seconds: float | None) -> None:
+    def add(self, finished: object, seconds: float | None, pixels: float | None) -> None:
         self.images += 1
         try:
             finish = datetime.fromisoformat(finished).timestamp()  # type: ignore[arg-type]
@@ -163,6 +176,7 @@ class _Place:
         if seconds:
             self.start.append(finish - seconds)
             self.finish.append(finish)
+            self.pixels.append(math.nan if pixels is None else pixels)
 
     def work(self) -> tuple[int, float]:
         return _work([self])
