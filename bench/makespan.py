@@ -166,7 +166,7 @@ def items(count: int, buckets: int, rng: random.Random) -> list[Job]:
     sizes = [MEDIAN_SECONDS * rng.lognormvariate(0, 1) for _ in range(buckets)]
     weights = [rng.paretovariate(1.0) for _ in range(buckets)]
     rate = RATES["cpu", "fp32"]
-    settings: dict[str, Any] = {"fit": {"steps": 1}}
+    settings: dict[str, Any] = {"fit": {"steps": 1, "seeds": 1, "stop": {"type": "fixed"}}}
     drawn = rng.choices(range(buckets), weights, k=count)
     return [
         Job(f"{i:07d}", "", "", (), settings, bucket=(f"bucket {b}",), flops=sizes[b] * rate)

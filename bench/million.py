@@ -69,6 +69,7 @@ def write_inputs(folder: Path, count: int) -> None:
 def write_done(folder: Path, count: int) -> None:
     """A run of the manifest's first ``count`` items, as its last worker leaves it. Its list is made once."""
     from dipfast.batch import run as runs
+    from dipfast.batch.index import Index
     from dipfast.batch.ledger import RunFolder
     from dipfast.batch.rows import read_entries
     from dipfast.manifest import load
@@ -77,8 +78,7 @@ def write_done(folder: Path, count: int) -> None:
     if not (run.root / "items.jsonl").exists():
         manifest = load(str(folder / "manifest.yaml"))
         manifest = replace(manifest, items=manifest.items[:count])
-        runs._write_head(manifest, run, None)
-        runs._prepared(manifest, run, None)
+        runs._prepared(manifest, manifest, run, None, Index(run), lambda event: None)
     for name in ("records", "generators", "ledger", ".index", *{f"images/{n // FOLDER:04d}" for n in range(count)}):
         (run.root / name).mkdir(parents=True, exist_ok=True)
     entries, record = list(read_entries(run)), a_record()
@@ -113,12 +113,16 @@ def write_items(run: RunFolder, entries: list[dict[str, Any]], record: dict[str,
             (run.root / f"records/{id}.json").write_text(whole)
             for path in others:
                 os.link(base, run.root / path)
-            paths = {"sha256": DIGEST, "paths": [output]}
-            own = {"id": id, "output": paths, "generator": {"path": others[1], "sha256": DIGEST}}
-            stamps = {path: stamp_of(f"{run.root}/{path}") for path in (f"records/{id}.json", *others)}
-            index._write(id, stamps, short | own)  # type: ignore[arg-type]
             for event in ("claimed", "done"):
                 ledger.write(json.dumps({"time": "", "event": event, "id": id, "path": entry["path"]}) + "\n")
+    for entry in entries:  # once all links are made: each changes the stamp of its file
+        id, output = entry["id"], entry["output"]
+        generator = f"generators/{id}.safetensors"
+        paths = {"sha256": DIGEST, "paths": [output]}
+        own = {"id": id, "output": paths, "generator": {"path": generator, "sha256": DIGEST}}
+        files = (f"records/{id}.json", f"images/{output}", generator)
+        stamps = {path: stamp_of(f"{run.root}/{path}") for path in files}
+        index._write(id, stamps, short | own)  # type: ignore[arg-type]
     for ending, lines in ((".jsonl", index.stamped), (BRIEFS, index.briefs)):
         (run.index / f"run-{part}{ending}").write_text("\n".join(lines.values()) + "\n")
 

@@ -155,6 +155,7 @@ def run(
     *,
     devices: str = "auto",
     workers: int | None = None,
+    threads: int | None = None,
     cohort: int | None = None,
     resume: Resume = "auto",
     max_failures: int | None = None,
@@ -169,9 +170,10 @@ def run(
     ``output`` wins over the manifest's own; without either it is a folder in `runs` named after the source. Where it
     is an address (``s3://…``), what is done is uploaded there from a folder in `runs`. The same
     call again does only what is not done; ``shard`` (I, N) is part I of N of the items; shards may share a folder.
-    ``cohort`` pictures of one size are fitted side by side on a device, by default as many as seem to pay.
-    ``executor`` ray has Ray actors for workers, of the cluster at RAY_ADDRESS or of a local one. By default they are
-    spawned processes: in a script, call this under ``if __name__ == "__main__":``.
+    Each worker computes with ``threads``, by default as many as OMP_NUM_THREADS says. ``cohort`` pictures of one size
+    are fitted side by side on a device, by default as many as seem to pay. ``executor`` ray has Ray actors for workers,
+    of the cluster at RAY_ADDRESS or of a local one. By default they are spawned processes: in a script, call this under
+    ``if __name__ == "__main__":``.
 
     Last come the models that the manifest's `export` section asks for, unless ``export`` is False.
 
@@ -187,6 +189,7 @@ def run(
         folder,
         devices=devices,
         workers=workers,
+        threads=threads,
         cohort=cohort,
         resume=resume,
         max_failures=max_failures,
@@ -206,9 +209,9 @@ def _reported(manifest: Manifest, result: RunResult, shard: Shard | None) -> dic
     """The summary, written with the report. A run that found nothing to do leaves both as they are, where they hold."""
     folder, html = result.folder, manifest.report.html
     if result.idle and (known := current_summary(folder, html)) is not None:
-        mine = {"already_done": result.already_done, "wall_seconds": round(result.seconds, 4), "images_per_hour": 0.0}
-        return known | mine
-    rows = result.rows if shard is None else rows_of(folder)
+        before = result.already_done + known["items"] - len(result.rows)
+        return known | {"already_done": before, "wall_seconds": round(result.seconds, 4), "images_per_hour": 0.0}
+    rows = result.rows if shard is None and result.alone else rows_of(folder)
     before = result.already_done + len(rows) - len(result.rows)
     summary = write_summary(folder, rows, result.seconds, already_done=before)
     write_report(folder, rows, summary, html=html)

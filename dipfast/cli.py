@@ -27,6 +27,7 @@ from dipfast.cli_options import (
     ProgressChoice,
     ResumeChoice,
     Run,
+    Threads,
     Workers,
     ask,
     cohort_of,
@@ -38,6 +39,7 @@ from dipfast.cli_options import (
 )
 from dipfast.errors import DipfastError, ItemError, MachineError, UsageError
 from dipfast.files import DISK_IS_OUT
+from dipfast.streams import enduring
 from dipfast.text import printable
 from dipfast.threads import wait_briefly
 
@@ -78,7 +80,8 @@ def run(
         _max_failures(max_failures, 1)  # what is wrong is said here
         allowed = [] if max_failures is None else ["--max-failures", max_failures]
         cohort = [] if asked.cohort is None else ["--cohort", str(asked.cohort)]
-        _submit(asked, ["--resume", str(resume), *allowed, *cohort])
+        threads = [] if asked.threads is None else ["--threads", str(asked.threads)]
+        _submit(asked, ["--resume", str(resume), *allowed, *cohort, *threads])
         return
     result = _run(asked, resume, max_failures, progress, executor)
     raise typer.Exit(result.exit_code)
@@ -87,7 +90,10 @@ def run(
 @app.command()
 @taking(ask)
 def plan(asked: Asked, as_json: AsJson = False) -> None:
-    """Show what a run would do: buckets, predicted seconds and memory, output names. Writes nothing."""
+    """Show what a run would do: buckets, predicted seconds and memory, output names. Writes nothing.
+
+    Exits with 3 where files or the memory show that items will fail.
+    """
     _print_plan(asked, as_json)
 
 
@@ -112,6 +118,7 @@ def retry(
     run: Run,
     devices: Devices = "auto",
     workers: Workers = None,
+    threads: Threads = None,
     cohort: Cohort = "auto",
     progress: Progress = ProgressChoice.AUTO,
 ) -> None:
@@ -121,7 +128,7 @@ def retry(
     resolved = run / "manifest.resolved.yaml"
     if not resolved.is_file():
         raise UsageError(f"{run}: holds no run (it has no manifest.resolved.yaml)")
-    asked = Asked(load(str(resolved)), run, devices, workers, cohort=cohort_of(cohort))
+    asked = Asked(load(str(resolved)), run, devices, workers, cohort=cohort_of(cohort), threads=threads)
     result = _run(asked, "failed", None, progress)
     raise typer.Exit(result.exit_code)
 
@@ -186,7 +193,7 @@ def report(
     with writing(folder):
         summary = write_summary(folder, rows)
         write_report(folder, rows, summary, compare=other)
-    typer.echo(run / "report.html")
+    print(run / "report.html")
 
 
 @app.command()
@@ -197,7 +204,7 @@ def demo(
     from dipfast.demo import write_demo
 
     manifest = write_demo(folder)
-    typer.echo(f"dipfast run {manifest}")
+    print(f"dipfast run {manifest}")
 
 
 @app.command()
@@ -228,7 +235,7 @@ def _version(value: bool) -> None:
     if value:
         from dipfast import __version__
 
-        typer.echo(f"dipfast {__version__}")
+        print(f"dipfast {__version__}")
         raise typer.Exit
 
 
@@ -253,7 +260,7 @@ def _run(
     folder = api.output_folder(manifest, asked.output)
     allowed = _max_failures(max_failures, len(manifest.items))
     on: Any = executor.value
-    ready(manifest, asked.devices, asked.workers, on)  # what is wrong is said alone
+    ready(manifest, asked.devices, asked.workers, asked.threads, on)  # what is wrong is said alone
     if manifest.export.formats:
         from dipfast.export.several import ready as ready_to_export
 
@@ -265,6 +272,7 @@ def _run(
             asked.output,
             devices=asked.devices,
             workers=asked.workers,
+            threads=asked.threads,
             cohort=asked.cohort,
             shard=asked.shard,
             executor=on,
@@ -292,7 +300,7 @@ def _submit(asked: Asked, options: list[str]) -> None:
         raise UsageError("--shard cannot be given with --executor slurm, which makes the shards")
     root = api.output_folder(asked.manifest, asked.output)
     job = submit(asked.manifest, api.run_folder(asked.manifest, asked.output), asked.devices, asked.workers, options)
-    typer.echo(f"SLURM job {job}; how it stands: dipfast status {root}")
+    print(f"SLURM job {job}; how it stands: dipfast status {root}")
 
 
 def _opening(manifest: Manifest, folder: Path) -> str:
@@ -327,8 +335,10 @@ def _print_plan(asked: Asked, as_json: bool) -> None:
     manifest = shard_of(asked.manifest, asked.shard)
     folder = api.output_folder(manifest, asked.output)
     listed = None if as_json else SHOWN
-    prediction = forecast(manifest, folder, asked.devices, asked.workers, asked.cohort, listed)
+    prediction = forecast(manifest, folder, asked.devices, asked.workers, asked.threads, asked.cohort, listed)
     show(prediction, as_json, print_forecast)
+    if prediction["failed"]:
+        raise typer.Exit(ItemError.exit_code)
 
 
 def _say(progress: str, text: str) -> None:
@@ -345,6 +355,11 @@ app.add_typer(bench, name="bench")
 def main(arguments: list[str] | None = None, commands: typer.Typer = app) -> int:
     """Run the `dipfast` command, or other ``commands``. Returns the exit code; no traceback for a user's mistake."""
     wait_briefly()
+    with enduring() as error_of_output:
+        return _called(arguments, commands) or _unwritten(error_of_output())
+
+
+def _called(arguments: list[str] | None, commands: typer.Typer) -> int:
     try:
         with _terminable():
             status = commands(arguments, standalone_mode=False)
@@ -356,13 +371,19 @@ def main(arguments: list[str] | None = None, commands: typer.Typer = app) -> int
         return code
     except (typer.Abort, KeyboardInterrupt):
         return 130
-    except (BrokenPipeError, SystemExit):  # which is what typer makes of it
-        return 0
     except OSError as error:
         return _amiss(error)
     except Exception as error:
         return _other(error)
     return status if isinstance(status, int) else 0
+
+
+def _unwritten(error: OSError | None) -> int:
+    """The exit code of a command that is done and could not print all of it: a reader that left has seen enough."""
+    if error is None or isinstance(error, BrokenPipeError):
+        return 0
+    print(f"dipfast: error: standard output: {error.strerror}", file=sys.stderr)
+    return MachineError.exit_code
 
 
 class _Terminated(BaseException):

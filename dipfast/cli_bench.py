@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -143,7 +144,7 @@ def whole_run(
         workers=workers,
         cohorts=[cohort_of(text) for text in cohort or ["auto"]],
         rounds=rounds,
-        say=lambda line: typer.echo(line, err=True),
+        say=lambda line: print(line, file=sys.stderr),
     )
     show(result, as_json, print_bench)
 

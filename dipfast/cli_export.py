@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -136,7 +137,7 @@ def render(
         print_json({"ran": ran, "rendered": [each.as_json() for each in rendered]})
         return
     for each in rendered:
-        typer.echo(each.path)
+        print(each.path)
 
 
 def variants(
@@ -182,7 +183,7 @@ def variants(
         return
     for name, id, rows in pages:
         _print_variants(f"{printable(name)} ({id})", rows)
-    typer.echo(folder / "variants.html")
+    print(folder / "variants.html")
 
 
 def _print_variants(title: str, rows: list[dict[str, Any]]) -> None:
@@ -208,7 +209,7 @@ def bench_render(
     backend: Annotated[list[Backend] | None, typer.Option("--backend", help="again for each")] = None,
     precision: Annotated[list[RenderPrecision] | None, typer.Option("--precision", help="again for each")] = None,
     channels: Annotated[
-        str | None, typer.Option(metavar="N,N,…", help="of each scale; 128,128,128,128,128 unless given")
+        str | None, typer.Option(metavar="N,N,...", help="of each scale; 128,128,128,128,128 unless given")
     ] = None,
     upsample: Annotated[
         Upsample | None, typer.Option(help="of each scale; bilinear unless given, the presets take nearest")
@@ -268,7 +269,7 @@ def _bench_exports(
 
 
 def _say(line: str) -> None:
-    typer.echo(line, err=True)
+    print(line, file=sys.stderr)
 
 
 def _widths(text: str | None) -> list[int] | None:
@@ -298,4 +299,4 @@ def _print_exports(reports: list[dict[str, Any]]) -> None:
             report["model"], report["precision"], psnr, f"{report['max_abs']:.1e}", f"{report['bytes'] / 1e6:.1f}"
         )
     console().print(table)
-    typer.echo(f"models and parity reports: {Path(reports[0]['path']).parent}")
+    print(f"models and parity reports: {Path(reports[0]['path']).parent}")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dipfast.errors import UsageError
+from dipfast.threads import MOST
 
 if TYPE_CHECKING:
     from dipfast.manifest import Manifest
@@ -82,11 +83,23 @@ def finite(value: float | None) -> float | None:
     return value
 
 
+def _checked_threads(count: int | None) -> int | None:
+    if count is not None and not 1 <= count <= MOST:
+        raise typer.BadParameter(f"should be a number from 1 to {MOST}, is {count}")
+    return count
+
+
 Run = Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
 Devices = Annotated[str, typer.Option("--devices", metavar="auto|cpu|cuda:0,1", help="where workers run")]
 Workers = Annotated[
     int | None, typer.Option("--workers", metavar="N", min=1, help="processes on the CPU; one a core unless given")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        "--threads", metavar="N", callback=_checked_threads, help="of each worker; as OMP_NUM_THREADS says unless given"
+    ),
 ]
 Cohort = Annotated[
     str, typer.Option("--cohort", metavar="auto|N", help="pictures of one size fitted side by side on a device")
@@ -104,6 +117,7 @@ class Asked:
     workers: int | None
     shard: tuple[int, int] | None = None
     cohort: int | None = None
+    threads: int | None = None
 
 
 def ask(
@@ -111,7 +125,7 @@ def ask(
     output: Annotated[
         str | None,
         typer.Option(
-            "-o", "--output", metavar="RUN", help="the run's folder, or an address: s3://…; in runs/ unless given"
+            "-o", "--output", metavar="RUN", help="the run's folder, or an address: s3://...; in runs/ unless given"
         ),
     ] = None,
     task: Annotated[str | None, typer.Option("--task", metavar="T", help="denoise, jpeg, inpaint or superres")] = None,
@@ -121,6 +135,7 @@ def ask(
     ] = None,
     devices: Devices = "auto",
     workers: Workers = None,
+    threads: Threads = None,
     cohort: Cohort = "auto",
     engine: Annotated[Engine | None, typer.Option("--engine", help="how a step is run")] = None,
     precision: Annotated[Precision | None, typer.Option("--precision", help="of the convolutions")] = None,
@@ -152,7 +167,7 @@ def ask(
     )
     part = None if shard is None else _shard(shard)
     limited = replace(manifest, items=manifest.items[:limit])
-    return Asked(limited, output, devices, workers, part, cohort_of(cohort))
+    return Asked(limited, output, devices, workers, part, cohort_of(cohort), threads)
 
 
 def _check_reference(reference: str) -> None:
@@ -216,7 +231,7 @@ def show(result: Any, as_json: bool, table: Callable[[Any, Any], object]) -> Non
 
 def print_json(value: Any) -> None:
     """A result for machines, in ASCII: names of files may be no UTF-8, or move a terminal's cursor."""
-    typer.echo(json_text(value))
+    print(json_text(value))
 
 
 def json_text(value: Any) -> str:

@@ -48,8 +48,9 @@ def _package(name: str) -> Finding:
 def _cpu() -> Finding:
     import torch
 
-    from dipfast.batch.environment import cores, cpu_model
+    from dipfast.batch.environment import cpu_model
     from dipfast.fit.engine import has_fast_bf16
+    from dipfast.threads import cores
 
     fast = has_fast_bf16(torch.device("cpu"))
     found = f"{cpu_model()}, {cores()} cores, {torch.backends.cpu.get_cpu_capability()}"

@@ -26,7 +26,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dipfast.text import change, count, duration, printable, rate, reason_of
+from dipfast.pace import Pace
+from dipfast.text import change, count, decibels, duration, printable, rate, reason_of
 
 Event = dict[str, Any]
 Clock = Callable[[], float]
@@ -77,14 +78,8 @@ class Display:
         pass
 
     def say(self, line: str) -> None:
-        """One line, in whatever characters the stream has."""
         assert self.stream is not None
-        try:
-            self.stream.write(line + "\n")
-        except UnicodeEncodeError:
-            encoding = self.stream.encoding or "ascii"
-            plain = line.replace("→", "->").replace("–", "-").encode(encoding, "backslashreplace")
-            self.stream.write(plain.decode(encoding) + "\n")
+        self.stream.write(line + "\n")
         self.stream.flush()
 
 
@@ -141,8 +136,10 @@ class Tally:
     early: int = 0  # failed before they could become a job
     done: int = 0
     failed: int = 0
-    start: float | None = None
     running: dict[object, InFlight] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.pace = Pace(self.now)
 
     @property
     def total(self) -> int:
@@ -152,7 +149,7 @@ class Tally:
     def take(self, event: Event) -> None:
         kind, key = event.get("event"), event.get("id") or event.get("path")
         if kind == "started":
-            self.start, self.before = self.now(), int(event.get("done", 0))
+            self.before = int(event.get("done", 0))
             self.jobs, self.early = int(event.get("jobs", 0)), self.failed
         elif kind == "claimed":
             self.running[key] = InFlight(name_of(event), self.now())
@@ -162,6 +159,7 @@ class Tally:
             self.running.pop(key, None)
             self.done += kind == "done"
             self.failed += kind in ("failed", "quarantined")
+        self.pace.take(event)
 
     def _advance(self, item: InFlight, event: Event) -> None:
         item.step, item.steps = int(event.get("step", 0)), int(event.get("steps", 0))
@@ -174,10 +172,8 @@ class Tally:
         return self.done + self.failed + sum(item.share for item in list(self.running.values()))
 
     def seconds_left(self) -> float | None:
-        """At the pace so far. None where nothing tells the pace."""
-        if self.start is None or self.finished <= self.early:
-            return None
-        return (self.now() - self.start) * (self.total - self.finished) / (self.finished - self.early)
+        """As `Pace` has it. None where nothing tells the pace."""
+        return self.pace.seconds_left()
 
 
 class Lines(Display):
@@ -226,8 +222,9 @@ class Bars(Display):
 
     def show(self, event: Event) -> None:
         self.tally.take(event)
-        if event.get("event") in ("failed", "quarantined", "lost", "warning") or warnings_of(event):
-            self.console.print(Text(sentence(event) or "", style="red"), soft_wrap=True)
+        if event.get("event") in ("failed", "quarantined", "lost", "warning", "note") or warnings_of(event):
+            style = "" if event["event"] == "note" else "red"
+            self.console.print(Text(sentence(event) or "", style=style), soft_wrap=True)
 
     def render(self) -> RenderableType:
         """Called by rich's own thread, so it reads the tally and changes nothing."""
@@ -301,6 +298,8 @@ def sentence(event: Event) -> str | None:
             return f"lost {name}: {reason_of(event.get('reason'), event.get('path'))}"
         case "warning":
             return f"warning: {printable(event.get('reason') or '')}"
+        case "note":
+            return printable(event.get("reason") or "")
         case "cancelled":
             return f"cancelled {name}"
     return None
@@ -326,6 +325,7 @@ def outcome(event: Event) -> str:
     parts = [duration((record.get("seconds") or {}).get("total", event.get("wall")))]
     if record.get("steps") is not None:
         parts.append(count(record["steps"], "step"))
-    if metrics.get("psnr") is not None:
-        parts.append(f"PSNR {change(metrics.get('psnr_before'), metrics['psnr'], 1, ' dB')}")
+    psnr = decibels(metrics, "psnr")
+    if psnr is not None:
+        parts.append(f"PSNR {change(decibels(metrics, 'psnr_before'), psnr, 1, ' dB')}")
     return ", ".join(parts)

@@ -5,9 +5,12 @@ Nothing here escapes for HTML (jinja2 does that) or for a spreadsheet (`summary`
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#!|~$&])")
@@ -56,9 +59,11 @@ def duration(seconds: float | None) -> str:
 
 
 def number(value: float | None, digits: int, unit: str = "", *, sign: bool = False) -> str:
-    """``28.13 dB``, with ``sign`` ``+28.13 dB``; a dash for None."""
+    """``28.13 dB``, with ``sign`` ``+28.13 dB``; ``∞`` for a PSNR of equal pictures; a dash for None."""
     if value is None:
         return "–"
+    if math.isinf(value):
+        return f"{'−' if value < 0 else '+' if sign else ''}∞"
     return f"{value:{'+' if sign else ''}.{digits}f}{unit}".replace("-", "−")
 
 
@@ -71,7 +76,23 @@ def change(before: float | None, after: float | None, digits: int, unit: str = "
     """``20.2 → 28.1 dB``; only the later one where there is no earlier one; a dash for neither."""
     if before is None or after is None:
         return number(after, digits, unit)
-    return f"{before:.{digits}f} → {after:.{digits}f}{unit}"
+    return f"{number(before, digits)} → {number(after, digits, unit)}"
+
+
+def gain(before: float | None, after: float | None) -> float | None:
+    """How much more ``after`` is than ``before``: nothing where both are infinite, None where one is not known."""
+    if before is None or after is None:
+        return None
+    return 0.0 if before == after else after - before
+
+
+def decibels(metrics: Mapping[str, Any], name: str) -> float | None:
+    """The PSNR ``name`` of a record's metrics: infinite where it is null there, None where it was not measured."""
+    value = metrics.get(name, math.nan)
+    if value is None:
+        return math.inf
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return value if usable else None
 
 
 def count(many: int, one: str, several: str | None = None) -> str:

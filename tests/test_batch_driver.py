@@ -14,6 +14,7 @@ from dipfast.batch.local import Driver, Event
 from dipfast.batch.messages import GiveBack, Leave, Message
 from dipfast.batch.plan import Job, Place
 from dipfast.batch.process import Worker
+from dipfast.pace import Pace
 
 STAGES = ("loading", "loaded", "fitting", "fitted", "saving", "done")
 
@@ -67,7 +68,16 @@ class Stage:
         self.puppets: list[Puppet] = []
         self.events: list[Event] = []
         jobs = [
-            Job(id, id, "", (id,), {"fit": {"steps": 9}}, bucket=("one",), flops=ord("z") - ord(id)) for id in items
+            Job(
+                id,
+                id,
+                "",
+                (id,),
+                {"fit": {"steps": 9, "seeds": 1, "stop": {"type": "fixed"}}},
+                bucket=("one",),
+                flops=ord("z") - ord(id),
+            )
+            for id in items
         ]
         at = [Place(f"cpu-{i}", "cpu", 1, cohort) for i in range(places)]
         self.driver: Driver[Puppet] = Driver(
@@ -258,3 +268,25 @@ def test_a_job_for_a_worker_that_is_dead_already_goes_to_another(tmp_path: Path)
     stage.driver.hire = deaf
     stage.play(stage.finish)
     assert (stage.lost(), stage.done()) == ([], ["a", "b"])
+
+
+def test_the_plans_seconds_are_told_of_all_items_and_of_each_that_begins_or_fails(tmp_path: Path) -> None:
+    stage = Stage(tmp_path, "ab", 1)
+
+    def fails_to_load() -> None:
+        stage.puppets[0].say(("loading", "b"), ("failed", "b"))
+
+    stage.play(once(lambda: stage.puppets[0].does("a"), fails_to_load))
+    told = [event for event in stage.events if "expected_seconds" in event]
+    assert [(event["event"], event.get("id")) for event in told] == [
+        ("scheduled", None),
+        ("claimed", "a"),
+        ("failed", "b"),
+    ]
+    whole, one, other = (event["expected_seconds"] for event in told)
+    assert whole == pytest.approx(one + other, abs=0.1)
+    assert (told[0]["workers"], told[1]["expected_share"]) == (1, 1.0)
+    pace = Pace(lambda: 0.0)
+    for event in [{"event": "started", "jobs": 2}, *stage.events]:
+        pace.take(event)
+    assert pace.waiting == pytest.approx(0.0, abs=0.1)

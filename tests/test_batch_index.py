@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,26 @@ def test_a_picture_of_the_same_size_and_other_bytes_does_not_hold(folder: RunFol
     found = Index(folder).held("abc")
     assert found is not None
     assert found[1] == set()
+
+
+def test_a_picture_replaced_at_the_same_size_and_time_does_not_hold(folder: RunFolder) -> None:
+    committed(folder)
+    Index(folder, owner="run").held("abc")
+    picture = folder.images / "a.png"
+    before = picture.stat()
+    picture.write_bytes(b"x" * before.st_size)
+    os.utime(picture, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert Index(folder).pictures("abc", ["a.png"]) == Index(folder).pictures("abc") == set()
+
+
+def test_an_index_whose_stamps_are_of_an_older_kind_costs_time_only(folder: RunFolder, hashed: list[str]) -> None:
+    committed(folder)
+    Index(folder, owner="run").held("abc")
+    lines = folder.index / "run.jsonl"
+    lines.write_text(re.sub(r"\[(\d+), (\d+), \d+, \d+\]", r"[\1, \2]", lines.read_text()))
+    hashed.clear()
+    assert Index(folder).pictures("abc", ["a.png"]) == {"a.png"}
+    assert hashed == ["a.png", "abc.safetensors"]
 
 
 def test_nothing_holds_without_its_generator_or_its_record(folder: RunFolder) -> None:

@@ -251,6 +251,8 @@ def test_a_worker_that_falls_silent_is_replaced(inputs: Path, monkeypatch: pytes
 
 def test_workers_that_cannot_start_end_the_run(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_start", os._exit)  # a spawned process has no such argument
-    jobs = [Job("a", "a.png", "", ("a.png",), {"fit": {"steps": 1}}, bucket=("a",))]
+    jobs = [
+        Job("a", "a.png", "", ("a.png",), {"fit": {"steps": 1, "seeds": 1, "stop": {"type": "fixed"}}}, bucket=("a",))
+    ]
     outcome = local.execute(jobs, [Place("cpu-0", "cpu", 1)], RunFolder(inputs.parent / "run"), lambda event: None)
     assert outcome.broken == "workers die before they are ready (exit code 1)"

@@ -12,6 +12,7 @@ from dipfast import generators
 from dipfast.batch.plan import (
     Job,
     Queue,
+    expected_share,
     fit_flops,
     forward_flops,
     parameter_count,
@@ -184,6 +185,28 @@ def test_more_steps_and_pixels_take_longer_and_more_threads_less() -> None:
     assert seconds > predicted_seconds(small, "cpu", 2, "fp32")
 
 
+def test_steps_of_small_pictures_take_longer_than_their_operations() -> None:
+    seconds = [predicted_seconds(job("a", side, side), "cpu", 1, "fp32") for side in (32, 64)]
+    assert seconds[1] / seconds[0] < 2 < job("a", 64, 64).flops / job("a", 32, 32).flops
+
+
+@pytest.mark.parametrize(
+    ("task", "fit", "ends"),
+    [
+        ({"type": "denoise", "noise": {"type": "gaussian"}}, {}, True),
+        ({"type": "denoise", "noise": {"type": "salt-pepper"}}, {}, False),
+        ({"type": "jpeg"}, {}, True),
+        ({"type": "superres"}, {}, False),
+        ({"type": "superres"}, {"stop": {"type": "ema-variance"}}, True),
+        ({"type": "jpeg"}, {"stop": {"type": "fixed"}}, False),
+        ({"type": "jpeg"}, {"posterior": {"burn_in": 1}}, False),
+    ],
+)
+def test_a_fit_is_expected_to_end_early_where_a_criterion_ends_it(task: Any, fit: Any, ends: bool) -> None:
+    share = expected_share({"task": task, "fit": {"stop": {"type": "auto"}} | fit})
+    assert (share < 1) == ends
+
+
 def test_memory_is_that_of_pixels_and_of_weights() -> None:
     small, large, wide = (
         job("a"),
@@ -196,11 +219,15 @@ def test_memory_is_that_of_pixels_and_of_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "jobs", "workers", "expected"),
-    [(8, 3, None, (3, 2)), (2, 100, None, (2, 1)), (2, 1, None, (1, 2)), (4, 0, None, (1, 4)), (4, 9, 2, (2, 2))],
+    ("cores", "jobs", "workers", "threads", "expected"),
+    [
+        *((8, 3, None, None, (3, 2)), (2, 100, None, None, (2, 1)), (2, 1, None, None, (1, 2))),
+        *((4, 0, None, None, (1, 4)), (4, 9, 2, None, (2, 2))),
+        *((2, 1, 1, 1, (1, 1)), (8, 100, None, 2, (4, 2)), (8, 3, None, 1, (3, 1)), (2, 9, None, 4, (1, 4))),
+    ],
 )
-def test_cores_are_spread_over_workers(cores: int, jobs: int, workers: Any, expected: Any) -> None:
-    assert spread(cores, jobs, workers) == expected
+def test_cores_are_spread_over_workers(cores: int, jobs: int, workers: Any, threads: Any, expected: Any) -> None:
+    assert spread(cores, jobs, workers, threads) == expected
 
 
 def test_pictures_of_many_sizes_come_to_few_buckets_on_the_grid() -> None:

@@ -21,7 +21,7 @@ class Silent(Worker):
 
 
 def item(id: str = "a", **changes: Any) -> Job:
-    return Job(id, id, "", (id,), {"fit": {"steps": 100}}, **changes)
+    return Job(id, id, "", (id,), {"fit": {"steps": 100, "seeds": 1}}, **changes)
 
 
 def test_a_worker_hangs_when_it_is_silent_and_what_it_works_on_is_suspected() -> None:
@@ -37,9 +37,9 @@ def test_a_worker_hangs_when_it_is_silent_and_what_it_works_on_is_suspected() ->
 
 
 def test_an_item_that_does_not_move_hangs_and_one_that_waits_does_not() -> None:
-    slow = Held(item(flops=8e10 * 10), "fitting", 1e6 - 950)  # ten seconds by the prediction
+    slow = Held(item(flops=8e10 * 9), "fitting", 1e6 - 950)  # ten seconds by the prediction
     waits = Held(item("b"), "loaded", 0.0)
-    worker = Silent(slow, waits, Held(item("c", flops=8e10 * 10), "fitting", 1e6))
+    worker = Silent(slow, waits, Held(item("c", flops=8e10 * 9), "fitting", 1e6))
     worker.heard = 1e6
     assert worker.hung(1e6) is None
     assert worker.hung(1e6 + 200) is None  # two fits beside each other may take twice as long

@@ -178,6 +178,13 @@ def test_every_gpu_has_a_worker_or_the_cpus_are_shared_out(
     assert (places[0].device, places[0].threads, len({place.name for place in places})) == expected
 
 
+def test_threads_that_are_asked_for_are_cores_of_one_node() -> None:
+    places = places_for([node(CPU=5), node(CPU=2)], "auto", 9, None, 2)
+    assert [place.threads for place in places] == [2, 2, 2]
+    with pytest.raises(MachineError, match="no node with 6 CPUs for --threads 6"):
+        places_for([node(CPU=5), node(CPU=2)], "auto", 9, None, 6)
+
+
 @pytest.mark.parametrize(("workers", "expected"), [(1, 1), (2, 2), (3, 2), (6, 4), (None, 4)])
 def test_workers_of_one_node_divide_its_memory(workers: int | None, expected: int) -> None:
     places = places_for([node(CPU=4), node(CPU=2)], "auto", 6, workers)

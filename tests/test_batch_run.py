@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from dipfast.batch.run import RunResult, run
 from dipfast.errors import DipfastError, MachineError
 from dipfast.image import Source, read, write
 from dipfast.manifest import Manifest, parse
+from dipfast.metrics import psnr
 from dipfast.progress import sentence
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
@@ -81,6 +83,107 @@ def test_only_a_changed_item_is_fitted_again(inputs: Path) -> None:
     assert fitted(events) == ["b"]
     after = pixels(inputs)
     assert {name for name in after if after[name] != before[name]} == {"b.png"}
+
+
+def replaced(path: Path, value: int) -> None:
+    """A picture of black and white dots in its place, of other bytes and the same size and time."""
+    before = path.stat() if path.exists() else None
+    picture = 255 * np.random.default_rng(value).integers(0, 2, (16, 20), np.uint8)
+    Pillow.fromarray(picture).save(path, compression=None)
+    if before is not None:
+        assert path.stat().st_size == before.st_size
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def alone(inputs: Path, **row: str) -> Manifest:
+    """A manifest of the picture a.tif alone, with more keys for its row."""
+    keys = ", ".join(f"{key}: {value}" for key, value in row.items())
+    return parse(MANIFEST.format(steps=2).replace('"*.png"', f"{{path: a.tif, {keys}}}"), "m.yaml", str(inputs))
+
+
+def test_a_picture_replaced_at_the_same_size_and_time_is_fitted_again(inputs: Path) -> None:
+    folder = RunFolder(inputs.parent / "run")
+    for value in range(2):
+        replaced(inputs / "a.tif", value)
+        result = run(alone(inputs), folder, workers=1)
+        record = result.rows[0].record
+        assert record is not None and record["metrics"] == {}
+        assert (result.exit_code, result.already_done, len(folder.all_records())) == (0, 0, value + 1)
+
+
+def test_a_mask_replaced_at_the_same_size_and_time_is_fitted_again(inputs: Path) -> None:
+    folder, mask = RunFolder(inputs.parent / "run"), inputs / "mask.tif"
+    replaced(inputs / "a.tif", 0)
+    task = "{type: inpaint, mask: mask.tif, known: white}"
+    for value in range(2):
+        replaced(mask, value)
+        assert run(alone(inputs, task=task), folder, workers=1).already_done == 0
+    assert run(alone(inputs, task=task), folder, workers=1).already_done == 1
+
+
+@pytest.mark.parametrize("which", ["a.tif", "mask.tif"])
+def test_what_a_worker_finds_changed_is_taken_by_the_next_run_whatever_its_stamp(
+    inputs: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    """Where a file system keeps no times that can be relied on, only the worker's hash tells."""
+    monkeypatch.setattr("dipfast.batch.inputs.stamp_of", lambda path: [Path(path).stat().st_size, 1, 1, 1])
+    folder = RunFolder(inputs.parent / "run")
+    job = alone(inputs, task="{type: inpaint, mask: mask.tif, known: white}")
+    replaced(inputs / "a.tif", 0)
+    replaced(inputs / "mask.tif", 1)
+    run(job, folder, workers=1)
+    replaced(inputs / which, 2)
+    assert [row.kind for row in run(job, folder, workers=1, resume="never").rows] == ["changed"]
+    result = run(job, folder, workers=1)
+    assert (result.exit_code, result.already_done, len(folder.all_records())) == (0, 0, 1)
+
+
+def measured(result: RunResult) -> Any:
+    record = result.rows[0].record
+    assert record is not None
+    return record["metrics"].get("psnr")
+
+
+def test_a_reference_that_is_given_or_replaced_is_measured_against_and_nothing_is_fitted(inputs: Path) -> None:
+    folder = RunFolder(inputs.parent / "run")
+    replaced(inputs / "a.tif", 0)
+    run(alone(inputs), folder, workers=1)
+    found, events = [], list[Any]()
+    for value in (1, 2):
+        replaced(inputs / "true.tif", value)
+        found.append(measured(run(alone(inputs, reference="true.tif"), folder, workers=1, on_event=events.append)))
+        again = run(alone(inputs, reference="true.tif"), folder, workers=1)
+        clean, output = read(inputs / "true.tif").pixels, read(folder.images / "a.png").pixels
+        assert measured(again) == found[-1] == pytest.approx(psnr(output, clean), abs=1e-4)
+    assert found[0] != found[1]
+    assert fitted(events) == []
+    assert [event["reason"] for event in events if event["event"] == "warning"] == 2 * [
+        "1 picture measured again: references were given or changed since"
+    ]
+
+
+def test_a_reference_replaced_by_one_that_does_not_belong_leaves_no_metrics(inputs: Path) -> None:
+    folder = RunFolder(inputs.parent / "run")
+    replaced(inputs / "a.tif", 0)
+    replaced(inputs / "true.tif", 1)
+    assert measured(run(alone(inputs, reference="true.tif"), folder, workers=1)) is not None
+    Pillow.new("L", (9, 9)).save(inputs / "true.tif")
+    events: list[Any] = []
+    result = run(alone(inputs, reference="true.tif"), folder, workers=1, on_event=events.append)
+    assert (result.already_done, measured(result)) == (1, None)
+    assert "a.tif: has no metrics: reference should be 20×16 with 1 channels, is 9×9" in str(events)
+    (inputs / "true.tif").unlink()
+    assert run(alone(inputs, reference="true.tif"), folder, workers=1).exit_code == 0
+
+
+def test_a_copied_run_is_hashed_and_nothing_is_fitted(inputs: Path) -> None:
+    copy = shutil.copytree(go(inputs).folder.root, inputs.parent / "copy")
+    shutil.copytree(inputs, inputs.parent / "restored")
+    shutil.rmtree(inputs)
+    (inputs.parent / "restored").rename(inputs)
+    events: list[Any] = []
+    assert run(manifest(inputs), RunFolder(copy), workers=1, on_event=events.append).already_done == 3
+    assert fitted(events) == []
 
 
 def test_a_setting_that_changes_pixels_fits_again_and_one_that_does_not_does_not(inputs: Path) -> None:
@@ -209,7 +312,7 @@ def test_too_many_failures_end_the_run(inputs: Path) -> None:
     result = run(bad, folder, workers=1, max_failures=0)
     assert result.exit_code == 3
     assert result.gave_up == "more items failed than allowed"
-    assert [row.status for row in result.rows].count("pending") == 2
+    assert [row.pixels for row in result.rows if row.status == "pending"] == [20 * 32, 32 * 32]
 
 
 def test_inputs_that_cannot_be_read_count_as_failures_too(inputs: Path) -> None:
@@ -318,6 +421,15 @@ def test_twins_in_two_shards_both_keep_their_picture(inputs: Path) -> None:
     run(manifest(inputs), folder, workers=1, shard=(2, 2))
     assert [row.status for row in rows_of(folder)] == ["done"] * 3
     assert len(set(pixels(inputs).values())) == 1
+
+
+@pytest.mark.parametrize("shape", [None, [], [3, "x", 4], [3, -1, 4], {}, [1, 2, 3, 4]])
+def test_a_list_with_an_odd_shape_has_a_row_of_no_size(inputs: Path, shape: object) -> None:
+    folder = RunFolder(inputs.parent / "run")
+    folder.root.mkdir()
+    entry = {"path": "a", "output": "a.png", "id": "a", "shape": shape}
+    (folder.root / "items.jsonl").write_text(json.dumps(entry) + "\n")
+    assert [(row.status, row.pixels) for row in rows_of(folder)] == [("pending", None)]
 
 
 @pytest.mark.parametrize("line", [b"3", b"[]", b"{}", b'{"path": 1, "output": "a", "id": null}', b"{", b"\xff"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -60,8 +61,11 @@ def run_task(script: Path, index: int) -> None:
 def test_every_device_gets_an_array_task_that_does_its_shard(
     kept: Path, command: list[str], inputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*command, "--workers", "2", "--devices", "cpu", "--limit", "2", "--cohort", "2"]) == 0
+    assert (
+        main([*command, "--workers", "2", "--devices", "cpu", "--limit", "2", "--cohort", "2", "--threads", "1"]) == 0
+    )
     assert "job 7" in capsys.readouterr().out
+    assert json.loads((inputs.parent / "run/.source.json").read_text()) == {"manifest": command[1], "lists": None}
     assert main(["status", str(inputs.parent / "run")]) == 2
     assert "its run has not begun yet" in capsys.readouterr().err
     script = kept.read_text()

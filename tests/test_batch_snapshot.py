@@ -40,7 +40,7 @@ def test_what_is_all_done_is_known_without_lists_index_and_records(
     inputs: Path, done: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = [row.id for row in go(inputs).rows]
-    for name in ("entries_before", "prepare", "rows_of"):
+    for name in ("read_before", "prepare", "rows_of"):
         monkeypatch.setattr(module, name, lambda *_: pytest.fail("each item is looked at"))
     result = go(inputs)
     assert [row.id for row in result.rows] == before
@@ -56,11 +56,26 @@ def touch(path: Path) -> None:
     os.utime(path, ns=(1, 1))
 
 
+def swap(path: Path) -> None:
+    """Other bytes of the same number, at the same time, in the same file."""
+    before, data = path.stat(), path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def replace(path: Path) -> None:
+    """Another file of the same size and time in its place."""
+    before, other = path.stat(), path.with_name("other")
+    other.write_bytes(bytes(255 - byte for byte in path.read_bytes()))
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.rename(path)
+
+
 def link(path: Path) -> None:
     path.symlink_to(path.rename(path.with_name("elsewhere")))
 
 
-@pytest.mark.parametrize("change", [cut, touch, link, Path.unlink])
+@pytest.mark.parametrize("change", [cut, touch, swap, replace, link, Path.unlink])
 @pytest.mark.parametrize("which", ["records", "images", "generators", "uncertainty"])
 def test_a_changed_file_of_the_run_is_looked_at(
     inputs: Path, done: RunFolder, which: str, change: Callable[[Path], None]
@@ -72,7 +87,7 @@ def test_a_changed_file_of_the_run_is_looked_at(
     assert known(inputs, done)
 
 
-@pytest.mark.parametrize("change", [cut, touch, Path.unlink])
+@pytest.mark.parametrize("change", [cut, touch, swap, replace, Path.unlink])
 def test_a_changed_input_is_looked_at(inputs: Path, done: RunFolder, change: Callable[[Path], None]) -> None:
     change(inputs / "a.png")
     assert known(inputs, done) is None

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import typer.main
 
+from dipfast.batch.prepare import prepare
 from dipfast.cli import app, main
 from dipfast.image import Source, write
+from dipfast.manifest import load
 
 TINY = [
     "--set",
@@ -26,12 +26,12 @@ TINY = [
     "--set",
     "fit.steps=3",
 ]
-SELECTION = "source output task preset sets devices workers cohort engine precision seed shard limit reference"
+SELECTION = "source output task preset sets devices workers threads cohort engine precision seed shard limit reference"
 FLAGS = {
     "run": f"{SELECTION} executor dry_run resume max_failures progress",
     "plan": f"{SELECTION} as_json",
     "status": "run as_json",
-    "retry": "run devices workers cohort progress",
+    "retry": "run devices workers threads cohort progress",
     "merge": "runs output",
     "evaluate": "run reference as_json fail_under",
     "report": "run compare",
@@ -72,6 +72,9 @@ def test_verbs_and_flags_are_the_contracts() -> None:
         (["run", "{image}", "--set", "fit.stepz=3"], 2, "did you mean 'steps'"),
         (["run", "{image}", "--set", "fit.steps=-3"], 2, "fit.steps"),
         (["run", "{image}", "--task", "denoize"], 2, "denoise"),
+        (["run", "{image}", "--threads", "0"], 2, "--threads': should be a number from 1 to 1024, is 0"),
+        (["plan", "{image}", "--threads", "2000"], 2, "should be a number from 1 to 1024, is 2000"),
+        (["retry", "{dir}", "--threads", "two"], 2, "--threads"),
         (["run", "{image}", "--devices", "gpu"], 2, "--devices should be auto, cpu, or cuda:0,1"),
         (["run", "{image}", "--devices", "cuda:77"], 5, "--devices cuda:77: this machine has"),
         (["run", "{image}", "--executor", "slurm"], 2, "--executor slurm"),
@@ -156,6 +159,19 @@ def test_a_dry_run_and_a_plan_write_nothing(image: Path, tmp_path: Path, capsys:
     assert [item["outputs"] for item in plan["items"]] == [["dog.png"]]
     assert plan["items"][0]["steps"] == 3
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("asked", "options", "count"), [("1", ["--workers", "1"], 1), ("1", ["--threads", "3"], 3)])
+def test_the_record_says_how_many_threads_ran_and_they_change_no_id(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, options: list[str], count: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    monkeypatch.setattr("dipfast.batch.environment.cores", lambda: 2)
+    assert main(["run", str(image), "-o", str(tmp_path / "run"), *options, *TINY]) == 0
+    [file] = (tmp_path / "run" / "records").iterdir()
+    [item] = load(str(image), sets=TINY[1::2]).items
+    assert json.loads(file.read_text())["ran"]["threads"] == count
+    assert file.stem == prepare([item]).jobs[0].id
 
 
 @pytest.mark.parametrize("source", ["{image}", "{folder}", "{folder}/*.png"])
@@ -292,16 +308,6 @@ def test_a_sigterm_before_the_workers_start_ends_with_its_code_and_leaves_nothin
     assert said(capsys, "run", str(image), "-o", str(tmp_path / "run"), "--workers", "1", *TINY)[0] == 143
     assert not list((tmp_path / "run").rglob("*.part"))
     assert signal.getsignal(signal.SIGTERM) == before
-
-
-def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def closed(value: object) -> None:
-        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-
-    monkeypatch.setattr("dipfast.cli.print_json", closed)
-    for name in ("stdout", "stderr"):
-        monkeypatch.setattr(sys, name, getattr(sys, name))  # typer puts others in their place
-    assert main(["schema"]) == 0
 
 
 def test_the_doctor_names_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:

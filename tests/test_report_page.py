@@ -279,6 +279,30 @@ def test_two_runs_are_compared_by_output_name(folder) -> None:
     assert "+1.00" in html
 
 
+def test_equal_pictures_are_said_beside_the_means_of_both_runs(folder) -> None:
+    equal = {"psnr_before": 20.0, "psnr": None}
+    ours = [done("a.png", metrics=equal), done("b.png", metrics=equal), done("c.png")]
+    other = [done("a.png"), done("b.png", metrics=equal), done("c.png", metrics={"psnr": 27.0})]
+    report(folder, ours, compare=(RunFolder(Path("/other")), other))
+    text = (folder.root / "report.md").read_text()
+    assert "| a.png | ∞ | 28.00 | +∞ |" in text
+    assert "| b.png | ∞ | ∞ | +0.00 |" in text
+    assert "| mean of both, of 1 image, and 2 identical | 28.00 | 27.00 | +1.00 |" in text
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_a_page_says_which_pictures_equal_their_references(folder, others: int) -> None:
+    equal = {"psnr_before": 20.0, "psnr": None, "ssim_before": 0.5, "ssim": 1.0}
+    rows = [restored(folder, flat(0.2), flat(0.8), metrics=equal), *(done(f"{i}.png") for i in range(others))]
+    html = report(folder, rows)
+    text = (folder.root / "report.md").read_text()
+    assert "20.00 → ∞" in html and "20.00 → ∞" in text
+    assert "+∞" in html
+    words = "mean of 2 images, and 1 identical" if others else "1 identical"
+    assert words in html and words in text
+    assert ("PSNR, mean of 2" in html) == bool(others)
+
+
 def test_a_card_has_what_a_brief_record_leaves_out(folder) -> None:
     row = restored(folder, flat(0.2), flat(0.8))
     assert row.record is not None

@@ -5,15 +5,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.run import Row
+from dipfast.image import Source, write
+from dipfast.report import evaluate as evaluation
 from dipfast.report import print_summary, summarize, write_results, write_summary
 from dipfast.report.evaluate import print_scores
+from dipfast.report.summary import headlines
 
 
 def record(name: str = "dog.png", **changes: Any) -> dict[str, Any]:
@@ -166,6 +171,13 @@ def test_time_left_counts_workers_that_ran_side_by_side() -> None:
     assert summarize(rows)["seconds_left"] is None
 
 
+def test_time_left_goes_by_the_sizes_of_what_is_pending() -> None:
+    times = {"finished": "2026-11-01T00:00:10+00:00", "seconds": {"total": 10.0}}
+    rows = [done(input={"width": 64, "height": 64}, **times)]  # as long as 8192 pixels
+    assert summarize([*rows, pending(pixels=64 * 64)])["seconds_left"] == 10.0
+    assert summarize([*rows, pending(pixels=15 * 4096), pending(pixels=None)])["seconds_left"] == 90.0
+
+
 def test_a_record_of_rubbish_gives_a_strict_summary(folder) -> None:
     rubbish = {"seconds": {"total": float("nan")}, "metrics": {"psnr": float("inf"), "psnr_before": "x"}, "ran": None}
     rows = [
@@ -284,12 +296,85 @@ def test_many_failures_are_counted_not_listed() -> None:
     assert lines[-1] == "… and 5 more, in results.csv"
 
 
+def measured(name: str, before: float | None, after: float | None) -> Row:
+    """A done item whose PSNR is null where the picture equals its reference."""
+    return done(name, metrics={"psnr_before": before, "psnr": after, "ssim_before": 0.5, "ssim": 1.0})
+
+
+def headline(rows: list[Row], name: str = "PSNR") -> str | None:
+    return dict(headlines(summarize(rows))).get(name)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([(20.0, 28.0), (22.0, 30.0)], "21.00 → 29.00 dB (+8.00), mean of 2 images"),
+        ([(20.0, 28.0), (22.0, None)], "20.00 → 28.00 dB (+8.00), mean of 1 image, and 1 identical"),
+        ([(20.0, 28.0), (None, 30.0)], "20.00 → 28.00 dB (+8.00), mean of 1 image, and 1 identical before"),
+        ([(None, None), (20.0, None)], "2 identical"),
+        ([(None, 40.0)], "1 identical before"),
+    ],
+)
+def test_pictures_that_equal_their_references_are_said_beside_the_mean(rows: list[Any], words: str) -> None:
+    assert headline([measured(f"{i}.png", *values) for i, values in enumerate(rows)]) == words
+
+
+def test_what_was_not_measured_is_said_beside_the_mean() -> None:
+    rows = [done("a.png"), measured("b.png", 20.0, None), done("c.png", metrics={}), failed()]
+    rows.append(done("tiny.png", metrics={"psnr_before": 20.0, "psnr": 26.0, "ssim_before": None, "ssim": None}))
+    assert headline(rows) == "20.00 → 27.00 dB (+7.00), mean of 2 images, and 1 identical, 1 not measured"
+    assert headline(rows, "SSIM") == "0.500 → 0.875 (+0.375), mean of 2 images, and 2 not measured"
+    assert headline([done("c.png", metrics={}), pending()]) is None
+
+
+def test_the_files_tell_equal_pictures_from_those_that_were_not_measured(folder: RunFolder) -> None:
+    rows = [measured("a.png", 20.0, None), done("b.png", metrics={}), measured("c.png", None, 30.0)]
+    metrics = write_summary(folder, rows)["metrics"]
+    assert json.loads((folder.root / "summary.json").read_text(), parse_constant=pytest.fail)["metrics"] == metrics
+    counted = ("psnr_items", "psnr_identical", "psnr_identical_before", "psnr_unmeasured", "psnr")
+    assert [metrics[name] for name in counted] == [0, 1, 1, 1, None]
+    assert [row["psnr"] for row in results(folder)] == ["inf", "", "30.0"]
+
+
+@pytest.fixture
+def truths(folder: RunFolder) -> Path:
+    """References of six pictures: two are equal to them, one is too small for SSIM, and one has another size."""
+    noise = np.random.default_rng(0).random((2, 1, 16, 16), np.float32)
+    pictures = {"a": noise[0], "b": noise[0], "tiny": noise[0, :, :8], "same": noise[1], "equal": noise[1]}
+    for name, picture in (pictures | {"other": noise[0, :, :12]}).items():
+        truth = noise[1] if name == "other" else noise[1, :, : picture.shape[1]]
+        write(folder.images / f"{name}.png", picture, Source("png", "gray", 8))
+        write(folder.root / "true" / f"{name}.png", truth, Source("png", "gray", 8))
+    return folder.root / "true"
+
+
+def test_an_evaluation_leaves_no_picture_out_of_what_it_says(
+    folder: RunFolder, truths: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [done(path.name, output={"paths": [path.name]}) for path in sorted(folder.images.iterdir())]
+    monkeypatch.setattr(evaluation, "rows_of", lambda _: rows)
+    scores = evaluation.evaluate(folder, truths)
+    items = {item["output"]: item for item in scores["items"]}
+    finite = [item["psnr"] for item in items.values() if item["psnr"] is not None]
+    assert [name for name, item in items.items() if item["identical"]] == ["equal.png", "same.png"]
+    assert (scores["psnr_items"], scores["psnr_identical"], scores["ssim_items"]) == (3, 2, 4)
+    assert scores["psnr"] == pytest.approx(sum(finite) / len(finite))
+    assert json.loads(json.dumps(scores, allow_nan=False)) == scores
+    console = Console(file=io.StringIO(), width=160)
+    print_scores(scores, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.count("∞") == 2
+    assert f"{scores['psnr']:.2f} of 3 images, and 2 identical" in text
+    assert f"{scores['ssim']:.4f} of 4 images" in text
+
+
 @pytest.mark.parametrize("amiss", [False, True])
 def test_scores_have_a_column_of_reasons_only_where_there_are_any(amiss: bool) -> None:
-    items = [{"output": "a.png", "psnr": 30.0, "ssim": 0.9}]
+    items = [{"output": "a.png", "psnr": 30.0, "ssim": 0.9, "identical": False}]
     if amiss:
-        items.append({"output": "b.png", "psnr": None, "ssim": None, "reason": "it is empty"})
+        items.append({"output": "b.png", "psnr": None, "ssim": None, "identical": False, "reason": "it is empty"})
     console = Console(file=io.StringIO(), width=80)
-    print_scores({"items": items, "missing": [], "psnr": 30.0, "ssim": 0.9}, console)
+    counts = {"psnr_items": 1, "ssim_items": 1, "psnr_identical": 0}
+    print_scores({"items": items, "missing": [], "psnr": 30.0, "ssim": 0.9} | counts, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert ("not measured" in text) == ("it is empty" in text) == amiss

@@ -14,6 +14,7 @@ from typing import Any
 from dipfast.batch.ledger import now
 from dipfast.batch.plan import Place, spread
 from dipfast.errors import MachineError, UsageError
+from dipfast.threads import asked_threads, cores
 
 PACKAGES = (
     *("dipfast", "torch", "triton", "numpy", "pillow", "tifffile", "imagecodecs", "safetensors", "scikit-image"),
@@ -59,11 +60,6 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_model() -> str:
@@ -126,19 +122,24 @@ def _driver_of_kernel() -> str | None:
         return None
 
 
-def places_for(devices: str, jobs: int, workers: int | None = None) -> list[Place]:
-    """A worker for each device that ``devices`` names. Raises UsageError or MachineError with the reason."""
+def places_for(devices: str, jobs: int, workers: int | None = None, threads: int | None = None) -> list[Place]:
+    """A worker for each device that ``devices`` names. Raises UsageError or MachineError with the reason.
+
+    ``threads``: of each worker; by default what OMP_NUM_THREADS asks for, and without it the cores divided by workers.
+    """
+    threads = threads or asked_threads()
     if devices in ("auto", "cpu"):
         count = 0 if devices == "cpu" else _cuda_devices()
         if count == 0:
-            number, threads = spread(cores(), jobs, workers)
-            return [Place(f"cpu-{i}", "cpu", threads) for i in range(number)]
+            number, each = spread(cores(), jobs, workers, threads)
+            return [Place(f"cpu-{i}", "cpu", each) for i in range(number)]
         indices = list(range(count))
     else:
         indices = _indices(devices)
         if max(indices) >= _cuda_devices():
             raise MachineError(f"--devices {devices}: this machine has {_cuda_devices()} CUDA devices")
-    return [Place(f"cuda-{i}", f"cuda:{i}", max(1, cores() // len(indices))) for i in indices]
+    each = threads or max(1, cores() // len(indices))
+    return [Place(f"cuda-{i}", f"cuda:{i}", each) for i in indices]
 
 
 def _indices(devices: str) -> list[int]:

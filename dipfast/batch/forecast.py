@@ -11,17 +11,21 @@ from rich.table import Table
 
 from dipfast.batch.cohort import cohort_size
 from dipfast.batch.environment import device_memory
+from dipfast.batch.foresee import check_files, fitting_on
 from dipfast.batch.index import Index
 from dipfast.batch.ledger import RunFolder
-from dipfast.batch.plan import Job, Place, Queue, predicted_bytes, predicted_seconds
+from dipfast.batch.others import check_free, read_before, source_of
+from dipfast.batch.plan import Job, Place, Queue, expected_share, predicted_bytes, predicted_seconds
 from dipfast.batch.prepare import preview
 from dipfast.batch.restore import fit_plan
-from dipfast.batch.rows import by_path, entries_before
+from dipfast.batch.rows import by_path
 from dipfast.batch.run import ready
+from dipfast.errors import ItemError
 from dipfast.fit import choose_machine
 from dipfast.manifest import Manifest
 from dipfast.manifest.yaml import collector_paused
-from dipfast.text import printable
+from dipfast.text import count, duration, printable, reason_of
+from dipfast.threads import cores
 
 SHOWN = 40  # output names in the table; --json has all
 
@@ -31,22 +35,34 @@ def forecast(
     folder: Path,
     devices: str,
     workers: int | None,
+    threads: int | None = None,
     cohort: int | None = None,
     listed: int | None = None,
 ) -> dict[str, Any]:
     """The plan as plain data. Reads headers and, where there is one, the run's folder; hashes and writes nothing.
 
     An input that no run in ``folder`` has seen has no id yet, and counts as to be fitted. ``listed``: of how many jobs
-    the plan says more than their sums; all by default.
+    the plan says more than their sums; all by default. ``failed`` are the items that the run will fail. Raises
+    UsageError where results of another source are in the way.
     """
-    places = ready(manifest, devices, workers)
+    places = ready(manifest, devices, workers, threads)
     with collector_paused():
-        prepared = preview(manifest.items, by_path(entries_before(RunFolder(folder))))
-        index, row = Index(RunFolder(folder)), _Rows(replace(places[0], cohort=cohort))
+        run, index = RunFolder(folder), Index(RunFolder(folder))
+        before = read_before(run, source_of(manifest, run))
+        found, failed = preview(manifest.items, by_path(before.seen))
+        check_free(before.foreign, (_entry(job) for job, _ in found), index)
+        row = _Rows(replace(places[0], cohort=cohort), len(places), index)
+        jobs: list[Job] = []
+        for job, shape in found:
+            try:
+                row.check(job, shape)
+                jobs.append(job)
+            except ItemError as error:
+                failed.append({"path": job.path, "kind": error.kind, "reason": str(error)})
         rows: list[dict[str, Any]] = []
         sums = _Sums()
-        for job in Queue(prepared.jobs):
-            one = row(job, index)
+        for job in Queue(jobs):
+            one = row(job)
             sums.add(one)
             if listed is None or len(rows) < listed:
                 rows.append(one)
@@ -55,21 +71,42 @@ def forecast(
         "workers": [{"device": place.device, "threads": place.threads} for place in places],
         "outputs": sums.outputs,
         "items": rows,
-        "failed": prepared.failed,
+        "failed": failed,
         "left_out": manifest.left_out,
         "buckets": sums.as_buckets(),
         "seconds": round(max(sums.seconds / len(places), sums.longest), 1),
+        "seconds_at_most": round(max(sums.most / len(places), sums.longest_most), 1),
     }
+
+
+def _entry(job: Job) -> dict[str, Any]:
+    return {"path": job.path, "output": job.outputs[0], "id": job.id, "sha256": job.input_sha256}
 
 
 class _Rows:
     """Makes rows of jobs. Jobs of one bucket cost the same."""
 
-    def __init__(self, place: Place) -> None:
-        self.place, self.memory = place, device_memory(place.device)
+    def __init__(self, place: Place, places: int, index: Index) -> None:
+        self.place, self.memory, self.index = place, device_memory(place.device), index
+        self.threads = min(place.threads, cores() / places)  # that have a core each
+        self.fitting = fitting_on(place, places, self.memory)
         self.costs: dict[tuple, dict[str, Any]] = {}
+        self.refused: dict[tuple, ItemError] = {}  # buckets whose fits there is no memory for
+        self.done: set[str] = set()  # outputs
 
-    def __call__(self, job: Job, index: Index) -> dict[str, Any]:
+    def check(self, job: Job, shape: tuple[int, ...]) -> None:
+        """Raises ItemError where ``job``, whose input has ``shape``, will fail."""
+        if job.id and set(job.outputs) <= self.index.pictures(job.id, job.outputs):
+            self.done.update(job.outputs)
+            return
+        check_files(job, shape)
+        if job.bucket not in self.costs:
+            self.costs[job.bucket] = self._cost(job)
+        if job.bucket in self.refused:
+            refused = self.refused[job.bucket]
+            raise ItemError(refused.kind, str(refused))
+
+    def __call__(self, job: Job) -> dict[str, Any]:
         if job.bucket not in self.costs:
             self.costs[job.bucket] = self._cost(job)
         return {
@@ -78,21 +115,28 @@ class _Rows:
             "outputs": list(job.outputs),
             "preset": job.settings["preset"],
             **self.costs[job.bucket],
-            "done": job.id != "" and set(job.outputs) <= index.pictures(job.id, job.outputs),
+            "done": self.done.issuperset(job.outputs),
         }
 
     def _cost(self, job: Job) -> dict[str, Any]:
         machine = choose_machine(fit_plan(job.settings, self.place.device))
+        precision, size = machine.precision, predicted_bytes(job, machine.precision)
+        try:
+            fitting = self.fitting(job)
+            precision, size = fitting.rung.precision, fitting.predicted
+        except ItemError as error:
+            self.refused[job.bucket] = error
         channels, height, width = job.padded
-        seconds = predicted_seconds(job, machine.device.type, self.place.threads, machine.precision)
+        most = predicted_seconds(job, machine.device.type, self.threads, precision)
         return {
             "task": job.settings["task"]["type"],
             "steps": job.settings["fit"]["steps"],
             "fitted_at": f"{width}×{height}×{channels}",
             "engine": machine.engine,
-            "precision": machine.precision,
-            "seconds": round(seconds, 1),
-            "bytes": predicted_bytes(job, machine.precision),
+            "precision": precision,
+            "seconds": round(most * expected_share(job.settings), 1),
+            "seconds_at_most": round(most, 1),
+            "bytes": size,
             "cohort": cohort_size(job, machine.device.type, self.memory, self.place.cohort),
         }
 
@@ -102,7 +146,7 @@ class _Sums:
 
     def __init__(self) -> None:
         self.buckets: dict[tuple, dict[str, Any]] = {}
-        self.outputs, self.seconds, self.longest = 0, 0.0, 0.0
+        self.outputs, self.seconds, self.longest, self.most, self.longest_most = 0, 0.0, 0.0, 0.0, 0.0
 
     def add(self, row: dict[str, Any]) -> None:
         key = row["task"], row["preset"], row["fitted_at"]
@@ -121,6 +165,8 @@ class _Sums:
         if not row["done"]:
             self.seconds += row["seconds"]
             self.longest = max(self.longest, row["seconds"])
+            self.most += row["seconds_at_most"]
+            self.longest_most = max(self.longest_most, row["seconds_at_most"])
 
     def as_buckets(self) -> list[dict[str, Any]]:
         return [
@@ -142,12 +188,15 @@ def print_forecast(prediction: dict[str, Any], console: Console) -> None:
     if prediction["outputs"] > SHOWN:
         console.print(f"… and {prediction['outputs'] - SHOWN} more (--json lists all)")
     for failure in prediction["failed"]:
-        console.print(printable(f"will fail: {failure['path']}: {failure['reason']}"), markup=False)
+        reason = reason_of(failure["reason"], failure["path"])
+        console.print(printable(f"will fail: {failure['path']}: {reason}"), markup=False)
     if prediction["left_out"]:
         console.print(f"left out: {prediction['left_out']}")
     workers = prediction["workers"]
     kinds = {engine for bucket in prediction["buckets"] for engine in bucket["engines"]}
+    most = prediction["seconds_at_most"]
+    at_most = f", {duration(most)} at the most," if most > prediction["seconds"] else ""
     console.print(
-        f"about {prediction['seconds']:.0f} s on {len(workers)} × {workers[0]['device']} "
-        f"({', '.join([str(workers[0]['threads']) + ' threads', *sorted(kinds)])})"
+        f"about {duration(prediction['seconds'])}{at_most} on {len(workers)} × {workers[0]['device']} "
+        f"({', '.join([count(workers[0]['threads'], 'thread'), *sorted(kinds)])})"
     )

@@ -1,10 +1,9 @@
 """What is known of a run's files without reading them: which records were found to hold, and when that was seen.
 
-A line names all files of an item, with the size and the modification time at which their hashes were found right. Its
-record without its bulk stands in a file beside that one, which is read where records are asked for: a run that finds
-all as it was asks for none. What many records have in common (settings, and what ran) stands there once, under a key.
-A file with another size or time is hashed again; losing lines of the index costs time only. It does not know of a file
-changed behind an unchanged size and modification time.
+A line names all files of an item, with the stamps at which their hashes were found right. Its record without its bulk
+stands in a file beside that one, which is read where records are asked for: a run that finds all as it was asks for
+none. What many records have in common (settings, and what ran) stands there once, under a key. A file with another
+stamp is hashed again; losing lines of the index costs time only.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ BRIEFS = ".records.jsonl"  # how files with brief records end
 IN_COMMON = ("version", "settings", "ran")  # mostly the same in all records of a worker
 KEPT: dict[str, tuple[str, ...]] = {  # of parts of a brief record
     "settings": ("task", "preset", "degrade"),
-    "input": ("path", "width", "height"),
+    "input": ("path", "width", "height", "reference"),
 }
 DOUBTFUL = re.compile(
     r'\.\.|\\|"/|""' if os.name != "nt" else ""

@@ -7,7 +7,7 @@ be read is an answer like any other.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -15,12 +15,12 @@ from multiprocessing import get_context
 from typing import Any
 
 from dipfast import remote
-from dipfast.batch.environment import cores
 from dipfast.batch.stamps import stamp_of
 from dipfast.errors import ItemError
 from dipfast.image import Limits, probe
 from dipfast.samples import PREFIX as SAMPLE
 from dipfast.samples import locate
+from dipfast.threads import cores
 
 MANY, CORES = 20_000, 4  # inputs and cores for which processes pay: each costs as much again to start and to hear
 CHUNK = 500
@@ -68,6 +68,12 @@ def look(request: Request, hashing: bool) -> Facts | ItemError:
         return {"sha256": hash_of(file, limits.max_bytes) if hashing else "", "stamp": stamp, "shape": shape}
     except ItemError as error:
         return ItemError(error.kind, str(error))  # without what it came from, which may not travel
+
+
+def limits_of(settings: Mapping[str, Any]) -> Limits:
+    """What an item's settings allow of its files."""
+    given = settings["input"]
+    return Limits(**(given | {"formats": tuple(given["formats"])}))
 
 
 def path_of(path: str) -> str:

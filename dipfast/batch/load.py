@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from dipfast.batch.inputs import hash_of
+from dipfast.batch.inputs import hash_of, limits_of
 from dipfast.batch.plan import Job
 from dipfast.batch.restore import Observation, observe, pose
 from dipfast.errors import ItemError
-from dipfast.image import Image, Limits, check_output, read
+from dipfast.image import Image, check_output, read
 from dipfast.samples import locate
 from dipfast.tasks import Problem
+
+CHANGED = "changed"  # the kind of failure of an input that is not the one that was planned
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Loaded:
     problem: Problem
     seconds: dict[str, float]  # load, pose
     since: float  # when its loading began, by `time.perf_counter`
+    reference_sha256: str | None = None
 
 
 def load(job: Job) -> Loaded:
@@ -31,19 +34,29 @@ def load(job: Job) -> Loaded:
     start = time.perf_counter()
     path = locate(job.path)
     image = _read(job, path)
-    if hash_of(path, job.settings["input"]["max_bytes"]) != job.input_sha256:
-        raise ItemError("changed", f"{path}: the file changed after the run had started")
-    mask = None if job.mask is None else _read(job, job.mask)
-    reference = None if job.reference is None else _read(job, job.reference)
+    _check_hash(job, path, job.input_sha256)
+    mask = None
+    if job.mask is not None:
+        mask = _read(job, job.mask)
+        _check_hash(job, job.mask, job.mask_sha256)
+    reference, digest = None, None
+    if job.reference is not None:
+        reference = _read(job, job.reference)
+        digest = hash_of(job.reference, job.settings["input"]["max_bytes"])
     observation = observe(job.settings, image, mask, reference)
     for output in job.outputs:
         check_output(observation.source, output, bit_depth=job.settings["output"]["bit_depth"])
     loaded = time.perf_counter()
     problem = pose(job.settings, observation)
     seconds = {"load": loaded - start, "pose": time.perf_counter() - loaded}
-    return Loaded(job, image, observation, problem, seconds, since=start)
+    return Loaded(job, image, observation, problem, seconds, start, digest)
+
+
+def _check_hash(job: Job, path: str, expected: str | None) -> None:
+    """Raises ItemError for a file that is another than the one that the id of ``job`` was made of."""
+    if hash_of(path, job.settings["input"]["max_bytes"]) != expected:
+        raise ItemError(CHANGED, f"{path}: the file changed after the run had started; the next run takes it as it is")
 
 
 def _read(job: Job, path: str) -> Image:
-    limits = job.settings["input"]
-    return read(path, Limits(**(limits | {"formats": tuple(limits["formats"])})))
+    return read(path, limits_of(job.settings))

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.messages import NOT_BEGUN
-from dipfast.batch.plan import Job, Place, Queue
+from dipfast.batch.plan import Job, Place, Queue, expected_share, predicted_seconds
 from dipfast.batch.process import Process, Worker, listen
 
 ATTEMPTS = 3
@@ -70,10 +70,12 @@ class Driver(Generic[W]):
         self.alone: deque[Job] = deque()  # those of them that are to be tried again
         self.stillborn: Counter[str] = Counter()  # workers of a place in a row that died before they were ready
         self.outcome = Outcome()
+        self.expected: dict[tuple, dict[str, float]] = {}  # by bucket
         self.workers: list[W] = []
         self.looked = self.checked = clock()
 
     def run(self) -> Outcome:
+        self._tell_expectation()
         with _signals() as caught:
             try:
                 for place in self.places:
@@ -86,6 +88,19 @@ class Driver(Generic[W]):
                     worker.kill()
             self.outcome.signal = caught[0] if caught else None
         return self.outcome
+
+    def _tell_expectation(self) -> None:
+        """What the plan says of all jobs together, for whoever shows how long the run will take."""
+        seconds = sum(self._expected(job)["expected_seconds"] for job in self.queue)
+        self.on_event({"event": "scheduled", "expected_seconds": round(seconds, 1), "workers": len(self.places)})
+
+    def _expected(self, job: Job) -> dict[str, float]:
+        """What the plan says of ``job``; the same of all in its bucket."""
+        if job.bucket not in self.expected:
+            place, share = self.places[0], expected_share(job.settings)
+            seconds = share * predicted_seconds(job, place.device.split(":")[0], place.threads, "fp32")
+            self.expected[job.bucket] = {"expected_seconds": round(seconds, 2), "expected_share": share}
+        return self.expected[job.bucket]
 
     def _going(self) -> bool:
         return self.outcome.gave_up is None and self.outcome.broken is None
@@ -130,16 +145,17 @@ class Driver(Generic[W]):
                 self.on_event(event)
                 return
             case "fitting":
-                self.on_event({**event, "event": "claimed"})
+                self.on_event({**event, "event": "claimed", **self._expected(worker.jobs[event["id"]].job)})
             case "returned":
                 self._put_back(worker.jobs.pop(event["id"]).job)
                 for other in self.workers:
                     if other.ready and not other.jobs:
                         self._feed(other)
             case "done" | "failed" | "cancelled":
-                worker.jobs.pop(event["id"])
+                job = worker.jobs.pop(event["id"]).job
                 if event["event"] == "failed":
                     self._fail(event)
+                    event = event | self._expected(job)
                 self.on_event(event)
         self._feed(worker)
 
@@ -237,7 +253,7 @@ class Driver(Generic[W]):
             self.alone.append(job)
         with contextlib.suppress(OSError):  # the event is told all the same
             self.folder.log(self.name, **event)
-        self.on_event(event)
+        self.on_event(event | self._expected(job))
 
     def _leave(self, caught: list[int]) -> None:
         """Let the workers end what is nearly done; kill those that do not leave, all of them at a second signal."""

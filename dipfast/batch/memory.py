@@ -67,7 +67,8 @@ class Ladder:
                 precision = plan.precision if rung.precision == machine.precision else rung.precision
                 chosen = replace(plan, recompute=rung.recompute, precision=precision)
                 return chosen, Fitting(rung, needs[number], free, number)
-        raise ItemError("out-of-memory", _refusal(shape, rungs, needs, machine, free))
+        limited = free is not None and free == (plan.memory or {}).get("limit")
+        raise ItemError("out-of-memory", _refusal(shape, rungs, needs, machine, free, limited))
 
     def descend(self, settings: Settings, shape: Shape, plan: FitPlan) -> bool:
         """Note that a fit ran out of memory. Whether there is a rung below the one that it was on."""
@@ -93,7 +94,9 @@ def rungs_of(plan: FitPlan, machine: Machine) -> list[Rung]:
     return rungs
 
 
-def _refusal(shape: Shape, rungs: list[Rung], needs: list[int], machine: Machine, free: int | None) -> str:
+def _refusal(
+    shape: Shape, rungs: list[Rung], needs: list[int], machine: Machine, free: int | None, limited: bool
+) -> str:
     channels, height, width = shape
     size = f"a fit at {width}×{height}×{channels} in {rungs[0].precision}"
     if free is None or needs[-1] <= SHARE * free:  # it fits by the numbers, and did not
@@ -103,11 +106,15 @@ def _refusal(shape: Shape, rungs: list[Rung], needs: list[int], machine: Machine
         f"{_size(need)} {ways[rung.recompute]}{' in bf16' * (rung.precision != rungs[0].precision)}"
         for rung, need in zip(rungs, needs, strict=True)
     )
-    return f"{size} needs about {tried}; {machine.device} has {_size(free)} free"
+    there = f"fit.memory.limit is {_size(free)}" if limited else f"{machine.device} has {_size(free)} free"
+    return f"{size} needs about {tried}; {there}"
 
 
 def _size(number: int) -> str:
-    return f"{number / GIB:.1f} GiB" if number >= GIB else f"{number >> 20} MiB"
+    for unit, bytes_ in (("GiB", GIB), ("MiB", 1 << 20)):
+        if number >= bytes_:
+            return f"{number / bytes_:.{1 if number < 10 * bytes_ else 0}f} {unit}"
+    return f"{number} bytes"
 
 
 class Free:

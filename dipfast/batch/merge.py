@@ -15,7 +15,8 @@ from pathlib import Path
 from dipfast.batch.index import Index
 from dipfast.batch.ledger import Record, RunFolder, damaged_of, files_of
 from dipfast.batch.lock import claimed, writing
-from dipfast.batch.rows import Entry, read_entries, write_entries
+from dipfast.batch.others import forget_source
+from dipfast.batch.rows import Entry, read_entries, write_earlier, write_entries
 from dipfast.errors import UsageError
 from dipfast.files import sha256_of, write_atomic
 from dipfast.manifest import Item, Manifest, content_id, load
@@ -50,6 +51,8 @@ def merge(runs: Sequence[RunFolder], out: RunFolder) -> RunFolder:
         _merge_ledgers(sources, out)
         write_atomic(out.root / "manifest.resolved.yaml", manifest)
         write_entries(out, entries)
+        write_earlier(out, [])  # they are in the one list now
+        forget_source(out)
         index = Index(out, owner="merge")
         for result in taken:
             index.held(result.record["id"])

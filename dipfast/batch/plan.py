@@ -16,7 +16,9 @@ from dipfast.shapes import coarse_steps, halves, latent_channels, per_scale
 
 # Operations per second of a whole step: one core of a server CPU as measured, and an H200 as estimated.
 RATES = {("cpu", "fp32"): 8e10, ("cpu", "bf16"): 9e10, ("cuda", "fp32"): 2e13, ("cuda", "bf16"): 2e14}
+SECONDS_A_STEP = {"cpu": 0.01, "cuda": 0.001}  # beside its operations, for each seed; the first measured (LOG.md)
 SECONDS_AROUND_A_FIT = 0.5  # decode, encode, save
+STOPPED_SHARE = 0.35  # of their steps, that fits take where a criterion ends them (LOG.md)
 # What a step has of each activation at its worst, kept and recomputed, as measured on a CPU (LOG.md).
 ACTIVATION_COPIES = {("fp32", False): 4.0, ("fp32", True): 2.7, ("bf16", False): 4.5, ("bf16", True): 3.3}
 PARAMETER_COPIES = 7  # values, gradients, two moments, and the rollback's values and moments
@@ -52,7 +54,9 @@ class Job(NamedTuple):
     outputs: tuple[str, ...]
     settings: dict[str, Any]
     mask: str | None = None
+    mask_sha256: str | None = None
     reference: str | None = None
+    reference_sha256: str | None = None  # None, too, where it cannot be read
     padded: tuple[int, int, int] = (0, 0, 0)  # channels, height and width that the generator works at
     bucket: tuple = ()  # jobs of one bucket run the same program
     flops: float = 0.0  # multiplications and additions of the whole fit at its most steps
@@ -123,10 +127,25 @@ def _phase_share(coarse: int, skips: int) -> float:
     return (coarse * 4 / 9 + skips * beside) / (coarse + skips)
 
 
-def predicted_seconds(job: Job, kind: str, threads: int, precision: str) -> float:
-    """Seconds for ``job`` on a device of ``kind`` (cpu, cuda) in ``precision`` (fp32, tf32 or bf16)."""
-    rate = RATES[kind, "bf16" if precision == "bf16" else "fp32"]
-    return SECONDS_AROUND_A_FIT + job.flops / (rate * (threads if kind == "cpu" else 1))
+def predicted_seconds(job: Job, kind: str, threads: float, precision: str) -> float:
+    """Seconds at the most for ``job`` on a device of ``kind`` (cpu, cuda) in ``precision`` (fp32, tf32 or bf16)."""
+    rate = RATES[kind, "bf16" if precision == "bf16" else "fp32"] * (threads if kind == "cpu" else 1)
+    fit = job.settings["fit"]
+    return SECONDS_AROUND_A_FIT + job.flops / rate + fit["steps"] * fit["seeds"] * SECONDS_A_STEP[kind]
+
+
+def expected_share(settings: Mapping[str, Any]) -> float:
+    """How many of its steps a fit takes, as far as its stop tells: all, or those of `STOPPED_SHARE`.
+
+    With `stop: auto` a criterion is taken where the noise is known; salt and pepper and what is missing have none.
+    """
+    fit = settings["fit"]
+    stop = "fixed" if fit.get("posterior") else fit["stop"]["type"]  # a chain of samples takes all its steps
+    if stop != "auto":
+        return 1.0 if stop == "fixed" else STOPPED_SHARE
+    task = settings["task"]
+    known = task["type"] == "denoise" and task["noise"]["type"] != "salt-pepper"
+    return STOPPED_SHARE if known or task["type"] == "jpeg" else 1.0
 
 
 def predicted_bytes(job: Job, precision: str = "fp32") -> int:
@@ -209,10 +228,11 @@ def shard(items: Sequence[Any], index: int, count: int) -> list[Any]:
     return list(items[index - 1 :: count])
 
 
-def spread(cores: int, jobs: int, workers: int | None = None) -> tuple[int, int]:
+def spread(cores: int, jobs: int, workers: int | None = None, threads: int | None = None) -> tuple[int, int]:
     """Workers and threads for each on a CPU: one core for each while there are jobs enough for all cores.
 
+    ``workers`` and ``threads`` that are given are taken at their word, and the other is what fits on the cores.
     It depends on the whole plan, not on what is left of it, so that a resumed run sums in the same order.
     """
-    count = workers or max(1, min(cores, jobs))
-    return count, max(1, cores // count)
+    count = workers or max(1, min(cores // (threads or 1), jobs))
+    return count, threads or max(1, cores // count)

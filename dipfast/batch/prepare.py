@@ -1,17 +1,19 @@
 """Items to jobs: every input's hash, header, content id and fitted size. An input that is as it was is not read again.
 
-What it trusts: an input of the same size and modification time as when `items.jsonl` was written has the same bytes,
-and with the same settings (`rule`) and no second file the same id. A worker hashes the input once more before it fits.
+What it trusts: an input with the same stamp as when `items.jsonl` was written has the same bytes, and with the same
+settings (`rule`) and no second file the same id. A worker hashes the input once more before it fits, and where it finds
+other bytes, `distrusted` has the next run hash that input again, whatever its stamp.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from dipfast.batch.inputs import Facts, hash_of, look_at, path_of, stamp_at
+from dipfast.batch.inputs import Facts, hash_of, limits_of, look_at, path_of, stamp_at
 from dipfast.batch.plan import Job, fit_flops, program
 from dipfast.batch.restore import padded_sides
 from dipfast.errors import ItemError
@@ -20,7 +22,7 @@ from dipfast.manifest import Item, Settings
 from dipfast.manifest.identity import identified, settings_text
 
 Event = dict[str, Any]
-FACTS = ("sha256", "stamp", "shape", "limits", "mask", "rule")  # of an input, in `items.jsonl`
+FACTS = ("sha256", "stamp", "shape", "limits", "mask", "reference", "rule")  # of an input, in `items.jsonl`
 LONGEST = 255  # bytes of a file's name, nearly everywhere
 Known = Mapping[str, Any]  # sha256 (empty where it was not hashed), stamp and shape of an input, or all of its entry
 Seen = Mapping[str, Mapping[str, Any]]  # path → its entry of items.jsonl
@@ -76,20 +78,36 @@ def _entry(item: Item, job: Job, facts: Known) -> Known:
     }
 
 
+def distrusted(entries: Sequence[Known], ids: Collection[str]) -> list[Known]:
+    """``entries`` with no stamp in those of ``ids``, whose files were found to be others than their stamps say."""
+    return [_unstamped(entry) if entry["id"] in ids else entry for entry in entries]
+
+
+def _unstamped(entry: Known) -> Known:
+    beside = {name: {**entry[name], "stamp": None} for name in ("mask", "reference") if name in entry}
+    return {**entry, "stamp": None, **beside}
+
+
 def _merged(twin: Job, job: Job) -> Job:
-    return twin._replace(outputs=twin.outputs + job.outputs, reference=twin.reference or job.reference)
+    measured = job if twin.reference is None else twin
+    both = twin.outputs + job.outputs
+    return twin._replace(outputs=both, reference=measured.reference, reference_sha256=measured.reference_sha256)
 
 
-def preview(items: Sequence[Item], seen: Seen | None = None) -> Prepared:
-    """The jobs, from headers alone: one for each item, and only what ``seen`` knows has an id."""
-    prepared = Prepared()
+def preview(items: Sequence[Item], seen: Seen | None = None) -> tuple[list[tuple[Job, tuple[int, ...]]], list[Event]]:
+    """The jobs with the shapes of their inputs, from headers alone, and the items that will fail.
+
+    One job for each item; only what ``seen`` knows has an id.
+    """
+    jobs, failed = [], []
     identify = _Identifier(seen or {}, hashing=False)
     for item, found in identify.inputs(items):
         try:
-            prepared.jobs.append(identify(item, found)[0])
+            job, facts = identify(item, found)
+            jobs.append((job, tuple(facts["shape"])))
         except ItemError as error:
-            prepared.failed.append({"path": item.path, "reason": str(error)})
-    return prepared
+            failed.append({"path": item.path, "kind": error.kind, "reason": str(error)})
+    return jobs, failed
 
 
 class Shared(NamedTuple):
@@ -148,10 +166,11 @@ class _Identifier:
         if isinstance(found, ItemError):
             raise found
         shared, facts = self.book[item], found
-        same = found.get("rule") == shared.rule
-        if not same or "mask" in found or item.mask is not None or item.reference is not None:
+        alone = item.mask is None and item.reference is None and "mask" not in found and "reference" not in found
+        if not alone or found.get("rule") != shared.rule:
             facts = {key: found[key] for key in FACTS[:3]}
             facts |= {"limits": shared.limits_name, "rule": shared.rule, **self._mask(item, shared.limits)}
+            facts |= self._reference(item, shared.limits)
         padded, bucket, flops = self._cost(shared.settings, tuple(facts["shape"]))
         job = Job(
             id=self._id(item, facts, apart),
@@ -160,7 +179,9 @@ class _Identifier:
             outputs=(item.output,),
             settings=shared.settings,
             mask=item.mask,
+            mask_sha256=facts["mask"]["sha256"] if item.mask is not None else None,
             reference=item.reference,
+            reference_sha256=facts["reference"]["sha256"] if "reference" in facts else None,
             padded=padded,
             bucket=bucket,
             flops=flops,
@@ -188,14 +209,24 @@ class _Identifier:
         return self.costs[key]
 
     def _mask(self, item: Item, limits: Limits) -> Facts:
-        """The hash of the item's mask, where it has one; read only where it is not known. Raises ItemError."""
-        if item.mask is None:
+        """The hash of the item's mask, where it has one. Raises ItemError."""
+        return {} if item.mask is None else {"mask": self._beside(item, "mask", item.mask, limits)}
+
+    def _reference(self, item: Item, limits: Limits) -> Facts:
+        """The hash of the item's reference, where it has one that can be read: what is done needs none."""
+        if item.reference is None:
             return {}
-        mask = self.seen.get(item.path, {}).get("mask") or {}
-        stamp = stamp_at(item.mask)
-        if stamp is None or (mask.get("path"), mask.get("stamp")) != (item.mask, stamp):
-            mask = {"path": item.mask, "sha256": self._checked(item.mask, limits), "stamp": stamp}
-        return {"mask": mask}
+        with suppress(ItemError):
+            return {"reference": self._beside(item, "reference", item.reference, limits)}
+        return {}
+
+    def _beside(self, item: Item, kind: str, path: str, limits: Limits) -> Facts:
+        """What `items.jsonl` says of the mask or reference of ``item``; read only where it is not known."""
+        known: Facts = self.seen.get(item.path, {}).get(kind) or {}
+        stamp = stamp_at(path)
+        if stamp is None or (known.get("path"), known.get("stamp")) != (path, stamp):
+            return {"path": path, "sha256": self._checked(path, limits), "stamp": stamp}
+        return known
 
     def _checked(self, path: str, limits: Limits) -> str:
         """The hash of a mask or reference that is an image within ``limits``: another file may have no end."""
@@ -207,8 +238,7 @@ class _Identifier:
 
 def _shared(item: Item) -> Shared:
     tree, text = item.settings.model_dump(mode="json"), settings_text(item.settings, item.output)
-    given = tree["input"]
-    limits = Limits(**(given | {"formats": tuple(given["formats"])}))
+    limits = limits_of(tree)
     names = [sha256(repr(limits).encode()).hexdigest()[:8], sha256(text.encode()).hexdigest()[:16]]
     return Shared(tree, limits, names[0], text, names[1], item.settings)
 

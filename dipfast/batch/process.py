@@ -22,7 +22,7 @@ from typing import Any
 from dipfast.batch.cohort import cohort_size, held_at_most
 from dipfast.batch.messages import AT_WORK, GIVEN, STAGES, GiveBack, Leave, Message
 from dipfast.batch.plan import Job, Place, predicted_seconds
-from dipfast.threads import wait_briefly
+from dipfast.threads import use_threads, wait_briefly
 
 START_SECONDS = 600.0  # until a worker is ready: torch from a cold network disk
 SILENT_SECONDS = 300.0
@@ -200,6 +200,7 @@ def listen(workers: Sequence[Process], seconds: float) -> list[Process]:
 
 def _start(connection: Connection, root: str, place: Place) -> None:
     wait_briefly()
+    use_threads(place.threads)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the driver decides what they mean
     from dipfast.batch.worker import work

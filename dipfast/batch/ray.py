@@ -26,7 +26,6 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, RayError
 
-from dipfast.batch.environment import cores
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.local import Driver, Event, Outcome
 from dipfast.batch.messages import Message
@@ -34,7 +33,7 @@ from dipfast.batch.plan import Job, Place
 from dipfast.batch.process import Worker
 from dipfast.errors import MachineError, UsageError
 from dipfast.files import write_atomic
-from dipfast.threads import wait_briefly
+from dipfast.threads import cores, use_threads, wait_briefly
 
 STORE_BYTES = 80 << 20  # of a local cluster: only messages go through it
 KNOCK_SECONDS = 10.0
@@ -59,6 +58,7 @@ class Actor:
                 self.send({"event": "blind", "host": socket.gethostname()})
                 return
             wait_briefly()
+            use_threads(place.threads)
             from dipfast.batch.worker import work
 
             work(self, root, place)
@@ -143,11 +143,14 @@ def _first_cause(error: RayError) -> str:
     return str(error).strip().splitlines()[-1].partition(". ")[0]
 
 
-def places_for(nodes: Sequence[dict[str, Any]], devices: str, items: int, workers: int | None) -> list[Place]:
+def places_for(
+    nodes: Sequence[dict[str, Any]], devices: str, items: int, workers: int | None, threads: int | None = None
+) -> list[Place]:
     """A worker for each GPU of ``nodes`` (as `ray.nodes` gives them), or ``workers`` of equally many cores.
 
-    One that takes several cores finds them on one node. Each takes an equal part of its node's memory, divided by as
-    many as may be on the largest. Raises UsageError, MachineError.
+    With ``threads`` each worker has so many cores, without it the cores are divided among all. One that takes several
+    cores finds them on one node. Each takes an equal part of its node's memory, divided by as many as may be on the
+    largest. Raises UsageError, MachineError.
     """
     if devices not in ("auto", "cpu"):
         raise UsageError(
@@ -156,13 +159,14 @@ def places_for(nodes: Sequence[dict[str, Any]], devices: str, items: int, worker
     resources = [node["Resources"] for node in nodes if node["Alive"]]
     gpus = [(int(has["GPU"]), int(has.get("CPU", 1))) for has in resources if has.get("GPU", 0) >= 1]
     if gpus and devices == "auto":
-        threads = max(1, min(cpus // count for count, cpus in gpus))
+        threads = threads or max(1, min(cpus // count for count, cpus in gpus))
         return [Place(f"ray-{i}", "cuda:0", threads) for i in range(sum(count for count, _ in gpus))]
     cpus = [int(has.get("CPU", 0)) for has in resources]
-    count = min(workers or items, sum(cpus))
+    count = min(workers or items, sum(free // (threads or 1) for free in cpus))
     if count == 0:
-        raise MachineError("--executor ray: the cluster has no CPU to give")
-    threads = max(n for n in range(1, max(cpus) + 1) if sum(free // n for free in cpus) >= count)
+        which = "no CPU to give" if threads is None else f"no node with {threads} CPUs for --threads {threads}"
+        raise MachineError(f"--executor ray: the cluster has {which}")
+    threads = threads or max(n for n in range(1, max(cpus) + 1) if sum(free // n for free in cpus) >= count)
     together = min(count, max(cpus) // threads)  # which of a node's actors is where is known to Ray alone
     return [Place(f"ray-{i}", "cpu", threads, neighbours=together) for i in range(count)]
 
@@ -238,6 +242,7 @@ def execute(
     items: int,
     devices: str = "auto",
     workers: int | None = None,
+    threads: int | None = None,
     cohort: int | None = None,
     suffix: str = "",
 ) -> Outcome:
@@ -249,7 +254,7 @@ def execute(
     with _cluster(), _greeting(folder) as greeting:
         places = [
             replace(place, name=place.name + suffix, cohort=cohort)
-            for place in places_for(ray.nodes(), devices, items, workers)
+            for place in places_for(ray.nodes(), devices, items, workers, threads)
         ]
 
         def hire(place: Place) -> Remote:

@@ -289,12 +289,17 @@ def padded_sides(settings: Settings, sides: Sequence[int]) -> tuple[int, int]:
 
 def _matching(reference: np.ndarray, observed: np.ndarray, scale: int) -> np.ndarray:
     """The reference, where it has the size and channels of the picture sought."""
-    channels, height, width = observed.shape
-    wanted = (channels, height * scale, width * scale)
-    if reference.shape != wanted:
-        sizes = [f"{w}×{h} with {c} channels" for c, h, w in (wanted, reference.shape)]
-        raise ItemError("reference", f"reference should be {sizes[0]}, is {sizes[1]}")
+    check_reference(reference.shape, observed.shape, scale)
     return reference
+
+
+def check_reference(reference: Sequence[int], observed: Sequence[int], scale: int) -> None:
+    """Raises ItemError where a reference's shape [C, H, W] is not that of the picture sought."""
+    channels, height, width = observed
+    wanted = (channels, height * scale, width * scale)
+    if tuple(reference) != wanted:
+        sizes = [f"{w}×{h} with {c} channels" for c, h, w in (wanted, reference)]
+        raise ItemError("reference", f"reference should be {sizes[0]}, is {sizes[1]}")
 
 
 def describe(
@@ -359,26 +364,37 @@ def _decibel(value: float) -> float | None:
 
 
 def measure(observation: Observation, restored: Restored) -> dict[str, float | None]:
-    """PSNR and SSIM against the truth, where there is one; in dB and in [-1, 1]. Infinity becomes None.
-
-    With a predicted deviation, how much of the truth its 90 % interval covers, and its expected calibration error.
-    """
+    """The metrics of a restored picture, where there is a truth: those of `quality`, and the last output's PSNR."""
     clean = observation.clean
     if clean is None:
         return {}
+    last = psnr(restored.last, clean)
+    return quality(clean, restored.before, restored.pixels, restored.deviation) | {"psnr_last": _rounded(last)}
+
+
+def quality(
+    clean: np.ndarray, before: np.ndarray, pixels: np.ndarray, deviation: np.ndarray | None
+) -> dict[str, float | None]:
+    """PSNR in dB and SSIM of the picture ``before`` and after the fit against the truth, all [C, H, W] in [0, 1].
+
+    A PSNR that is None is infinite: the two are equal. With a predicted deviation, how much of the truth its 90 %
+    interval covers, and its expected calibration error.
+    """
     values = {
-        "psnr_before": psnr(restored.before, clean),
-        "psnr": psnr(restored.pixels, clean),
-        "psnr_last": psnr(restored.last, clean),
-        "ssim_before": ssim(restored.before, clean),
-        "ssim": ssim(restored.pixels, clean),
+        "psnr_before": psnr(before, clean),
+        "psnr": psnr(pixels, clean),
+        "ssim_before": ssim(before, clean),
+        "ssim": ssim(pixels, clean),
     }
-    if restored.deviation is not None:
-        values["coverage_90"] = coverage(restored.pixels, restored.deviation, clean)
-        values["uncertainty_ece"] = uncertainty_ece(restored.pixels, restored.deviation, clean)
-    return {
-        name: round(value, 4) if value is not None and np.isfinite(value) else None for name, value in values.items()
-    }
+    if deviation is not None:
+        values["coverage_90"] = coverage(pixels, deviation, clean)
+        values["uncertainty_ece"] = uncertainty_ece(pixels, deviation, clean)
+    return {name: _rounded(value) for name, value in values.items()}
+
+
+def _rounded(value: float | None) -> float | None:
+    """To four digits; None where it is not finite."""
+    return round(value, 4) if value is not None and np.isfinite(value) else None
 
 
 def ran_on(device: torch.device) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """Every item of a run as it stands on disk.
 
 `items.jsonl` maps every item to its content id, so that `status`, `report` and `retry` need neither the inputs nor the
-manifest's own file. A run of a shard writes its own part, `items.1-of-2.jsonl`; all parts together are the run.
+manifest's own file. A run of a shard writes its own part, `items.1-of-2.jsonl`; all parts together are the run. What
+earlier runs of other sources have done in the folder stands in `items.earlier.jsonl`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -20,6 +23,7 @@ from dipfast.errors import DipfastError, UsageError
 from dipfast.files import open_regular, stays_inside, write_atomic
 from dipfast.manifest.yaml import collector_paused
 
+EARLIER = "items.earlier.jsonl"
 AT_ONCE = 10_000  # lines of a list
 Entry = Mapping[str, Any]  # path, output, id, and what was seen of the input
 
@@ -28,7 +32,8 @@ Entry = Mapping[str, Any]  # path, output, id, and what was seen of the input
 class Row:
     """One item of a run as it stands: done (with its brief record), failed (with a reason), or pending.
 
-    ``known``: the record, or what reads it: a million are not held at once.
+    ``known``: the record, or what reads it: a million are not held at once. ``pixels``: of what is pending, its
+    input's, where its header has been read.
     """
 
     path: str
@@ -38,6 +43,7 @@ class Row:
     known: Record | Callable[[], Record | None] | None = None
     kind: str | None = None
     reason: str | None = None
+    pixels: int | None = None
 
     @property
     def record(self) -> Record | None:
@@ -70,7 +76,15 @@ def _row(entry: Entry, index: Index, failed: Mapping[str, Record]) -> Row:
         return Row(*about, "failed", kind=failure.get("kind"), reason=failure.get("reason"))
     record = None if held is None else Row(*about, "done", held[0]).record
     lost = record is not None and entry["output"] in record["output"]["paths"]
-    return Row(*about, "pending", reason="its picture is gone or was changed" if lost else None)
+    reason = "its picture is gone or was changed" if lost else None
+    return Row(*about, "pending", reason=reason, pixels=_pixels(entry.get("shape")))
+
+
+def _pixels(shape: object) -> int | None:
+    """Of a picture of ``shape`` [C, H, W], as a list from anywhere may have it."""
+    if not (isinstance(shape, list) and len(shape) == 3 and all(type(side) is int and side > 0 for side in shape)):
+        return None
+    return int(shape[1] * shape[2])
 
 
 def row_as_json(row: Row) -> dict[str, Any]:
@@ -85,14 +99,29 @@ def write_entries(
 
     Where they are as they were ``before``, in a list of the same name, nothing is written.
     """
-    encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
     mine = list_of(folder, shard)
     if _parts(folder) == [mine] and entries == before:
         return
-    lines = "".join(f"{encode(entry)}\n" for entry in entries)
-    write_atomic(mine, lines.encode("utf-8", "backslashreplace"))
+    write_atomic(mine, _lines(entries))
     for path in lists_beside(folder, shard):
         path.unlink(missing_ok=True)
+
+
+def write_earlier(folder: RunFolder, entries: Sequence[Entry]) -> None:
+    """Write what runs of other sources have done in the folder, where it is not written already. Raises OSError."""
+    if not entries:
+        (folder.root / EARLIER).unlink(missing_ok=True)
+        return
+    lines, there = _lines(entries), None
+    with suppress(OSError):
+        there = folder.read(EARLIER)
+    if there != lines:
+        folder.put(EARLIER, lines)
+
+
+def _lines(entries: Sequence[Entry]) -> bytes:
+    encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
+    return "".join(f"{encode(entry)}\n" for entry in entries).encode("utf-8", "backslashreplace")
 
 
 def list_of(folder: RunFolder, shard: Shard | None) -> Path:
@@ -107,7 +136,10 @@ def lists_beside(folder: RunFolder, shard: Shard | None) -> list[Path]:
 
 
 def read_entries(folder: RunFolder, shard: Shard | None = None) -> Iterator[Entry]:
-    """The items of the folder's last run. Raises UsageError where there is none, DipfastError where it is damaged."""
+    """The items of the folder's last run, then what is done of other sources; or those of one shard.
+
+    Raises UsageError where there is no list, DipfastError where one is damaged.
+    """
     parts = _parts(folder) if shard is None else [list_of(folder, shard)]
     if not parts:
         planned = (folder.root / "manifest.resolved.yaml").is_file()  # as a submitted job's that waits
@@ -115,6 +147,14 @@ def read_entries(folder: RunFolder, shard: Shard | None = None) -> Iterator[Entr
         raise UsageError(f"{folder.root}: {found} (it has no items.jsonl)")
     for path in parts:
         yield from _entries(path)
+    if shard is None:
+        yield from earlier_entries(folder)
+
+
+def earlier_entries(folder: RunFolder) -> Iterator[Entry]:
+    """What runs of other sources have done in the folder. Raises as `read_entries`."""
+    if os.path.lexists(folder.root / EARLIER):
+        yield from _entries(folder.root / EARLIER)
 
 
 def _parts(folder: RunFolder) -> list[Path]:
@@ -160,12 +200,14 @@ def _is_entry(entry: object) -> bool:
     return id is None or (isinstance(id, str) and ID.fullmatch(id) is not None)
 
 
-def entries_before(folder: RunFolder) -> list[Entry]:
-    """What earlier runs saw of each input. A damaged list is as good as none."""
-    try:
-        return list(read_entries(folder))
-    except DipfastError:
-        return []
+def entries_before(folder: RunFolder) -> tuple[list[Entry], list[Entry]]:
+    """What the last run saw of each input, and earlier ones of other sources. A damaged list is as good as none."""
+    found: list[list[Entry]] = [[], []]
+    with suppress(DipfastError):
+        found[0] = [entry for path in _parts(folder) for entry in _entries(path)]
+    with suppress(DipfastError):
+        found[1] = list(earlier_entries(folder))
+    return found[0], found[1]
 
 
 def by_path(entries: Iterable[Entry]) -> dict[str, Entry]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
@@ -12,14 +12,26 @@ from typing import Any, Literal, get_args
 from dipfast.batch.environment import changed_software, environment, places_for
 from dipfast.batch.index import Index
 from dipfast.batch.ledger import Record, RunFolder, Shard, dumps, now, suffix
+from dipfast.batch.load import CHANGED
 from dipfast.batch.local import Event, Outcome, execute
 from dipfast.batch.lock import claimed, writing
 from dipfast.batch.mirror import Mirror, mirrored
+from dipfast.batch.others import check_free, in_words, kept_of, note_source, read_before, source_of
 from dipfast.batch.plan import Job, Place
 from dipfast.batch.plan import shard as part
-from dipfast.batch.prepare import Prepared, prepare
+from dipfast.batch.prepare import Prepared, distrusted, prepare
+from dipfast.batch.remeasure import measure_again, needs_measuring
 from dipfast.batch.restore import fit_plan
-from dipfast.batch.rows import Row, by_path, done_rows, entries_before, row_as_json, rows_of, write_entries
+from dipfast.batch.rows import (
+    EARLIER,
+    Row,
+    by_path,
+    done_rows,
+    row_as_json,
+    rows_of,
+    write_earlier,
+    write_entries,
+)
 from dipfast.batch.snapshot import done_before, keep
 from dipfast.errors import MachineError, NothingMatchedError, UsageError
 from dipfast.files import write_atomic
@@ -29,6 +41,7 @@ from dipfast.manifest.yaml import collector_paused
 from dipfast.remote import is_remote, protocol
 from dipfast.samples import PREFIX as SAMPLE
 from dipfast.samples import locate
+from dipfast.text import count
 
 __all__ = ["Executor", "Resume", "Row", "RunResult", "places_for", "prepare", "ready", "row_as_json", "rows_of", "run"]
 
@@ -42,6 +55,7 @@ class RunResult:
     """What `run` did: the folder, rows of its items, how many were done before, wall seconds, and the signal if any.
 
     ``idle``: it found all its items done; ``summary``: what the folder's `summary.json` says, where that was asked for.
+    ``alone``: whether the folder holds nothing of other sources.
     """
 
     folder: RunFolder
@@ -51,6 +65,7 @@ class RunResult:
     signal: int | None
     gave_up: str | None
     idle: bool = False
+    alone: bool = True
     summary: dict[str, Any] | None = None
 
     @property
@@ -67,6 +82,7 @@ def run(
     *,
     devices: str = "auto",
     workers: int | None = None,
+    threads: int | None = None,
     cohort: int | None = None,
     resume: Resume = "auto",
     max_failures: int | None = None,
@@ -76,33 +92,38 @@ def run(
 ) -> RunResult:
     """Restore every item of ``manifest``, or of its ``shard`` (I, N), that ``folder`` does not hold yet.
 
-    ``devices``: auto, cpu, or cuda:0,1 …; ``workers``: processes on a CPU, by default one a core; ``cohort``: items of
-    one bucket that a worker fits side by side, by default as many as `batch.cohort` finds; ``resume``: auto and failed
-    do what is not done, never does all again. Shards may run into one folder at the same time. ``executor``:
-    local for processes of this machine, ray for actors of a cluster.
+    ``devices``: auto, cpu, or cuda:0,1 …; ``workers``: processes on a CPU, by default one a core; ``threads``: of each
+    worker, by default as OMP_NUM_THREADS says; ``cohort``: items of one bucket that a worker fits side by side, by
+    default as many as `batch.cohort` finds; ``resume``: auto and failed do what is not done, never does all again.
+    Shards may run into one folder at the same time. ``executor``: local for processes of this machine, ray for actors
+    of a cluster.
 
-    Raises UsageError for a wrong argument and where another run has the folder, NothingMatchedError for an empty
+    Raises UsageError for a wrong argument, where another run has the folder, and where results of another source that
+    it holds would be written over; NothingMatchedError for an empty
     shard, MachineError for devices that there are not and where the folder cannot be written; what is done then stays
     done.
     """
     start = time.perf_counter()
-    _check_options(resume, executor, shard, workers=workers, cohort=cohort)
+    _check_options(resume, executor, shard, workers=workers, threads=threads, cohort=cohort)
     mine = shard_of(manifest, shard)
-    places = ready(mine, devices, workers, executor)
+    places = ready(mine, devices, workers, threads, executor)
     with claimed(folder, shard), writing(folder), mirrored(folder) as mirror:
         index, driver = Index(folder, owner=f"run{suffix(shard)}"), _named("driver", shard)
         changes = _changed_software(folder)
         with collector_paused():  # once for all: what is found grows to millions of objects, and none is garbage
             _check_folders([], folder)
             known = None if resume == "never" or mirror.address else done_before(folder, mine.items, shard)
-            _write_head(manifest, folder, shard)
             if known is None:
-                prepared = _prepared(mine, folder, shard)
+                prepared = _prepared(manifest, mine, folder, shard, index, on_event)
                 for event in prepared.failed:
                     folder.log(driver, **event)
                     on_event(event)
                 todo, done = _looked_at(prepared.jobs, folder, index, resume, mirror)
+                for id in _measured_again(prepared.jobs, {job.id for job in todo}, folder, index, on_event):
+                    mirror.done(id)
             else:
+                _write_head(manifest, folder, shard)
+                note_source(folder, source_of(manifest, folder))
                 prepared, todo, done = Prepared(), [], len(known)
         if changes and done:
             on_event({"event": "warning", "reason": f"{changes}; what is done stays (--resume never does it again)"})
@@ -121,11 +142,14 @@ def run(
         elif todo and executor == "ray":
             from dipfast.batch import ray
 
-            about: dict[str, Any] = {"items": len(mine.items), "devices": devices, "workers": workers, "cohort": cohort}
-            outcome = ray.execute(todo, folder, hear, allowed, driver, **about, suffix=suffix(shard))
+            about: dict[str, Any] = {"workers": workers, "threads": threads, "cohort": cohort, "suffix": suffix(shard)}
+            outcome = ray.execute(todo, folder, hear, allowed, driver, items=len(mine.items), devices=devices, **about)
         elif todo:
             named = [replace(place, name=_named(place.name, shard), cohort=cohort) for place in places]
             outcome = execute(todo, named[: len(todo)], folder, hear, allowed, driver)
+        changed = {event["id"] for event in outcome.failed if event.get("kind") == CHANGED}
+        if changed:
+            write_entries(folder, distrusted(prepared.entries, changed), shard)
         idle = not (todo or prepared.failed)
         if known is not None or idle:
             ids = known or [entry["id"] for entry in prepared.entries]
@@ -137,14 +161,15 @@ def run(
     if outcome.broken is not None:
         raise MachineError(f"{folder.root}: {outcome.broken}")
     seconds = time.perf_counter() - start
-    return RunResult(folder, rows, done, seconds, outcome.signal, outcome.gave_up, idle)
+    alone = not (folder.root / EARLIER).exists()
+    return RunResult(folder, rows, done, seconds, outcome.signal, outcome.gave_up, idle, alone)
 
 
 def _check_options(resume: str, executor: str, shard: Shard | None, **counts: int | None) -> None:
     """Raises UsageError for what the types alone do not rule out."""
-    for name, count in counts.items():
-        if count is not None and count < 1:
-            raise UsageError(f"{name} should be at least 1, is {count}")
+    for name, number in counts.items():
+        if number is not None and number < 1:
+            raise UsageError(f"{name} should be at least 1, is {number}")
     for name, word, words in (("resume", resume, get_args(Resume)), ("executor", executor, get_args(Executor))):
         if word not in words:
             raise UsageError(f"{name} should be {' or '.join(words)}, is {word!r}")
@@ -175,7 +200,13 @@ def _named(worker: str, shard: Shard | None) -> str:
     return f"{worker}{suffix(shard)}"
 
 
-def ready(manifest: Manifest, devices: str, workers: int | None = None, executor: Executor = "local") -> list[Place]:
+def ready(
+    manifest: Manifest,
+    devices: str,
+    workers: int | None = None,
+    threads: int | None = None,
+    executor: Executor = "local",
+) -> list[Place]:
     """The workers of a run, where nothing forbids it: no device, engine, precision or sample that is not here.
 
     On Ray they are known when the cluster is; what its devices cannot do is said by them, item by item.
@@ -184,7 +215,7 @@ def ready(manifest: Manifest, devices: str, workers: int | None = None, executor
     """
     if executor == "ray" and find_spec("ray") is None:
         raise MachineError("--executor ray: Ray is not installed; pip install 'dipfast[ray]'")
-    places = [] if executor == "ray" else places_for(devices, len(manifest.items), workers)
+    places = [] if executor == "ray" else places_for(devices, len(manifest.items), workers, threads)
     for item in manifest.items:
         if item.path.startswith(SAMPLE):
             locate(item.path)
@@ -204,11 +235,29 @@ def _write_head(manifest: Manifest, folder: RunFolder, shard: Shard | None) -> N
         write_atomic(folder.root / name, here)
 
 
-def _prepared(mine: Manifest, folder: RunFolder, shard: Shard | None) -> Prepared:
-    """The jobs of a run, with its list of items written."""
-    before = entries_before(folder)
-    prepared = prepare(mine.items, by_path(before))
-    write_entries(folder, prepared.entries, shard, before)
+def _prepared(
+    manifest: Manifest,
+    mine: Manifest,
+    folder: RunFolder,
+    shard: Shard | None,
+    index: Index,
+    on_event: Callable[[Event], None],
+) -> Prepared:
+    """The jobs of a run, with its list of items written, and that of what other sources have done in its folder.
+
+    Raises UsageError, before anything is written, where their results are in the way.
+    """
+    source = source_of(manifest, folder)
+    before = read_before(folder, source)
+    prepared = prepare(mine.items, by_path(before.seen))
+    check_free(before.foreign, prepared.entries, index)
+    kept, dropped = kept_of(before.foreign, manifest.items, prepared.entries, folder)
+    _write_head(manifest, folder, shard)
+    write_earlier(folder, kept)
+    write_entries(folder, prepared.entries, shard, before.last)
+    note_source(folder, source)
+    if (text := in_words(kept, dropped, folder)) is not None:
+        on_event({"event": "note", "reason": text})
     return prepared
 
 
@@ -224,6 +273,28 @@ def _looked_at(
     for id in {job.id for job in jobs} - {job.id for job in todo} - there:
         mirror.done(id)
     return todo, done
+
+
+def _measured_again(
+    jobs: Sequence[Job], todo: Collection[str], folder: RunFolder, index: Index, on_event: Callable[[Event], None]
+) -> list[str]:
+    """The ids of what is done and was measured now, against a reference that its record does not know."""
+    ids = []
+    for job in jobs:
+        if job.reference_sha256 is None or job.id in todo:
+            continue
+        brief = index.record(job.id)
+        if brief is None or not needs_measuring(job, brief) or (record := folder.record(job.id)) is None:
+            continue
+        reason = measure_again(job, folder, record)
+        index.held(job.id)  # read back what was written
+        ids.append(job.id)
+        if reason is not None:
+            on_event({"event": "warning", "reason": f"{job.path}: has no metrics: {reason}"})
+    if ids:
+        text = f"{count(len(ids), 'picture')} measured again: references were given or changed since"
+        on_event({"event": "warning", "reason": text})
+    return ids
 
 
 def _check_folders(jobs: Sequence[Job], folder: RunFolder) -> None:

@@ -29,6 +29,8 @@ def save(loaded: Loaded, restored: Restored, folder: RunFolder, lane: int) -> Re
     record["warnings"] += losses(
         restored.source, format_of(job.outputs[0]), "rgb" if len(restored.pixels) == 3 else "gray"
     )
+    if loaded.observation.clean is not None and job.reference is not None:
+        record["input"]["reference"] = {"path": job.reference, "sha256": loaded.reference_sha256}
     record["ran"] |= {"lane": lane}
     folder.commit(record)
     folder.checkpoint(job.id).unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.lock import claimed, writing
+from dipfast.batch.others import note_source, source_of
 from dipfast.errors import MachineError, UsageError
 from dipfast.files import write_atomic
 from dipfast.manifest import Manifest
@@ -42,7 +43,9 @@ def submit(manifest: Manifest, folder: RunFolder, devices: str, tasks: int | Non
         raise MachineError(f"--executor slurm: no {missing[0]} on the PATH; run it where SLURM jobs are submitted")
     resolved = folder.root.absolute() / "manifest.resolved.yaml"
     with claimed(folder), writing(folder):
+        source = source_of(manifest, folder)
         write_atomic(resolved, manifest.resolved().encode("utf-8", "surrogateescape"))
+        note_source(folder, source, listed=False)
     count = min(tasks, len(manifest.items))
     run = [sys.executable, "-m", "dipfast.cli", "run", str(resolved), "-o", str(resolved.parent)]
     one = ["--devices", devices, "--workers", "1", "--progress", "plain", *options]

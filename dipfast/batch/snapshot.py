@@ -17,7 +17,7 @@ from dipfast.batch.index import Index
 from dipfast.batch.inputs import path_of, stamp_at
 from dipfast.batch.ledger import ID, RunFolder, Shard, suffix
 from dipfast.batch.prepare import Known, SettingsBook
-from dipfast.batch.rows import list_of, lists_beside
+from dipfast.batch.rows import EARLIER, list_of, lists_beside
 from dipfast.batch.stamps import Stamp, Stamps, stamp_of
 from dipfast.files import open_regular, replacing
 from dipfast.manifest import Item
@@ -78,9 +78,10 @@ class _Writer:
 
 
 def _head(folder: RunFolder, shard: Shard | None, count: int) -> str:
-    """What the snapshot begins with: the run's list is as it was, and no other way of dividing it is there."""
+    """What the snapshot begins with: the lists are as they were, and no other way of dividing the run is there."""
     other = lists_beside(folder, shard)
-    return f"{count} items, listed {stamp_of(str(list_of(folder, shard)), follow=False)} {len(other)}"
+    stamps = [stamp_of(str(path), follow=False) for path in (list_of(folder, shard), folder.root / EARLIER)]
+    return f"{count} items, listed {stamps} {len(other)}"
 
 
 def _name(shard: Shard | None) -> str:

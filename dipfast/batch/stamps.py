@@ -1,4 +1,9 @@
-"""Size and time of files, by which one that was changed is told from one that was not, without reading it."""
+"""What the file system says of a file, by which one that was changed is told from one that was not, without reading it.
+
+Size and modification time alone do not tell: `cp -p`, `touch -r` and programs that keep a file's time replace its bytes
+and leave both. No program sets the time of the last change (ctime) or chooses an inode. A file that was copied, moved
+to another disk or restored from a backup has another stamp and the same bytes: it is hashed again, and no more.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +15,18 @@ from json.encoder import encode_basestring_ascii as as_json
 from dipfast.batch.ledger import uncertainty_of
 from dipfast.files import within
 
-Stamp = list[int]  # size in bytes, modification time in nanoseconds
+Stamp = list[int]  # size in bytes, modification time in nanoseconds, inode, time of the last change in nanoseconds
 
 
 def stamp_of(path: str, *, follow: bool = True) -> Stamp | None:
-    """Size and modification time of a file; None where there is none, and without ``follow`` for a link."""
+    """The stamp of a file; None where there is none, and without ``follow`` for a link."""
     try:
         found = os.stat(path, follow_symlinks=follow)  # noqa: PTH116 - a million times
     except (OSError, ValueError):
         return None
     if stat.S_ISLNK(found.st_mode):
         return None
-    return [found.st_size, found.st_mtime_ns]
+    return [found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns]
 
 
 class Stamps:
@@ -57,7 +62,10 @@ class Stamps:
             found = os.lstat(f"{self.root}/{path}")
         except (OSError, ValueError):
             return ""
-        return "" if stat.S_ISLNK(found.st_mode) else f"{as_json(path)}: [{found.st_size}, {found.st_mtime_ns}]"
+        if stat.S_ISLNK(found.st_mode):
+            return ""
+        name = as_json(path)
+        return f"{name}: [{found.st_size}, {found.st_mtime_ns}, {found.st_ino}, {found.st_ctime_ns}]"
 
     def _is_sound(self, path: str) -> bool:
         folder = path.rpartition("/")[0]

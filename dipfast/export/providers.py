@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 
 from dipfast.errors import MachineError, UsageError
+from dipfast.threads import asked_threads, cores
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -30,7 +30,7 @@ class Session:
         ort = runtime(provider)
         options = ort.SessionOptions()
         options.log_severity_level = 3  # it warns of the latent's default, which is meant
-        options.intra_op_num_threads = threads or _cores()
+        options.intra_op_num_threads = threads or asked_threads() or cores()
         options.inter_op_num_threads = 1
         if provider != "cpu":
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -86,7 +86,3 @@ def runtime(provider: str) -> Any:
     if provider != "cpu":
         onnxruntime.preload_dlls()  # CUDA and cuDNN as PyTorch or pip brought them, wherever they lie
     return onnxruntime
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

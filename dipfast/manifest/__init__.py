@@ -2,7 +2,7 @@
 
 from dipfast.manifest.document import Manifest, load, parse
 from dipfast.manifest.identity import content_id
-from dipfast.manifest.items import Item
+from dipfast.manifest.items import Item, one_spelling
 from dipfast.manifest.jsonschema import json_schema
 from dipfast.manifest.keywords import files_beside, settings_from
 from dipfast.manifest.paths import natural_key, title
@@ -18,6 +18,7 @@ __all__ = [
     "json_schema",
     "load",
     "natural_key",
+    "one_spelling",
     "parse",
     "settings_from",
     "title",

@@ -286,7 +286,7 @@ def collisions(items: Sequence[Item], rows: Sequence[int]) -> Iterator[Problem]:
     for index, item in enumerate(items):
         if item.unlisted:
             continue
-        other = items[first.setdefault(_one_spelling(item.output), index)]
+        other = items[first.setdefault(one_spelling(item.output), index)]
         if other is not item:
             both = f"{_shown(other)} ({other.place}) and {_shown(item)}"
             hint = "add {ext}, {relpath} or {task} to output.template"
@@ -301,7 +301,7 @@ def _shown(item: Item) -> str:
     return ascii(item.path) if re.search(r"[\udc80-\udcff]", item.path) else repr(item.path)
 
 
-def _one_spelling(output: str) -> str:
+def one_spelling(output: str) -> str:
     """One key for all names that some file system takes for the same."""
     if output.isascii():
         return output.lower()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dipfast.batch.ledger import RunFolder
 from dipfast.report.facts import facts
+from dipfast.text import count, gain
 
 if TYPE_CHECKING:
     from dipfast.batch.run import Row
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pair:
-    """One image in both runs: PSNR in dB and seconds, None where a run has none."""
+    """One image in both runs: PSNR in dB and seconds, None where a run has none. PSNR of equal pictures is infinite."""
 
     output: str
     psnr: float | None
@@ -26,7 +28,7 @@ class Pair:
     @property
     def gain(self) -> float | None:
         """PSNR of this run above the other's, in dB."""
-        return None if self.psnr is None or self.other_psnr is None else self.psnr - self.other_psnr
+        return gain(self.other_psnr, self.psnr)
 
     @property
     def speedup(self) -> float | None:
@@ -36,7 +38,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``name`` and ``other``: the two runs. ``mean``: over the items that have the value in both."""
+    """``name`` and ``other``: the two runs. ``mean``: over the items that have a finite value in both."""
 
     name: str
     other: str
@@ -69,13 +71,23 @@ def _names(folder: RunFolder, other: RunFolder) -> tuple[str, str]:
 
 
 def _mean(pairs: Sequence[Pair]) -> Pair:
-    psnr = [(pair.psnr, pair.other_psnr) for pair in pairs]
+    both = [(pair.psnr, pair.other_psnr) for pair in pairs if pair.psnr is not None and pair.other_psnr is not None]
+    finite = [values for values in both if not any(map(math.isinf, values))]
     seconds = [(pair.seconds, pair.other_seconds) for pair in pairs]
-    return Pair("mean of both", *_means(psnr), *_means(seconds))
+    known = [(one, two) for one, two in seconds if one is not None and two is not None]
+    return Pair(_name_of_mean(len(finite), len(both)), *_means(finite), *_means(known))
 
 
-def _means(values: Sequence[tuple[float | None, float | None]]) -> tuple[float | None, float | None]:
-    both = [(one, two) for one, two in values if one is not None and two is not None]
-    if not both:
+def _name_of_mean(finite: int, both: int) -> str:
+    if finite == both:
+        return "mean of both"
+    identical = f"{both - finite} identical"
+    return (
+        f"mean of both, of {count(finite, 'image')}, and {identical}" if finite else f"mean of both; PSNR: {identical}"
+    )
+
+
+def _means(values: Sequence[tuple[float, float]]) -> tuple[float | None, float | None]:
+    if not values:
         return None, None
-    return sum(one for one, _ in both) / len(both), sum(two for _, two in both) / len(both)
+    return sum(one for one, _ in values) / len(values), sum(two for _, two in values) / len(values)

@@ -17,12 +17,14 @@ from dipfast.batch.run import rows_of
 from dipfast.errors import GateError, ItemError, NothingMatchedError, UsageError
 from dipfast.image import in_range_of, read
 from dipfast.metrics import calibration_scale, coverage, psnr, ssim, uncertainty_ece
-from dipfast.text import printable
+from dipfast.text import count, printable
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".ppm", ".pgm", ".jp2")
 PLAIN = ("psnr", "ssim")
 CALIBRATION = ("coverage_90", "uncertainty_ece", "scale", "coverage_90_scaled", "uncertainty_ece_scaled")
-Scores = dict[str, Any]  # items: a list; the names above: their means; missing: outputs without a reference
+# items: a list; the names above: means of those that have a finite value; psnr_items, ssim_items: how many these are;
+# psnr_identical: how many equal their references, of which PSNR is infinite; missing: outputs without a reference
+Scores = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,9 @@ def evaluate(folder: RunFolder, reference: Path) -> Scores:
     sampled = [(item, pair) for item, pair in zip(items, pairs, strict=True) if pair.deviation and "reason" not in item]
     _calibrate(sampled)
     names = PLAIN + CALIBRATION if sampled else PLAIN
-    return {"items": items, "missing": missing, **{name: _mean(items, name) for name in names}}
+    counts = {f"{name}_items": len(_values(items, name)) for name in PLAIN}
+    counts["psnr_identical"] = sum(item["identical"] for item in items)
+    return {"items": items, "missing": missing, **{name: _mean(items, name) for name in names}, **counts}
 
 
 def _find(reference: Path, output: str) -> Path | None:
@@ -71,7 +75,7 @@ def _find(reference: Path, output: str) -> Path | None:
 
 
 def _score(pair: Pair) -> dict[str, Any]:
-    nothing = {"output": pair.output, "psnr": None, "ssim": None}
+    nothing = {"output": pair.output, "psnr": None, "ssim": None, "identical": False}
     try:
         restored, clean = _restored_and_clean(pair)
     except ItemError as error:
@@ -80,7 +84,9 @@ def _score(pair: Pair) -> dict[str, Any]:
         sizes = [f"{w}×{h} with {c} channels" for c, h, w in (restored.shape, clean.shape)]
         return nothing | {"reason": f"is {sizes[0]}, the reference {sizes[1]}"}
     value = psnr(restored, clean)
-    return {"output": pair.output, "psnr": value if math.isfinite(value) else None, "ssim": ssim(restored, clean)}
+    if math.isinf(value):
+        return nothing | {"ssim": ssim(restored, clean), "identical": True}
+    return nothing | {"psnr": value, "ssim": ssim(restored, clean)}
 
 
 def _calibrate(sampled: Sequence[tuple[dict[str, Any], Pair]]) -> None:
@@ -112,24 +118,45 @@ def _restored_and_clean(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
     return restored.mean(0, keepdims=True) if is_gray else restored, clean
 
 
+def _values(items: list[dict[str, Any]], name: str) -> list[float]:
+    return [item[name] for item in items if item.get(name) is not None]
+
+
 def _mean(items: list[dict[str, Any]], name: str) -> float | None:
-    values = [item[name] for item in items if item.get(name) is not None]
+    values = _values(items, name)
     return sum(values) / len(values) if values else None
 
 
 def print_scores(scores: Scores, console: Console) -> None:
     """The scores as a table for a person."""
-    rows = [*scores["items"], {"output": "mean", **scores}]
-    amiss = any("reason" in item for item in rows)
+    amiss = any("reason" in item for item in scores["items"])
     table = Table("image", "PSNR dB", "SSIM", *["not measured"] * amiss)
-    for item in rows:
-        numbers = (_text(item["psnr"], 2), _text(item["ssim"], 4))
+    for item in scores["items"]:
+        numbers = ("∞" if item["identical"] else _text(item["psnr"], 2), _text(item["ssim"], 4))
         table.add_row(_cell(item), *numbers, *[printable(item.get("reason", "")).replace("[", r"\[")] * amiss)
+    table.add_row("mean", _psnr_of_all(scores), _ssim_of_all(scores), *[""] * amiss)
     console.print(table)
     if "coverage_90" in scores:
-        console.print(_calibration(rows))
+        console.print(_calibration([*scores["items"], {"output": "mean", **scores}]))
     for output in scores["missing"]:
         console.print(printable(f"no reference: {output}"), markup=False)
+
+
+def _psnr_of_all(scores: Scores) -> str:
+    """The mean, and how many images are not in it, for they equal their references."""
+    mean, identical = _text(scores["psnr"], 2), f"{scores['psnr_identical']} identical"
+    if not scores["psnr_identical"]:
+        return mean if scores["psnr_items"] == len(scores["items"]) else _of(mean, scores["psnr_items"])
+    return f"{_of(mean, scores['psnr_items'])}, and {identical}" if scores["psnr_items"] else identical
+
+
+def _ssim_of_all(scores: Scores) -> str:
+    mean = _text(scores["ssim"], 4)
+    return mean if scores["ssim_items"] == len(scores["items"]) else _of(mean, scores["ssim_items"])
+
+
+def _of(mean: str, items: int) -> str:
+    return f"{mean} of {count(items, 'image')}"
 
 
 def _calibration(rows: list[dict[str, Any]]) -> Table:

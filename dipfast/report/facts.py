@@ -9,13 +9,16 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from dipfast.text import decibels
+
 if TYPE_CHECKING:
     from dipfast.batch.run import Row
 
 Facts = dict[str, Any]
 
 PHASES = ("load", "pose", "setup", "fit", "distil", "save")  # of which an item's seconds are made up
-METRICS = ("psnr_before", "psnr", "ssim_before", "ssim")
+DECIBELS, SIMILARITIES = ("psnr_before", "psnr"), ("ssim_before", "ssim")
+METRICS = (*DECIBELS, *SIMILARITIES)
 MAX_LISTED = 2000  # items in a table of a report; results.csv has all
 COLUMNS = (
     *("path", "output", "status", "id", "task", "preset", "width", "height", "steps", "chosen_step", "why"),
@@ -28,7 +31,7 @@ COLUMNS = (
 def facts(row: Row, record: Mapping[str, Any] | None = None) -> Facts:
     """The columns of `results.csv`, in their order: pixels of the picture that came out, seconds, PSNR in dB, SSIM.
 
-    ``record``: the row's, where it has been read.
+    The PSNR of a picture that equals its reference is infinite. ``record``: the row's, where it has been read.
     """
     record = record or row.record or {}
     settings, ran = section(record, "settings"), section(record, "ran")
@@ -47,7 +50,7 @@ def facts(row: Row, record: Mapping[str, Any] | None = None) -> Facts:
         "chosen_step": finite(record.get("chosen_step")),
         "why": word(record.get("why")),
         "seconds": finite(seconds.get("total")),
-        **{name: finite(metrics.get(name)) for name in METRICS},
+        **qualities(metrics),
         **{name: word(ran.get(name)) for name in ("device", "engine", "precision")},
         "kind": row.kind,
         "reason": row.reason,
@@ -55,6 +58,12 @@ def facts(row: Row, record: Mapping[str, Any] | None = None) -> Facts:
         "finished": word(record.get("finished")),
         **{name: word(ran.get(name)) for name in ("device_name", "host")},
     }
+
+
+def qualities(metrics: Mapping[str, Any]) -> Facts:
+    """The metrics of a record by name: infinite for a PSNR of equal pictures, None for what was not measured."""
+    measured = {name: decibels(metrics, name) for name in DECIBELS}
+    return measured | {name: finite(metrics.get(name)) for name in SIMILARITIES}
 
 
 def section(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:

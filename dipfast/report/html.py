@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from dipfast.text import change, count, duration, image_link, number, printable, rate, reason_of
+from dipfast.text import change, count, duration, gain, image_link, number, printable, rate, reason_of
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -25,7 +25,7 @@ def environment() -> Environment:
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
     made.filters |= {"duration": duration, "number": number, "image_link": image_link, "rate": rate, "png_uri": png_uri}
-    made.globals |= {"change": change, "count": count, "reason_of": reason_of}
+    made.globals |= {"change": change, "count": count, "gain": gain, "reason_of": reason_of}
     return made
 
 

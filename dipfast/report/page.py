@@ -22,7 +22,7 @@ from dipfast.report.facts import MAX_LISTED, Facts, facts, finite, section, word
 from dipfast.report.html import TEMPLATES, environment
 from dipfast.report.markdown import as_markdown
 from dipfast.report.pictures import Pictures, pictures
-from dipfast.report.summary import Summary, headlines
+from dipfast.report.summary import Summary, beside_the_mean, headlines, quality
 from dipfast.text import change, duration
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def write_report(
 def as_html(folder: RunFolder, title: str, rows: Sequence[Row], summary: Summary, comparison: Comparison | None) -> str:
     """The page, pictures and all."""
     done = [row for row in rows if row.status == "done" and row.known is not None]
-    script = (TEMPLATES / "report.js").read_text()
+    script = (TEMPLATES / "report.js").read_text("utf-8")
     return (
         environment()
         .get_template("report.html.j2")
@@ -76,6 +76,8 @@ def as_html(folder: RunFolder, title: str, rows: Sequence[Row], summary: Summary
             title=title,
             summary=summary,
             headlines=headlines(summary),
+            quality=quality,
+            beside_the_mean=beside_the_mean,
             failed=[row for row in rows if row.status == "failed"],
             pending=[row for row in rows if row.status == "pending"],
             cards=[card(folder, row) for row in done[:MAX_CARDS]],
@@ -84,7 +86,7 @@ def as_html(folder: RunFolder, title: str, rows: Sequence[Row], summary: Summary
             listed=MAX_LISTED,
             comparison=comparison,
             versions=", ".join(summary["software"]),
-            style=(TEMPLATES / "report.css").read_text(),
+            style=(TEMPLATES / "report.css").read_text("utf-8"),
             script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             curve_width=WIDTH,

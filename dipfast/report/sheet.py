@@ -13,5 +13,5 @@ def sheet(title: str, subjects: Sequence[tuple[str, str, Sequence[Mapping[str, A
 
     Rows are as `Variant.as_json` has them, with `png`, the picture's bytes.
     """
-    style = (TEMPLATES / "report.css").read_text()
+    style = (TEMPLATES / "report.css").read_text("utf-8")
     return environment().get_template("variants.html.j2").render(title=title, style=style, subjects=subjects)

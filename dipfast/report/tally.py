@@ -6,6 +6,7 @@ be old or damaged: what is missing, or is no finite number, is left out, and not
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dipfast.report.facts import PHASES, Facts, facts, finite, output_size, section, word
+from dipfast.report.facts import PHASES, Facts, facts, finite, output_size, qualities, section, word
 
 if TYPE_CHECKING:
     from dipfast.batch.run import Row
 
 PLACE = ("device", "device_name", "engine", "precision", "host")
 SLOWEST = 5
+PIXELS_A_STEP = 4096  # pixels on which a fit spends as long as on what each step takes beside them
 Record = Mapping[str, Any]
 
 
@@ -41,6 +43,7 @@ class Tally:
         self.metrics = {name: _Pairs() for name in ("psnr", "ssim")}
         self.software: set[str] = set()
         self.slow: list[tuple[float, int, Row]] = []
+        self.pending: list[int | None] = []  # pixels of the inputs
         self.number = count()
 
     def add(self, row: Row, record: Record | None) -> None:
@@ -49,12 +52,14 @@ class Tally:
         if row.status == "failed":
             about = {"path": row.path, "output": row.output, "id": row.id}
             self.failures.append(about | {"kind": row.kind, "reason": row.reason})
+        if row.status == "pending":
+            self.pending.append(row.pixels)
         if row.status != "done":
             return
         record = {} if record is None else record
-        measured = section(record, "metrics")
-        for name, pairs in self.metrics.items() if measured else ():
-            pairs.add(finite(measured.get(f"{name}_before")), finite(measured.get(name)))
+        measured = qualities(section(record, "metrics"))
+        for name, pairs in self.metrics.items():
+            pairs.add(measured[f"{name}_before"], measured[name])
         fit = row.id or row.output
         if row.known is not None and fit not in self.seen:
             self.seen.add(fit)
@@ -77,7 +82,9 @@ class Tally:
         place = self.places.get(key)
         if place is None:
             place = self.places[key] = _Place()
-        place.add(record.get("finished"), total)
+        given = section(record, "input")
+        width, height = finite(given.get("width")), finite(given.get("height"))
+        place.add(record.get("finished"), total, width * height if width and height else None)
         if ran:
             self.programs.add(ran, str(record.get("finished")), total)
             self.software.update(f"{name} {ran[name]}" for name in ("dipfast", "torch") if ran.get(name))
@@ -98,12 +105,17 @@ class Tally:
         return [{name: known[name] for name in names} for known in worst]
 
     def qualities(self) -> dict[str, Any]:
-        """Means over the items where the picture was measured before and after, and how many those are."""
+        """Means over the items where the picture was measured before and after, and how many those are.
+
+        PSNRs of pictures that equal their reference are infinite; these are counted apart, and so is what has none.
+        """
         means: dict[str, Any] = {}
         for name, pairs in self.metrics.items():
             before, after = pairs.means()
             means |= {f"{name}_items": pairs.count, f"{name}_before": rounded(before), name: rounded(after)}
-        return means
+            means |= {f"{name}_unmeasured": pairs.unmeasured}
+        psnr = self.metrics["psnr"]
+        return means | {"psnr_identical": psnr.identical, "psnr_identical_before": psnr.identical_before}
 
     def ran_on(self) -> list[Facts]:
         """Every device, engine and precision that ran: its images, and how many an hour while it had work."""
@@ -113,20 +125,33 @@ class Tally:
         ]
 
     def seconds_left(self) -> float | None:
-        """For what is pending, at the pace of what is done. None where nothing tells the pace."""
-        timed, busy = _work(list(self.places.values()))
-        pending = self.states["pending"]
-        return rounded(pending * busy / timed) if timed and pending else None
+        """For what is pending, at the pace of what is done, by their sizes. None where nothing tells the pace."""
+        places = list(self.places.values())
+        timed, busy = _work(places)
+        if not (timed and self.pending):
+            return None
+        sizes = np.concatenate([np.asarray(place.pixels) for place in places])
+        known = sizes[~np.isnan(sizes)]
+        usual = float(known.mean()) if known.size else 0.0  # of a picture whose size is not known
+        left = sum((usual if size is None else size) + PIXELS_A_STEP for size in self.pending)
+        return rounded(busy * left / (timed * (usual + PIXELS_A_STEP)))
 
 
 class _Pairs:
-    """Sums of a quality before and after."""
+    """Sums of a quality before and after, and how many items have none that can be summed."""
 
     def __init__(self) -> None:
         self.count, self.before, self.after = 0, 0.0, 0.0
+        self.identical, self.identical_before, self.unmeasured = 0, 0, 0
 
     def add(self, before: float | None, after: float | None) -> None:
-        if before is not None and after is not None:
+        if before is None or after is None:
+            self.unmeasured += 1
+        elif math.isinf(after):
+            self.identical += 1
+        elif math.isinf(before):
+            self.identical_before += 1
+        else:
             self.count += 1
             self.before += before
             self.after += after
@@ -140,8 +165,9 @@ class _Place:
 
     def __init__(self) -> None:
         self.images, self.start, self.finish = 0, array("d"), array("d")
+        self.pixels = array("d")  # of the inputs of those; NaN where they are not known
 
-    def add(self, finished: object, seconds: float | None) -> None:
+    def add(self, finished: object, seconds: float | None, pixels: float | None) -> None:
         self.images += 1
         try:
             finish = datetime.fromisoformat(finished).timestamp()  # type: ignore[arg-type]
@@ -150,6 +176,7 @@ class _Place:
         if seconds:
             self.start.append(finish - seconds)
             self.finish.append(finish)
+            self.pixels.append(math.nan if pixels is None else pixels)
 
     def work(self) -> tuple[int, float]:
         return _work([self])

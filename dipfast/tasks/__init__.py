@@ -11,19 +11,30 @@ import numpy as np
 import torch
 
 from dipfast.errors import DipfastError
-from dipfast.tasks.degrade import Damaged, degrade
+from dipfast.tasks.degrade import Damaged, check_crop, degrade
 from dipfast.tasks.denoise import denoise
 from dipfast.tasks.impulses import impulses, without
 from dipfast.tasks.inpaint import filled, inpaint
 from dipfast.tasks.jpeg import jpeg
-from dipfast.tasks.mask import known_pixels
+from dipfast.tasks.mask import check_mask_size, known_pixels
 from dipfast.tasks.problem import Problem
 from dipfast.tasks.range import outliers, range_of
 from dipfast.tasks.superres import superres
 
 OTHERWISE_CLEAN = 2.0  # sigma in 8-bit units, below which only impulses are changed where there are any
 
-__all__ = ["Damaged", "Problem", "degrade", "filled", "known_pixels", "padded_multiple", "pose", "scale"]
+__all__ = [
+    "Damaged",
+    "Problem",
+    "check_crop",
+    "check_mask_size",
+    "degrade",
+    "filled",
+    "known_pixels",
+    "padded_multiple",
+    "pose",
+    "scale",
+]
 
 
 def pose(

@@ -41,10 +41,14 @@ def degrade(config: Mapping[str, Any], clean: np.ndarray) -> Damaged:
     return Damaged(clean, _spoil(rng, clean, config))
 
 
-def _crop(clean: np.ndarray, side: int) -> np.ndarray:
-    height, width = clean.shape[1:]
+def check_crop(side: int, height: int, width: int) -> None:
+    """Raises ItemError where a square of that ``side`` is larger than the image."""
     if side > min(height, width):
         raise ItemError("degrade", f"degrade.crop is {side}, but the image has only {width}×{height} pixels")
+
+
+def _crop(clean: np.ndarray, side: int) -> np.ndarray:
+    check_crop(side, *clean.shape[1:])
     return _middle(clean, side, side)
 
 

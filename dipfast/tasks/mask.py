@@ -7,6 +7,8 @@ what was found, for a fit of the wrong pixels takes as long as one of the right 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -37,9 +39,7 @@ def known_pixels(
     `auto` where it seems to be upside down: all that it calls known is of one colour while the rest is a picture, or it
     is a little white paint on a transparent layer, which may mean either.
     """
-    if mask.shape[1:] != observed.shape[1:]:
-        sizes = "×".join(map(str, mask.shape[:0:-1])), "×".join(map(str, observed.shape[:0:-1]))
-        raise ItemError("mask", f"task.mask should have the image's size {sizes[1]}, has {sizes[0]}")
+    check_mask_size(mask.shape, observed.shape)
     layer = None if opacity is None else _painted(mask, opacity, known)
     plane = _stretched(_brightness(mask) if layer is None else layer)
     gray = _gray_share(plane)
@@ -53,6 +53,13 @@ def known_pixels(
     if known == "auto":
         _check_polarity(pixels, observed)
     return pixels
+
+
+def check_mask_size(mask: Sequence[int], image: Sequence[int]) -> None:
+    """Raises ItemError where the shapes [C, H, W] of a mask and its image are not of one height and width."""
+    if tuple(mask[1:]) != tuple(image[1:]):
+        sizes = "×".join(map(str, mask[:0:-1])), "×".join(map(str, image[:0:-1]))
+        raise ItemError("mask", f"task.mask should have the image's size {sizes[1]}, has {sizes[0]}")
 
 
 def _painted(mask: np.ndarray, opacity: np.ndarray, known: str) -> np.ndarray | None:

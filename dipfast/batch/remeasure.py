@@ -1,0 +1,52 @@
+"""Metrics of an item that is done, against a reference that was given or replaced since: nothing is fitted for that.
+
+They are those of the picture as it was written, at its bit depth; the fit's last output, which is not kept, has none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dipfast.batch.ledger import Record, RunFolder
+from dipfast.batch.load import load
+from dipfast.batch.plan import Job
+from dipfast.batch.restore import quality
+from dipfast.errors import DipfastError
+from dipfast.image import cut, read
+
+
+def needs_measuring(job: Job, record: Record) -> bool:
+    """Whether the metrics in ``record`` are not those against the reference of ``job``."""
+    given = record.get("input")
+    known = given.get("reference") if isinstance(given, dict) else None
+    known = known.get("sha256") if isinstance(known, dict) else None
+    return job.reference_sha256 is not None and job.settings["degrade"] is None and known != job.reference_sha256
+
+
+def measure_again(job: Job, folder: RunFolder, record: Record) -> str | None:
+    """Write the metrics against the reference of ``job`` into its whole ``record``.
+
+    Where they cannot be had, such as for a reference of another size, the record has none, and the reason is returned.
+    Raises OSError.
+    """
+    reference: dict[str, Any] | None = {"path": job.reference, "sha256": job.reference_sha256}
+    reason = None
+    try:
+        metrics = _metrics(job, record, folder)
+    except DipfastError as error:
+        metrics, reference, reason = {}, None, str(error)
+    folder.commit({**record, "metrics": metrics, "input": {**record["input"], "reference": reference}})
+    return reason
+
+
+def _metrics(job: Job, record: Record, folder: RunFolder) -> dict[str, float | None]:
+    loaded = load(job)
+    clean = loaded.observation.clean
+    assert clean is not None
+    before = cut(loaded.problem.guide[0].numpy(), *clean.shape[1:])
+    pixels = read(folder.at(f"images/{job.outputs[0]}")).pixels
+    if len(clean) == 1 and len(pixels) == 3:  # WebP has no gray
+        pixels = pixels.mean(0, keepdims=True)
+    uncertainty = record["output"].get("uncertainty")
+    deviation = None if uncertainty is None else read(folder.at(uncertainty["path"])).pixels
+    return quality(clean, before, pixels, deviation)
