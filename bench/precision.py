@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dipfast.kernels import ops
+from dipfast import ops
 from torch import Tensor
 
 import dipfast.fit.step as step
@@ -47,8 +47,8 @@ def after_the_update(change: Callable[[Any, Any], None]) -> Any:
     """The optimiser's step, and then ``change`` of its parameters and state."""
     update = step.optimizer_step
 
-    def run(config: Any, parameters: Any, state: Any, dtype: torch.dtype) -> None:
-        update(config, parameters, state, dtype)
+    def run(config: Any, parameters: Any, state: Any, dtype: torch.dtype, **how: Any) -> None:
+        update(config, parameters, state, dtype, **how)
         change(parameters, state)
 
     return replaced(step, "optimizer_step", run)
@@ -77,12 +77,12 @@ def statistics_of_normalisations() -> Any:
 
 
 def head_and_loss() -> Any:
-    head = SkipNet._head
+    head = SkipNet.picture
 
     def run(self: SkipNet, x: Tensor) -> Tensor:
         return rounded(head(self, rounded(x)))
 
-    return replaced(SkipNet, "_head", run)
+    return replaced(SkipNet, "picture", run)
 
 
 @contextmanager

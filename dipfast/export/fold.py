@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from dipfast.export.phases import PAD_MODES, PhasedPointwise, PhasedSkip, PhasedUp, interleave, pays, phased_head
 from dipfast.generators import parted
-from dipfast.kernels import ops
+from dipfast import ops
 from dipfast.shapes import latent_channels, per_scale, trunks
 
 EPS = 1e-5  # of the generator's normalisations

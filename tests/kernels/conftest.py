@@ -18,6 +18,10 @@ if not torch.cuda.is_available():
 
 
 @pytest.fixture
-def device() -> torch.device:
+def device(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """A device that kernels run on: a GPU, or the CPU by the interpreter."""
     pytest.importorskip("triton")
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    return torch.device("cpu")
