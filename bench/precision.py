@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dipfast import ops
 from torch import Tensor
 
 import dipfast.fit.step as step
+from dipfast import ops
 from dipfast.bench.cases import make_case, settings_of
 from dipfast.bench.machine import describe
 from dipfast.fit import fit, keep_freed_memory

@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import Memory, fit_plan, generator_config
-from dipfast import ops
 
-from dipfast import tasks
+from dipfast import ops, tasks
 from dipfast.errors import ItemError, MachineError, UsageError
 from dipfast.fit import Cancelled, FitResult, Workbench, fit
 from dipfast.fit.average import newest_weight

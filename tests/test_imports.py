@@ -245,7 +245,7 @@ def test_a_module_imports_only_what_its_room_may(module: str, path: Path) -> Non
 
 def test_kernels_are_imported_where_they_are_called() -> None:
     for module, path in modules():
-        if room(module) == "ops" or module in ALLOWED and module.startswith("kernels."):
+        if room(module) == "ops" or (module in ALLOWED and module.startswith("kernels.")):
             found = {name for name in imported(path, inside=False) if name.startswith("kernels.")}
             assert {room(name) for name in found} <= {"kernels.checks"}
 

@@ -110,8 +110,7 @@ def optimizer_step(
     if config["type"] == "adam":
         _adam(parameters.values, parameters.grads, state.first, state.second, state.step, config)
         return
-    grouped = (parameters.grouped(flat) for flat in (parameters.values, parameters.grads, state.first))
-    _muon(*grouped, config, dtype, fused)
+    _muon(parameters, state.first, config, dtype, fused)
     values, grads, first, second = (
         flat[parameters.rest :] for flat in (parameters.values, parameters.grads, state.first, state.second)
     )
@@ -187,18 +186,18 @@ def _adam(
 
 
 def _muon(
-    values: Sequence[Tensor],  # of [N, rows, columns] each, a group of matrices of one shape
-    grads: Sequence[Tensor],  # the same
-    momenta: Sequence[Tensor],  # the same
+    parameters: FlatParameters,
+    momentum: Tensor,  # [P]
     config: Mapping[str, Any],
     dtype: torch.dtype,
     fused: bool,
 ) -> None:
     """Nesterov momentum, orthogonalised (Jordan 2024). A matrix is a convolution as [outputs, inputs * k * k]."""
+    values, grads, momenta = map(parameters.grouped, (parameters.values, parameters.grads, momentum))
     directions = []
-    for grad, momentum in zip(grads, momenta, strict=True):
-        momentum.mul_(config["momentum"]).add_(grad)
-        directions.append(grad.add(momentum, alpha=config["momentum"]))
+    for grad, moving in zip(grads, momenta, strict=True):
+        moving.mul_(config["momentum"]).add_(grad)
+        directions.append(grad.add(moving, alpha=config["momentum"]))
     for value, update in zip(values, _orthogonal(directions, config, dtype, fused), strict=True):
         rows, columns = value.shape[1:]
         value.sub_(update.to(value.dtype), alpha=2 * config["lr"] * math.sqrt(max(1, rows / columns)))

@@ -22,6 +22,8 @@ from dipfast.shapes import per_scale, trunks
 class Conv(nn.Module):
     """Padding, convolution and, where stride 2 is asked for with another filter than striding, that filter."""
 
+    taps: Tensor
+
     def __init__(self, inputs: int, outputs: int, size: int, config: Mapping[str, Any], *, halve: bool, bias: bool):
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, size, stride=2 if halve and config["downsample"] == "stride" else 1)
@@ -83,6 +85,8 @@ class Block(nn.Module):
 
 class Scale(nn.Module):
     """One level of the hourglass: the way down to half the size, the skip branch, and the way back up."""
+
+    taps: Tensor
 
     def __init__(self, index: int, inputs: int, config: Mapping[str, Any]):
         super().__init__()

@@ -18,7 +18,7 @@ from dipfast.manifest.schema import Settings
 from dipfast.shapes import PER_SCALE, coarse_steps, on_grid, per_scale
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
-OTHERWISE = {"engine", "kernels", "device", "shapes", "memory", "store", "coarse"}  # of the fit, not as they are spelled
+OTHERWISE = {"engine", "kernels", "device", "shapes", "memory", "store", "coarse"}  # of the fit; not as spelled
 SPELLINGS = {"jpeg": "jpg", "tiff": "tif"}
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import fit_plan, generator_config
+from dipfast.kernels import checks, newton_schulz, norm_pad
+from test_capture import Refused
 
 import dipfast
 from dipfast import tasks
@@ -90,6 +92,18 @@ def test_a_step_on_the_kernels_is_the_plain_step(
     rest = one.parameters.rest  # Adam's first step is the gradient's sign, and some gradients are nothing but rounding
     assert rest
     assert distance(one.parameters.values[:rest], other.parameters.values[:rest]) < 1e-5
+
+
+def test_a_step_can_be_captured(problem: tasks.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the twins in the kernels' place: the interpreter itself does what may not be done."""
+    monkeypatch.setattr(checks, "missing", lambda device: None)
+    monkeypatch.setattr(norm_pad, "norm_pad", lambda *arguments: (norm_pad.plain(*arguments),))
+    monkeypatch.setattr(newton_schulz, "newton_schulz", newton_schulz.plain)
+    plan = fit_plan(steps=3, optimizer=MUON, seeds=2, kernels="triton")
+    _, step = Workbench().lay_out(problem, generator_config(**NEAREST), plan, choose_machine(plan))
+    step()
+    with Refused():
+        step()
 
 
 def test_activations_recomputed_give_the_same_bits(

@@ -1,4 +1,4 @@
-"""The kernel of Muon's Newton-Schulz iteration against float64, all shapes of a net in one batch, and what it refuses."""
+"""The kernel of Muon's Newton-Schulz iteration against float64, a batch of all shapes, and what it refuses."""
 
 from __future__ import annotations
 

@@ -61,9 +61,7 @@ def test_statistics_keep_their_digits_at_a_large_mean(device: torch.device) -> N
 
 
 @BOTH
-def test_programs_that_go_over_several_tiles(
-    mode: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_programs_that_go_over_several_tiles(mode: str, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a large picture has it."""
     from dipfast.kernels import norm_pad_triton as kernel
 
