@@ -115,6 +115,7 @@ def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:
     _, mean, rstd = output
     ctx.save_for_backward(x, mean, rstd, weight, bias)
     ctx.mark_non_differentiable(mean, rstd)
+    ctx.set_materialize_grads(False)  # no zeros for those two
 
 
 def _gradient(ctx: Any, grad: Tensor, *_: Any) -> tuple:

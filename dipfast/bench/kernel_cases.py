@@ -108,7 +108,7 @@ def odd_cases(device: torch.device) -> list[partial[Case]]:
 def all_cases(device: torch.device, side: int) -> list[Case]:
     """Both kernels as fits at ``side``×``side`` in bfloat16 call them: the narrow net of the presets, and 128 channels.
 
-    Of Muon's matrices, those of five scales; a GPU in float32 has no more than 32 rows.
+    Muon's matrices are those of five scales, all in one batch.
     """
     low, half = torch.bfloat16, side // 2
     return [
