@@ -39,7 +39,6 @@ from dipfast.tasks import Problem, degrade, pose
 
 GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
 SEEDS = (0, 1, 2)
-KERNEL_SECONDS = 60
 
 
 class Check:
@@ -272,7 +271,7 @@ class Check:
         return net, self.plan(engine, "bf16", **asked)
 
     def kernels_are_exact(self) -> list[dict[str, Any]]:
-        """Every fused kernel against float64, at odd sizes; here without a GPU, nothing."""
+        """Each Triton kernel against float64, at odd sizes; here without a GPU, nothing."""
         found = check_kernels(torch.device(self.device)) if self.device != "cpu" else []
         wrong = [verdict for verdict in found if not verdict["ok"]]
         if wrong:
@@ -280,12 +279,24 @@ class Check:
         return found
 
     def kernels_by_speed(self) -> list[dict[str, Any]]:
-        """Every fused kernel against its plain twin, eager and compiled, for a minute at most."""
-        start, found = time.perf_counter(), []
-        for side in (32,) if self.dry else (512, 256, 1024):
-            left = KERNEL_SECONDS - (time.perf_counter() - start)
-            options = {"rounds": 2 if self.dry else 15, "compiled": not self.dry, "seconds": left, "check": False}
-            found.append(bench_kernels(side, torch.device(self.device), **options))
+        """Each Triton kernel beside its plain twin, eager and compiled."""
+        options = {"rounds": 2 if self.dry else 15, "compiled": not self.dry, "check": False}
+        sides = (32,) if self.dry else (256, 512, 1024)
+        return [bench_kernels(side, torch.device(self.device), **options) for side in sides]
+
+    def kernels_in_fits(self) -> dict[str, Any]:
+        """Fits on Triton's kernels against plain ones, and milliseconds a step of both; or why not."""
+        return _or_why_not(self._kernels_in_fits)
+
+    def _kernels_in_fits(self) -> dict[str, Any]:
+        problem, found = self.problem(self.side)[0], {}
+        options = {"reg_noise_std": 0.0, "optimizer": MUON, "average": "auto"}
+        for engine in self.engines:
+            for precision in ("fp32", "bf16"):
+                plans = {k: self.plan(engine, precision, 20, kernels=k, **options) for k in ("triton", "plain")}
+                results = {kernels: fit(problem, self.narrow, plan) for kernels, plan in plans.items()}
+                ms = {f"{kernels}_ms": 1e3 * one.seconds["fit"] / one.steps for kernels, one in results.items()}
+                found[f"{engine} {precision}"] = _difference(results["triton"], results["plain"]) | ms
         return found
 
     def steps(self) -> list[dict[str, Any]]:
@@ -343,6 +354,7 @@ SECTIONS: tuple[Callable[[Check], Any], ...] = (
     Check.repeats,
     Check.steps,
     Check.kernels_by_speed,
+    Check.kernels_in_fits,
     Check.whole_fits,
     Check.renders,
     Check.precisions_by_psnr,

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dipfast.kernels import ops
 from torch import Tensor
 
 import dipfast.fit.step as step
 from cases import make_case, settings_of
+from dipfast import ops
 from dipfast.bench.machine import describe
 from dipfast.fit import fit, keep_freed_memory
 from dipfast.fit.optimizer import optimizer_step
@@ -48,8 +48,8 @@ def replaced(owner: Any, name: str, new: Any) -> Iterator[None]:
 def after_the_update(change: Callable[[Any, Any], None]) -> Any:
     """The optimiser's step, and then ``change`` of its parameters and state."""
 
-    def run(config: Any, parameters: Any, state: Any, dtype: torch.dtype) -> None:
-        optimizer_step(config, parameters, state, dtype)
+    def run(config: Any, parameters: Any, state: Any, dtype: torch.dtype, **how: Any) -> None:
+        optimizer_step(config, parameters, state, dtype, **how)
         change(parameters, state)
 
     return replaced(step, "optimizer_step", run)

@@ -82,7 +82,7 @@ def kernels(
     compiled: Annotated[bool, typer.Option("--compiled/--no-compiled", help="the compiler's code too")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Check each fused kernel against float64, then time it against its plain twin, eager and compiled."""
+    """Check each Triton kernel against float64, then time it beside its plain twin, eager and compiled."""
     import torch
 
     from dipfast.bench.kernels import bench_kernels, print_bench, refuse_wrong

@@ -14,7 +14,7 @@ from rich.table import Table
 Finding = dict[str, Any]  # name, ok, found, why
 
 OPTIONAL = {
-    "triton": "fused kernels on CUDA; installed with a CUDA build of torch",
+    "triton": "fit.kernels=triton on CUDA; installed with a CUDA build of torch",
     "ray": "--executor ray; pip install 'dipfast[ray]'",
     "submitit": "--executor slurm; pip install 'dipfast[slurm]'",
     "fsspec": "images on object storage; pip install 'dipfast[remote]'",

@@ -1,215 +1,155 @@
-"""Normalisation by given statistics, activation and reflection padding in one pass, and the way back in two.
-
-Forward, a padded pixel reads the one pixel that it mirrors. Backward, a pixel gathers the gradients of every padded
-pixel that mirrored it: nothing is added from several programs to one place, and results repeat bit for bit. It does
-not know where the statistics come from. No GPU has measured it yet.
-"""
+"""Normalisation, activation and padding in one: the contract, and the plain twin that it is held against."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
+from torch.nn import functional as F
 
-from .tiles import activate, mirror, slope
+from .checks import FLOATS, LARGEST, require, require_kernels, require_shape
 
-PROGRAMS = 512  # of the sums, at most; a constant, so that the order of a sum is too
-TILE, BACKWARD_TILE = 4096, 2048
-WIDEST = 128  # channels of one program
-
-
-@triton.jit
-def _forward(
-    x,
-    mean,
-    rstd,
-    weight,
-    bias,
-    out,
-    pixels,
-    height,
-    width,
-    C: tl.constexpr,
-    AMOUNT: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    gain = tl.load(rstd + c, c < C, other=0.0) * tl.load(weight + c, c < C, other=0.0)
-    middle, offset = tl.load(mean + c, c < C, other=0.0), tl.load(bias + c, c < C, other=0.0)
-    p = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
-    here = (p < pixels)[:, None] & (c < C)[None, :]
-    j, rest = p % (width + 2 * AMOUNT), p // (width + 2 * AMOUNT)
-    i, image = rest % (height + 2 * AMOUNT), rest // (height + 2 * AMOUNT)
-    source = (image * height + mirror(i - AMOUNT, height)) * width + mirror(j - AMOUNT, width)
-    tile = tl.load(x + source[:, None] * C + c[None, :], here, other=0.0).to(tl.float32)
-    u = (tile - middle[None, :]) * gain[None, :] + offset[None, :]
-    tl.store(out + p[:, None] * C + c[None, :], activate(u, ACTIVATION).to(out.dtype.element_ty), here)
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "leaky_relu": partial(F.leaky_relu, negative_slope=0.2),
+    "relu": F.relu,
+    "elu": F.elu,
+    "swish": F.silu,
+    "none": lambda x: x,
+}
+MODES = {"reflection": "reflect", "replication": "replicate"}
 
 
-@triton.jit
-def _gathered(grad, p, c, here, height, width, C: tl.constexpr, AMOUNT: tl.constexpr):
-    """The gradient of each source pixel of a tile: its own padded pixel's, and of those that mirrored it."""
-    wide = width + 2 * AMOUNT
-    j, rest = p % width, p // width
-    i, image = rest % height, rest // height
-    first = image * (height + 2 * AMOUNT)
-    own = (first + i + AMOUNT) * wide + j + AMOUNT
-    g = tl.load(grad + own[:, None] * C + c[None, :], here, other=0.0).to(tl.float32)
-    top, bottom = (i >= 1) & (i <= AMOUNT), (i >= height - 1 - AMOUNT) & (i <= height - 2)
-    left, right = (j >= 1) & (j <= AMOUNT), (j >= width - 1 - AMOUNT) & (j <= width - 2)
-    mirrored = top | bottom | left | right
-    if AMOUNT > 0 and tl.sum(mirrored.to(tl.int32), 0) > 0:
-        for vertical in tl.static_range(3):
-            for horizontal in tl.static_range(3):
-                if vertical + horizontal > 0:
-                    row, column, valid = i + AMOUNT, j + AMOUNT, mirrored
-                    if vertical == 1:
-                        row, valid = AMOUNT - i, valid & top
-                    if vertical == 2:
-                        row, valid = AMOUNT + 2 * (height - 1) - i, valid & bottom
-                    if horizontal == 1:
-                        column, valid = AMOUNT - j, valid & left
-                    if horizontal == 2:
-                        column, valid = AMOUNT + 2 * (width - 1) - j, valid & right
-                    other = (first + row) * wide + column
-                    g += tl.load(grad + other[:, None] * C + c[None, :], here & valid[:, None], other=0.0).to(
-                        tl.float32
-                    )
-    return g
+def plain(
+    x: Tensor,  # [B, C, H, W]
+    weight: Tensor,  # [C]
+    bias: Tensor,  # [C]
+    activation: str,
+    amount: int,
+    mode: str,
+    eps: float,
+) -> Tensor:  # [B, C, H + 2 amount, W + 2 amount]
+    """The twin: normalise by the statistics of ``x`` itself (biased variance), activate, pad. In any precision."""
+    y = ACTIVATIONS[activation](F.batch_norm(x, None, None, weight, bias, training=True, eps=eps))
+    return F.pad(y, (amount,) * 4, MODES[mode]) if amount else y
 
 
-@triton.jit
-def _sums(
-    grad,
-    x,
-    mean,
-    rstd,
-    weight,
-    bias,
-    partial,
-    pixels,
-    height,
-    width,
-    C: tl.constexpr,
-    AMOUNT: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    program = tl.program_id(0)
-    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    middle, inverse = tl.load(mean + c, c < C, other=0.0), tl.load(rstd + c, c < C, other=0.0)
-    w, b = tl.load(weight + c, c < C, other=0.0), tl.load(bias + c, c < C, other=0.0)
-    sum_g = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
-    sum_gx = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
-    for start in range(program * BLOCK_P, pixels, tl.num_programs(0) * BLOCK_P):
-        p = start + tl.arange(0, BLOCK_P)
-        here = (p < pixels)[:, None] & (c < C)[None, :]
-        tile = tl.load(x + p[:, None] * C + c[None, :], here, other=0.0).to(tl.float32)
-        normal = (tile - middle[None, :]) * inverse[None, :]
-        g = _gathered(grad, p, c, here, height, width, C, AMOUNT)
-        g *= slope(normal * w[None, :] + b[None, :], ACTIVATION)
-        sum_g += g
-        sum_gx += g * normal
-    tl.store(partial + program * 2 * C + c, tl.sum(sum_g, 0), c < C)
-    tl.store(partial + program * 2 * C + C + c, tl.sum(sum_gx, 0), c < C)
-
-
-@triton.jit
-def _input_gradient(
-    grad,
-    x,
-    mean,
-    rstd,
-    weight,
-    bias,
-    sums,
-    out,
-    pixels,
-    height,
-    width,
-    C: tl.constexpr,
-    AMOUNT: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-):
-    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    middle, inverse = tl.load(mean + c, c < C, other=0.0), tl.load(rstd + c, c < C, other=0.0)
-    w, b = tl.load(weight + c, c < C, other=0.0), tl.load(bias + c, c < C, other=0.0)
-    mean_g = tl.load(sums + c, c < C, other=0.0) / pixels
-    mean_gx = tl.load(sums + C + c, c < C, other=0.0) / pixels
-    p = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
-    here = (p < pixels)[:, None] & (c < C)[None, :]
-    tile = tl.load(x + p[:, None] * C + c[None, :], here, other=0.0).to(tl.float32)
-    normal = (tile - middle[None, :]) * inverse[None, :]
-    g = _gathered(grad, p, c, here, height, width, C, AMOUNT)
-    g *= slope(normal * w[None, :] + b[None, :], ACTIVATION)
-    back = (w * inverse)[None, :] * (g - mean_g[None, :] - normal * mean_gx[None, :])
-    tl.store(out + p[:, None] * C + c[None, :], back.to(out.dtype.element_ty), here)
-
-
-def forward(
-    x: Tensor,  # [B, C, H, W] channels last
-    mean: Tensor,  # [C] float32
-    rstd: Tensor,  # [C] float32
+@torch.library.custom_op("dipfast::norm_pad", mutates_args=())
+def norm_pad(
+    x: Tensor,  # [B, C, H, W] float32, bfloat16 or float16
     weight: Tensor,  # [C] float32
     bias: Tensor,  # [C] float32
-    amount: int,
     activation: str,
-) -> Tensor:  # [B, C, H + 2 amount, W + 2 amount], as x
-    """One launch."""
+    amount: int,
+    mode: str,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`plain` in one pass after the statistics, channels last; their mean and inverse deviation, [C], come with it.
+
+    Only the first has gradients: of ``x``, ``weight`` and ``bias``. Raises RuntimeError where Triton cannot run, and
+    for arguments of another kind than stated.
+    """
+    require_kernels("norm_pad", x)
+    _check(x, weight, bias, activation, amount, mode)
+    from . import norm_pad_triton as kernel
+
+    x = _channels_last(x)
+    with torch.cuda.device_of(x):
+        mean, rstd = _statistics(x, eps)
+        out = kernel.forward(x, mean, rstd, weight.contiguous(), bias.contiguous(), activation, amount, mode)
+    return out, mean, rstd
+
+
+@norm_pad.register_fake
+def _(
+    x: Tensor, weight: Tensor, bias: Tensor, activation: str, amount: int, mode: str, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
     images, channels, height, width = x.shape
     shape = (images, channels, height + 2 * amount, width + 2 * amount)
     out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    pixels = out.numel() // channels
-    grid, blocks = _blocks(pixels, channels, TILE)
-    _forward[grid](
-        x,
-        mean,
-        rstd,
-        weight,
-        bias,
-        out,
-        pixels,
-        height,
-        width,
-        AMOUNT=amount,
-        ACTIVATION=activation,
-        **blocks,
-    )
-    return out
+    return out, weight.new_empty(channels), weight.new_empty(channels)
 
 
-def backward(
-    grad: Tensor,  # [B, C, H + 2 amount, W + 2 amount] channels last
-    x: Tensor,  # [B, C, H, W] channels last
+@torch.library.custom_op("dipfast::norm_pad_backward", mutates_args=())
+def norm_pad_backward(
+    grad: Tensor,  # [B, C, H + 2 amount, W + 2 amount], as x
+    x: Tensor,  # [B, C, H, W]
     mean: Tensor,  # [C] float32
     rstd: Tensor,  # [C] float32
     weight: Tensor,  # [C] float32
     bias: Tensor,  # [C] float32
-    amount: int,
     activation: str,
-) -> tuple[Tensor, Tensor, Tensor]:  # of x, as x; of weight and bias, [C] float32
-    """Three launches: sums, the sum of sums, and the gradient of x through the statistics too."""
-    channels, height, width = x.shape[1:]
-    pixels = x.numel() // channels
-    grid, blocks = _blocks(pixels, channels, BACKWARD_TILE)
-    programs = min(PROGRAMS, grid[0])
-    partial = torch.empty(programs, 2, channels, dtype=torch.float32, device=x.device)
-    constants = {"AMOUNT": amount, "ACTIVATION": activation} | blocks
-    given = grad, x, mean, rstd, weight, bias
-    _sums[(programs, grid[1])](*given, partial, pixels, height, width, **constants)
-    sums, out = partial.sum(0), torch.empty_like(x)
-    _input_gradient[grid](*given, sums, out, pixels, height, width, **constants)
-    return out, sums[1].clone(), sums[0].clone()
+    amount: int,
+    mode: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x (channels last), weight and bias, through the statistics too."""
+    require_kernels("norm_pad", x)
+    from . import norm_pad_triton as kernel
+
+    tensors = _channels_last(grad), _channels_last(x), mean, rstd, weight.contiguous(), bias.contiguous()
+    with torch.cuda.device_of(x):
+        return kernel.backward(*tensors, activation, amount, mode)
 
 
-def _blocks(pixels: int, channels: int, tile: int) -> tuple[tuple[int, int], dict[str, int]]:
-    block_c = min(WIDEST, triton.next_power_of_2(channels))
-    block_p = max(1, tile // block_c)
-    grid = (triton.cdiv(pixels, block_p), triton.cdiv(channels, block_c))
-    return grid, {"C": channels, "BLOCK_P": block_p, "BLOCK_C": block_c, "num_warps": 8}
+@norm_pad_backward.register_fake
+def _(
+    grad: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    activation: str,
+    amount: int,
+    mode: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    channels = x.shape[1]
+    grad_x = torch.empty_like(x, memory_format=torch.channels_last)
+    return grad_x, weight.new_empty(channels), weight.new_empty(channels)
+
+
+def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:
+    x, weight, bias, *ctx.how, _ = inputs
+    _, mean, rstd = output
+    ctx.save_for_backward(x, mean, rstd, weight, bias)
+    ctx.mark_non_differentiable(mean, rstd)
+    ctx.set_materialize_grads(False)  # no zeros for those two
+
+
+def _gradient(ctx: Any, grad: Tensor, *_: Any) -> tuple:
+    return *norm_pad_backward(grad, *ctx.saved_tensors, *ctx.how), None, None, None, None
+
+
+norm_pad.register_autograd(_gradient, setup_context=_setup)
+
+
+def _statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:  # [C] float32: mean, 1 / sqrt(variance + eps)
+    """Of each channel, over all pixels of all images: one launch of PyTorch's, which has it for CUDA alone."""
+    if x.is_cuda:
+        return torch.batch_norm_stats(x, eps)
+    variance, mean = torch.var_mean(x.float(), (0, 2, 3), correction=0)
+    return mean, torch.rsqrt(variance + eps)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor, activation: str, amount: int, mode: str) -> None:
+    require("norm_pad: x", x, FLOATS)
+    if x.dim() != 4:
+        raise RuntimeError(f"norm_pad: x should have 4 dimensions, has {x.dim()}")
+    for name, vector in (("weight", weight), ("bias", bias)):
+        require_shape(f"norm_pad: {name}", vector, (x.shape[1],), (torch.float32,))
+    for name, value, known in (("activation", activation, ACTIVATIONS), ("mode", mode, MODES)):
+        if value not in known:
+            raise RuntimeError(f"norm_pad: {name} should be of {', '.join(known)}, is {value}")
+    height, width = x.shape[2:]
+    most = min(height, width) - 1 if mode == "reflection" else LARGEST
+    if not 0 <= amount <= most:
+        raise RuntimeError(f"norm_pad: amount should be 0 to {most} for a {mode} of {height}x{width}, is {amount}")
+    padded = x.numel() // (height * width) * (height + 2 * amount) * (width + 2 * amount)
+    if padded > LARGEST:
+        raise RuntimeError(f"norm_pad: x should have up to {LARGEST} elements when padded, has {padded}")

@@ -52,7 +52,7 @@ def problem(picture: np.ndarray) -> tasks.Problem:
 def test_recomputed_activations_give_the_same_bits_in_less_memory(
     problem: tasks.Problem, upsample: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dipfast.kernels.reference.SMALL_PRODUCTS", 0)
+    monkeypatch.setattr("dipfast.ops.SMALL_PRODUCTS", 0)
     config, found, kept = generator_config(upsample=upsample), [], []
     for recompute in (False, True):
         plan = fit_plan(steps=5, precision=precision, optimizer={"type": "muon", "lr": 0.01}, recompute=recompute)

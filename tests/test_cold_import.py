@@ -32,15 +32,29 @@ def test_everything_imports_without_an_optional_package(missing: str) -> None:
     assert fresh(code) == "fine"
 
 
-def test_without_triton_operations_run_plainly_and_a_fused_kernel_is_refused() -> None:
+def test_without_triton_plain_operations_and_contracts_import_and_a_kernel_is_refused() -> None:
     code = (
-        "import sys; sys.modules['triton'] = None; import torch; from dipfast.kernels import ops\n"
-        "ones = torch.ones(1)\n"
-        "print(ops.norm_pad(torch.zeros(1, 1, 2, 2), ones, ones, amount=1).shape)\n"
-        "try: ops.choose_fused(['adam'], torch.device('cuda'))\n"
+        "import sys; sys.modules['triton'] = None; import torch; from dipfast import ops\n"
+        "from dipfast.kernels import newton_schulz, norm_pad\n"
+        "x, ones = torch.rand(1, 1, 2, 2), torch.ones(1)\n"
+        "print(norm_pad.plain(x, ones, ones, 'none', 1, 'reflection', 1e-5).shape)\n"
+        "print(ops.missing_for_kernels(torch.device('cuda')))\n"
+        "try: ops.norm_pad(x, ones, ones, 'none', 1, 'reflection')\n"
         "except RuntimeError as error: print(error)"
     )
     assert fresh(code).splitlines() == [
         "torch.Size([1, 1, 4, 4])",
-        "fused kernels (adam) need triton, which is not installed",
+        "the package triton",
+        "norm_pad needs the package triton",
     ]
+
+
+def test_a_plain_fit_loads_neither_triton_nor_the_kernels() -> None:
+    code = (
+        "import sys; sys.modules['triton'] = None; import numpy as np, dipfast\n"
+        "net = {'channels': [8], 'skip_channels': 2, 'input': {'depth': 2}}\n"
+        "picture = np.zeros((8, 8), np.uint8)\n"
+        "dipfast.restore(picture, sigma=25, preset='paper', steps=1, generator=net, device='cpu')\n"
+        "print([name for name in sys.modules if name.startswith('dipfast.kernels')])"
+    )
+    assert fresh(code) == "[]"

@@ -59,7 +59,7 @@ def test_gradients_in_fp16_are_those_of_fp32(monkeypatch: pytest.MonkeyPatch) ->
     with torch.no_grad():
         picture = module(latent) + 0.003 * torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     grads: list[torch.Tensor] = []
-    monkeypatch.setattr("dipfast.fit.distil.optimizer_step", lambda _, p, *rest: grads.append(p.grads.clone()))
+    monkeypatch.setattr("dipfast.fit.distil.optimizer_step", lambda _, p, *rest, **how: grads.append(p.grads.clone()))
     for dtype in (torch.float32, torch.float16):
         finish(distilling(generators.twin(module), latent, picture, 1, dtype))
     exact, low = grads
@@ -71,7 +71,7 @@ def test_steps_that_lead_away_shrink_those_that_follow(
 ) -> None:
     rates: list[float] = []
 
-    def astray(config: dict[str, float], parameters: FlatParameters, *_: object) -> None:
+    def astray(config: dict[str, float], parameters: FlatParameters, *_: object, **how: object) -> None:
         rates.append(config["lr"])
         noise = torch.randn(parameters.values.shape, generator=torch.Generator().manual_seed(0))
         parameters.values.mul_(1 + 0.1 * noise)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import subprocess
 import sys
@@ -14,9 +15,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import Memory, fit_plan, generator_config
-from dipfast.kernels import ops
 
-from dipfast import tasks
+from dipfast import ops, tasks
 from dipfast.errors import ItemError, MachineError, UsageError
 from dipfast.fit import Cancelled, FitResult, Workbench, fit
 from dipfast.fit.average import newest_weight
@@ -444,11 +444,32 @@ def test_a_cancelled_fit_says_after_how_many_steps(noisy: tasks.Problem) -> None
             marks=pytest.mark.skipif(torch.ops.mkldnn._is_mkldnn_fp16_supported(), reason="it has"),
         ),
         ({"device": "cuda:63"}, "fit.device is cuda:63"),
+        pytest.param(
+            {"kernels": "triton"},
+            "fit.kernels is triton, which needs a CUDA device, and the device is cpu; use plain",
+            marks=pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton"),
+        ),
     ],
 )
-def test_what_the_machine_cannot_do_is_an_error(changes: dict[str, Any], message: str) -> None:
+def test_what_the_machine_cannot_do_is_an_error(
+    changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)  # which the tests of the kernels set
     with pytest.raises(MachineError, match=message):
         choose_machine(fit_plan(**changes))
+
+
+@pytest.mark.parametrize("interpreted", ["0", "1"])
+def test_kernels_without_triton_are_an_error(interpreted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", interpreted)
+    monkeypatch.setitem(sys.modules, "triton", None)
+    with pytest.raises(MachineError, match=r"^fit\.kernels is triton, which needs the package triton; use plain$"):
+        choose_machine(fit_plan(kernels="triton"))
+
+
+@pytest.mark.parametrize("kernels", ["auto", "plain"])
+def test_kernels_are_plain_unless_asked_for(kernels: str) -> None:
+    assert choose_machine(fit_plan(kernels=kernels)).kernels == "plain"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -460,7 +481,7 @@ def test_a_precision_is_what_runs(noisy: tasks.Problem, precision: str) -> None:
 def test_gradients_in_low_precision_are_those_of_fp32(
     noisy: tasks.Problem, precision: str, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dipfast.kernels.reference.SMALL_PRODUCTS", 0)
+    monkeypatch.setattr("dipfast.ops.SMALL_PRODUCTS", 0)
     grads = []
     for name in ("fp32", precision):  # whatever this CPU has instructions for: fp16 is then slow, and right
         machine = Machine(torch.device("cpu"), "eager", name)
@@ -475,7 +496,7 @@ def test_gradients_in_low_precision_are_those_of_fp32(
 def test_weights_and_moments_stay_in_fp32_when_convolutions_are_bf16(
     noisy: tasks.Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dipfast.kernels.reference.SMALL_PRODUCTS", 0)
+    monkeypatch.setattr("dipfast.ops.SMALL_PRODUCTS", 0)
     plan = fit_plan(precision="bf16")
     state = FitState(noisy, generator_config(), plan, choose_machine(plan))
     fit_step(state, noisy, plan, torch.bfloat16)

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FUSED = ("adam", "head", "norm_pad", "upsample_concat")
-CONTRACTS = {f"kernels.fused_{name}" for name in FUSED}
-KERNELS = {f"kernels.{name}" for name in (*FUSED, "statistics")}
+KERNELS = ("newton_schulz", "norm_pad")
+CONTRACTS = {f"kernels.{name}" for name in KERNELS}
 DATA = {"batch.ledger", "batch.plan"}
 STAGES = {"batch.load", "batch.pipeline", "batch.save", "batch.shelf"}  # of a worker's items
 AROUND = {
@@ -36,19 +35,15 @@ ALLOWED: dict[str, set[str]] = {
     "files": set(),
     "samples": {"errors"},
     "remote": {"errors", "files"},
-    "kernels.reference": set(),
-    "kernels.ops": {"kernels.reference", "kernels.choice", "kernels.faces"},
-    "kernels.choice": set(),
-    "kernels.twins": {"kernels.reference"},
-    "kernels.faces": {"kernels.choice", "kernels.twins", *CONTRACTS},
-    **{name: {"kernels.choice", "kernels.twins", *KERNELS} for name in CONTRACTS},
-    **{name: {"kernels.tiles"} for name in KERNELS},
-    "kernels.tiles": set(),
+    "ops": {"kernels.checks", *CONTRACTS},  # inside functions
+    "kernels.checks": set(),
+    **{f"kernels.{name}": {"kernels.checks", f"kernels.{name}_triton"} for name in KERNELS},
+    **{f"kernels.{name}_triton": {"kernels.checks"} for name in KERNELS},
     "manifest": {"errors", "presets", "shapes", "remote", "manifest"},
     "image": {"errors", "files", "remote", "image"},
-    "tasks": {"errors", "kernels.ops", "tasks"},
-    "generators": {"errors", "kernels.ops", "shapes", "generators"},
-    "fit": {"errors", "kernels.ops", "tasks", "generators", "shapes", "fit"},
+    "tasks": {"errors", "ops", "tasks"},
+    "generators": {"errors", "ops", "shapes", "generators"},
+    "fit": {"errors", "ops", "tasks", "generators", "shapes", "fit"},
     "batch.plan": {"manifest", "errors", "shapes"},
     "batch.ledger": {"manifest", "errors", "files"},
     "batch.restore": {
@@ -184,7 +179,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "export": {
         "generators",
-        "kernels.ops",
+        "ops",
         "shapes",
         "batch.environment",
         "batch.ledger",
@@ -216,8 +211,6 @@ ALLOWED: dict[str, set[str]] = {
         "metrics",
         "text",
         "errors",
-        "kernels.choice",
-        "kernels.twins",
         *CONTRACTS,
         "batch.plan",
         "batch.run",
@@ -267,10 +260,11 @@ def room(module: str) -> str:
     return max(names, key=len, default=f"no room for {module}")
 
 
-def every_import(path: Path) -> set[str]:
-    """Every name that a file imports, inside functions too, with the kernels' relative ones written out."""
+def every_import(path: Path, *, inside: bool = True) -> set[str]:
+    """Every name that a file imports, ``inside`` functions too, with the kernels' relative ones written out."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree) if inside else tree.body:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -279,9 +273,9 @@ def every_import(path: Path) -> set[str]:
     return names
 
 
-def imported(path: Path) -> set[str]:
-    """Every dipfast name that a file imports, without the leading `dipfast.`."""
-    ours = {name for name in every_import(path) if name.split(".")[0] == "dipfast"}
+def imported(path: Path, *, inside: bool = True) -> set[str]:
+    """Every dipfast name that a file imports, ``inside`` functions too, without the leading `dipfast.`."""
+    ours = {name for name in every_import(path, inside=inside) if name.split(".")[0] == "dipfast"}
     return {name.removeprefix("dipfast").removeprefix(".") for name in ours}
 
 
@@ -293,6 +287,13 @@ def test_a_module_imports_only_what_its_room_may(module: str, path: Path) -> Non
     assert here in ALLOWED, f"{module} is in no room of the table"
     wrong = {name for name in imported(path) if room(name) not in ALLOWED[here]}
     assert not wrong
+
+
+def test_kernels_are_imported_where_they_are_called() -> None:
+    for module, path in modules():
+        if room(module) == "ops" or (module in ALLOWED and module.startswith("kernels.")):
+            found = {name for name in imported(path, inside=False) if name.startswith("kernels.")}
+            assert {room(name) for name in found} <= {"kernels.checks"}
 
 
 def test_the_fit_cannot_reach_the_truth_or_the_manifest() -> None:

@@ -34,6 +34,8 @@ def test_the_id_of_the_schemas_defaults_never_changes() -> None:
         {"task": {"mask": "elsewhere/{stem}.png"}},
         {"task": {"known": "white"}},
         {"fit": {"engine": "eager"}},
+        {"fit": {"kernels": "plain"}},
+        {"fit": {"kernels": "triton"}},
         {"fit": {"device": "cuda:1"}},
         {"fit": {"shapes": "exact"}},
         {"fit": {"shapes": "exact", "engine": "compile"}},

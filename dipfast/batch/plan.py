@@ -122,7 +122,7 @@ def _convolutions(generator: Mapping[str, Any], image_channels: int) -> Iterator
 
 
 def _phase_share(coarse: int, skips: int) -> float:
-    """Operations of `kernels.reference.nearest_conv` over those of the 3x3 convolution that it replaces."""
+    """Operations of `ops.nearest_conv` over those of the 3x3 convolution that it replaces."""
     beside = 16 / 9 if 4 * skips <= coarse else 1
     return (coarse * 4 / 9 + skips * beside) / (coarse + skips)
 

@@ -327,7 +327,7 @@ def describe(
         "settings": settings,
         "seed": settings["fit"]["seed"],
         "ran": ran_on(fitted.machine.device)
-        | {"engine": fitted.machine.engine, "precision": fitted.machine.precision}
+        | {name: getattr(fitted.machine, name) for name in ("engine", "precision", "kernels")}
         | {"programs": fitted.programs, "compilations": compilations()}
         | {"fitted_at": list(fitted.picture.shape[1:]), "memory": restored.memory}
         | ({"coarse": [{"size": size, "steps": steps} for steps, size in fitted.coarse]} if fitted.coarse else {}),
@@ -404,7 +404,6 @@ def ran_on(device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "device_name": name,
         "threads": torch.get_num_threads(),
-        "kernels": "reference",
         "torch": torch.__version__,
         "dipfast": dipfast.__version__,
         "host": platform.node(),

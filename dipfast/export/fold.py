@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dipfast import ops
 from dipfast.export.phases import PAD_MODES, PhasedPointwise, PhasedSkip, PhasedUp, interleave, pays, phased_head
 from dipfast.generators import parted
-from dipfast.kernels import ops
 from dipfast.shapes import latent_channels, per_scale, trunks
 
 EPS = 1e-5  # of the generator's normalisations

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dipfast.kernels import ops
+from dipfast import ops
 
 PAD_MODES = {"reflection": "reflect", "replication": "replicate", "zero": "constant"}
 # Of three taps along an axis [phase, coarse pixel, tap]: those that fall on each of two coarse pixels.

@@ -60,6 +60,8 @@ def undistilled(result: FitResult, config: Mapping[str, Any], plan: FitPlan) -> 
         return first
     module = joined((first, *result.members), config)
     module.recompute(plan.recompute)
+    if result.generator.fused:
+        module.fuse()
     return module
 
 
@@ -98,7 +100,8 @@ def distilling(
         (loss * scale).backward()
         with torch.no_grad():
             parameters.grads.div_(scale)
-            optimizer_step(MUON | {"lr": rate * (1 - step / steps)}, parameters, moments, dtype)
+            config = MUON | {"lr": rate * (1 - step / steps)}
+            optimizer_step(config, parameters, moments, dtype, fused=module.fused)
     exact = _solve_head(module, latent, picture)
     if not exact < error:  # the steps led away
         parameters.values.copy_(nearest)

@@ -1,10 +1,13 @@
-"""Where and how a step runs: device, precision and engine, as asked for, or an error.
+"""Where and how a step runs: device, precision, engine and kernels, as asked for, or an error.
 
 Nothing falls back in silence: what `auto` chose and what really ran stand in the record. `eager` runs the step as it
 is written; `compile` compiles the generator's forward and backward; `cudagraph` captures the whole step, random
 numbers and optimiser included, and replays it. `auto` is eager: `compile` has been run on a CPU only, where it takes
 96 s of processor time for a shape of the presets' net and then no less for a step (LOG.md), and `cudagraph` not at
 all yet.
+
+`triton` runs two operations, normalisation with activation and padding, and Muon's products, as the Triton kernels of
+`dipfast.kernels`. No GPU has judged them yet, and so `auto` is `plain`, PyTorch's own operations.
 
 Precision is that of convolutions and of what lies between them. In float32 whatever the precision: weights, gradients
 in the flat buffer, moments and update; statistics of the normalisations (their sums, and the joined one's scale);
@@ -28,6 +31,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from dipfast import ops
 from dipfast.errors import MachineError
 from dipfast.fit.plan import FitPlan
 
@@ -56,6 +60,7 @@ class Machine:
     device: torch.device
     engine: str
     precision: str
+    kernels: str = "plain"  # or triton
 
     @property
     def dtype(self) -> torch.dtype:
@@ -68,7 +73,7 @@ def choose_machine(plan: FitPlan) -> Machine:
     if plan.engine == "cudagraph" and device.type != "cuda":
         raise MachineError(f"fit.engine is cudagraph, which {device.type} does not have; use eager or compile")
     engine = "eager" if plan.engine == "auto" else plan.engine
-    return Machine(device, engine, _precision(plan.precision, device))
+    return Machine(device, engine, _precision(plan.precision, device), _kernels(plan.kernels, device))
 
 
 def _device(name: str) -> torch.device:
@@ -78,6 +83,13 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise MachineError(f"fit.device is {name}, but this machine has {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def _kernels(name: str, device: torch.device) -> str:
+    needed = ops.missing_for_kernels(device) if name == "triton" else None
+    if needed is not None:
+        raise MachineError(f"fit.kernels is triton, which needs {needed}; use plain")
+    return "plain" if name == "auto" else name
 
 
 def _precision(name: str, device: torch.device) -> str:

@@ -1,7 +1,7 @@
 """Adam, Muon and SGLD as functions over one flat buffer that holds all parameters of a generator.
 
 Parameters lie in the buffer ordered so that all convolutions of one matrix shape are neighbours: a group of them is
-one view [N, rows, columns], and Muon's products over a group are batched without a copy. Behind the groups come the
+one view [N, rows, columns], and Muon's products over a group are batched without a copy. After the groups come the
 small convolutions, then all that is no convolution. The moving parts (moments, step count) are tensors on the device,
 so that a step reads nothing from the host.
 """
@@ -9,7 +9,7 @@ so that a step reads nothing from the host.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dipfast.kernels import ops
+from dipfast import ops
 
 MUON_SMALLEST_SIDE = 9  # a matrix with fewer rows or columns is left to Adam: skip branches, the head
 ADAM = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}  # PyTorch's own
@@ -45,6 +45,11 @@ class FlatParameters:
         self.groups = _groups(parameters)  # (start, count, rows, columns) of the matrices that Muon takes
         self.rest = sum(count * rows * columns for _, count, rows, columns in self.groups)
         self.kernels = sum(p.numel() for p in parameters if p.dim() == 4)  # the buffer begins with all convolutions
+
+    def grouped(self, flat: Tensor) -> list[Tensor]:
+        """Each group of matrices that Muon takes as a view [N, rows, columns] of ``flat``, which is like `values`."""
+        shapes = ((start, (count, rows, columns)) for start, count, rows, columns in self.groups)
+        return [flat[start : start + math.prod(shape)].view(shape) for start, shape in shapes]
 
     def load(self, module: nn.Module) -> None:
         """Copy the parameters of ``module``, of the same architecture, into the buffer."""
@@ -93,19 +98,19 @@ class OptimizerState:
 
 
 def optimizer_step(
-    config: Mapping[str, Any], parameters: FlatParameters, state: OptimizerState, dtype: torch.dtype
+    config: Mapping[str, Any],
+    parameters: FlatParameters,
+    state: OptimizerState,
+    dtype: torch.dtype,  # of Muon's products
+    *,
+    fused: bool = False,  # Muon's products over all matrices at once, by the kernel
 ) -> None:
     """Update all parameters in place by the rule that ``config`` (the manifest's `fit.optimizer`) names."""
     state.step.add_(1)
     if config["type"] == "adam":
         _adam(parameters.values, parameters.grads, state.first, state.second, state.step, config)
         return
-    for start, count, rows, columns in parameters.groups:
-        span, shape = slice(start, start + count * rows * columns), (count, rows, columns)
-        values, grads, momentum = (
-            flat[span].view(shape) for flat in (parameters.values, parameters.grads, state.first)
-        )
-        _muon(values, grads, momentum, config, dtype)
+    _muon(parameters, state.first, config, dtype, fused)
     values, grads, first, second = (
         flat[parameters.rest :] for flat in (parameters.values, parameters.grads, state.first, state.second)
     )
@@ -181,16 +186,32 @@ def _adam(
 
 
 def _muon(
-    values: Tensor,  # [N, rows, columns]
-    grads: Tensor,  # [N, rows, columns]
-    momentum: Tensor,  # [N, rows, columns]
+    parameters: FlatParameters,
+    momentum: Tensor,  # [P]
     config: Mapping[str, Any],
     dtype: torch.dtype,
+    fused: bool,
 ) -> None:
     """Nesterov momentum, orthogonalised (Jordan 2024). A matrix is a convolution as [outputs, inputs * k * k]."""
-    rows, columns = values.shape[1:]
-    momentum.mul_(config["momentum"]).add_(grads)
-    direction = grads.add(momentum, alpha=config["momentum"])
-    direction = direction / (direction.norm(dim=(1, 2), keepdim=True) + 1e-20)
-    update = ops.newton_schulz(direction.to(dtype), config["newton_schulz_steps"])
-    values.sub_(update.to(values.dtype), alpha=2 * config["lr"] * math.sqrt(max(1, rows / columns)))
+    values, grads, momenta = map(parameters.grouped, (parameters.values, parameters.grads, momentum))
+    directions = []
+    for grad, moving in zip(grads, momenta, strict=True):
+        moving.mul_(config["momentum"]).add_(grad)
+        directions.append(grad.add(moving, alpha=config["momentum"]))
+    for value, update in zip(values, _orthogonal(directions, config, dtype, fused), strict=True):
+        rows, columns = value.shape[1:]
+        value.sub_(update.to(value.dtype), alpha=2 * config["lr"] * math.sqrt(max(1, rows / columns)))
+
+
+def _orthogonal(
+    directions: Sequence[Tensor],  # of [N, rows, columns] each
+    config: Mapping[str, Any],
+    dtype: torch.dtype,
+    fused: bool,
+) -> list[Tensor]:  # the same, in ``dtype``
+    """Each matrix made nearly orthogonal. Not ``fused``, group by group: that is what gives the bits of every fit."""
+    steps = config["newton_schulz_steps"]
+    if fused and directions:
+        return ops.newton_schulz_together(directions, steps, dtype)
+    units = (one / (one.norm(dim=(1, 2), keepdim=True) + 1e-20) for one in directions)
+    return [ops.newton_schulz(unit.to(dtype), steps) for unit in units]

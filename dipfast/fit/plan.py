@@ -23,6 +23,7 @@ class FitPlan:
     engine: str
     precision: str
     device: str
+    kernels: str = "auto"  # Triton's, or plain PyTorch
     coarse: int | str = 0  # steps at each smaller size that the picture is fitted at first, or auto
     uncertainty: bool | None = None  # a deviation from the members' spread; None: where there are several
     posterior: Mapping[str, Any] | None = None  # burn_in, every, uncertainty, keep; with sgld

@@ -97,7 +97,8 @@ class Member:
             if plan.optimizer["type"] == "sgld":
                 self._sample(problem, plan)
             else:
-                optimizer_step(plan.optimizer, self.parameters, self.optimizer, dtype)
+                fused = self.generator.fused
+                optimizer_step(plan.optimizer, self.parameters, self.optimizer, dtype, fused=fused)
             self.output.copy_(output)
             self.loss.copy_(loss)
 
@@ -140,6 +141,8 @@ class FitState:
         self.members = [Member(problem, config, device, number) for number in range(plan.seeds)]
         for member in self.members:
             member.generator.recompute(plan.recompute)
+            if machine.kernels == "triton":
+                member.generator.fuse()
         self.step = torch.zeros((), dtype=torch.int64, device=device)
         self.output = _blank(*problem.shape, device)  # the mean of the members'
         self.average = torch.zeros_like(self.output)

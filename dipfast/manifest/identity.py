@@ -1,8 +1,8 @@
 """Content ids: one picture's bytes and all settings that change the restored pixels → 16 hexadecimal digits.
 
-Not in it: where the file lies, its order, the time, the package's version, and settings that only say how
-fast or where (`engine`, `device`, `memory`, limits on inputs, names, the reference, the preset's name). Precision is in
-it, for it changes pixels. Settings that are null are left out, so that a later optional one keeps all ids.
+Not in it: where the file lies, its order, the time, the package's version, and settings that only say how fast or
+where (`engine`, `kernels`, `device`, `memory`, limits on inputs, names, the reference, the preset's name). Precision is
+in it, for it changes pixels. Settings that are null are left out, so that a later optional one keeps all ids.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dipfast.manifest.schema import EXTENSIONS, Settings
 from dipfast.shapes import PER_SCALE, coarse_steps, on_grid, per_scale
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
-OTHERWISE = {"engine", "device", "shapes", "memory", "store", "coarse"}  # of the fit, not as they are spelled
+OTHERWISE = {"engine", "kernels", "device", "shapes", "memory", "store", "coarse"}  # of the fit; not as spelled
 SPELLINGS = {ending: several[0] for several in EXTENSIONS.values() for ending in several}  # of one format, one
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dipfast.kernels import ops
+from dipfast import ops
 from dipfast.tasks.range import Range
 
 LEAST_STD = 1e-6  # of noise, so that a picture estimated to have none divides by something

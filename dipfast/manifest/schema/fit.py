@@ -17,6 +17,7 @@ from dipfast.manifest.schema.section import Count, Section, Sigma, type_of
 from dipfast.manifest.schema.stop import AutoStop, Stop
 
 Engine = Literal["auto", "eager", "compile", "cudagraph"]
+Kernels = Literal["auto", "plain", "triton"]
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 Shapes = Literal["auto", "exact", "grid"]
 Store = Literal["all", "one"]
@@ -174,6 +175,11 @@ class Fit(Section):
         description="write the deviation foretold by the seeds' spread as a 16-bit map; null: with 2 seeds or more",
     )
     engine: Engine = Field(default="auto", description="how a step is run")
+    kernels: Kernels = Field(
+        default="auto",
+        description="of normalisation, activation and padding, and of Muon's products: plain, PyTorch's; triton, fused "
+        "ones of our own, on CUDA; auto: plain",
+    )
     precision: Precision = Field(default="auto", description="of convolutions and activations")
     shapes: Shapes = Field(
         default="auto",

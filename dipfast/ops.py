@@ -1,10 +1,13 @@
-"""Plain PyTorch of every operation. It runs anywhere and is what a fused kernel is held against.
+"""Operations on tensors that rooms share, in plain PyTorch, and the two that a fit may run as Triton kernels.
 
-It knows neither networks nor tasks. Shapes: B batch, C channels, H height, W width.
+They know neither networks nor tasks. Plain operations run anywhere and are the default. The kernels are in
+`dipfast.kernels`, which is imported where one is called: nothing here needs Triton.
+Shapes: B batch, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -75,6 +78,14 @@ def _mirrored(amount: int, length: int, mode: str) -> list[tuple[int, int]]:
     return near + [(last - border, last - source) for border, source in near]
 
 
+def inside(
+    x: Tensor,  # [B, C, H + 2 margin, W + 2 margin]
+    margin: int,
+) -> Tensor:  # [B, C, H, W]
+    """The part of ``x`` without its padding, as a view."""
+    return x[..., margin:-margin, margin:-margin] if margin else x
+
+
 def upsample2x(
     x: Tensor,  # [B, C, H, W]
     mode: str,
@@ -126,10 +137,11 @@ def nearest_conv(
     taps: Tensor,  # [80, 9], `phase_taps`
     dtype: torch.dtype,  # of the convolution
     eps: float = 1e-5,
+    margin: int = 0,  # rows and columns that ``kept`` is padded by already: none, or all that `kept_margin` asks for
 ) -> Tensor:  # [4 B, O, H, W], the four phases: even rows and columns, even and odd, odd and even, odd
     """Upsample ``x`` to twice the size, nearest; put ``kept`` before it; normalise, pad, convolve.
 
-    Up to a constant for each output channel, which a normalisation behind it removes, this is exact for ``mode``
+    Up to a constant for each output channel, which a normalisation after it removes, this is exact for ``mode``
     reflection or replication, at 4/9 of the products, and neither the upsampled, the joined, nor the normalised
     tensor comes into being: a nearest-upsampled tensor has the statistics of the small one; a channel's scale moves
     into the weights, for padding commutes with it, and its shift adds a constant; and of nine neighbours of a fine
@@ -137,19 +149,31 @@ def nearest_conv(
     four run as one convolution of 4 O channels on a grid that is one row and column larger than a phase.
     """
     skips = 0 if kept is None else kept.shape[1]
-    inverse = [_InverseDeviation.apply(t, eps) for t in (kept, x) if t is not None]
+    inner = None if kept is None else inside(kept, margin)
+    inverse = [_InverseDeviation.apply(t, eps) for t in (inner, x) if t is not None]
     rows = weight.permute(0, 2, 3, 1).flatten(1, 2) * (gain * torch.cat(inverse))  # [O, 9, S + C]
     dtype = worth(dtype, x, 4 * weight.numel() * x.shape[2] * x.shape[3] * 4 // 9)
     small = pad(x.to(dtype), 1, "replication")
     kernels = taps[:16] @ rows[..., skips:]  # [O, 16, C]
     if kept is None:
         return _in_phases(small, kernels)
-    if 4 * skips <= x.shape[1]:  # four fine pixels as channels of one coarse pixel
-        cells = F.pixel_unshuffle(pad(kept.to(dtype), 2, mode), 2)
+    around = pad(kept.to(dtype), kept_margin(skips, x.shape[1]) - margin, mode)
+    if in_cells(skips, x.shape[1]):
+        cells = F.pixel_unshuffle(around, 2)
         beside = (taps[16:] @ rows[..., :skips]).unflatten(1, (16, 4)).transpose(2, 3).flatten(2)  # [O, 16, 4 S]
         return _in_phases(torch.cat((cells, small), dim=1), torch.cat((beside, kernels), dim=2))
     fine = rows[..., :skips].unflatten(1, (3, 3)).permute(0, 3, 1, 2).to(dtype)
-    return _in_phases(small, kernels) + _every_second(pad(kept.to(dtype), 1, mode), fine)
+    return _in_phases(small, kernels) + _every_second(around, fine)
+
+
+def in_cells(skips: int, coarse: int) -> bool:
+    """Whether `nearest_conv` takes four fine pixels of the skip branch as channels of one coarse pixel."""
+    return 4 * skips <= coarse
+
+
+def kept_margin(skips: int, coarse: int) -> int:
+    """How far `nearest_conv` pads a skip branch of ``skips`` channels beside a coarse scale of ``coarse`` channels."""
+    return 2 if in_cells(skips, coarse) else 1
 
 
 def phase_taps() -> Tensor:  # [80, 9] float32, zeros and ones
@@ -178,7 +202,7 @@ def _in_phases(
 
 
 class _Phases(torch.autograd.Function):
-    """Four results of one convolution, as channels, each from where its phase begins, put one behind the other."""
+    """Four results of one convolution, as channels, each from where its phase begins, put one after the other."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # [B, 4 O, H + 1, W + 1] -> [4 B, O, H, W]
@@ -204,7 +228,7 @@ def _phase_views(phases: Tensor, whole: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 def _every_second(x: Tensor, kernel: Tensor) -> Tensor:
-    """``x`` convolved with stride 2 from each of the four places of a cell, one behind the other."""
+    """``x`` convolved with stride 2 from each of the four places of a cell, one after the other."""
     height, width = x.shape[2] - 1, x.shape[3] - 1
     starts = [x[:, :, i // 2 : i // 2 + height, i % 2 : i % 2 + width] for i in range(4)]
     return torch.cat([F.conv2d(start, kernel, stride=2) for start in starts])
@@ -253,7 +277,11 @@ def newton_schulz(
     matrices: Tensor,  # [N, rows, columns]
     steps: int,
 ) -> Tensor:  # [N, rows, columns]
-    """The nearest semi-orthogonal matrices, roughly: singular values end between about 0.7 and 1.2."""
+    """The nearest semi-orthogonal matrices, roughly: singular values end between about 0.7 and 1.2.
+
+    These products, over matrices of one shape, are what every fit so far has run. All shapes in one batch, and sums
+    inside the products (`newton_schulz_together`), are the same but for rounding, and so give other bits.
+    """
     a, b, c = NEWTON_SCHULZ
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
@@ -262,6 +290,34 @@ def newton_schulz(
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
     return x.mT if tall else x
+
+
+def newton_schulz_together(
+    groups: Sequence[Tensor],  # of [N, rows, columns] each, float32
+    steps: int,
+    dtype: torch.dtype,  # of the products
+) -> list[Tensor]:  # as the groups, in ``dtype``
+    """`newton_schulz` of all groups in one batch, by the kernel of `dipfast.kernels`.
+
+    Matrices taller than wide lie on their side and zeros pad all to one size, which changes nothing but rounding.
+    Raises RuntimeError where the kernel cannot run.
+    """
+    from dipfast.kernels.newton_schulz import newton_schulz as kernel
+
+    wide = [group.mT if group.shape[1] > group.shape[2] else group for group in groups]
+    rows, columns = (max(matrices.shape[axis] for matrices in wide) for axis in (1, 2))
+    batch = wide[0].new_zeros(sum(map(len, wide)), rows, columns)
+    for place, matrices in zip(_places(batch, wide), wide, strict=True):
+        place.copy_(matrices)
+    batch = batch / (batch.norm(dim=(1, 2), keepdim=True) + 1e-20)  # before the cast, in which small ones would vanish
+    done = _places(kernel(batch.to(dtype), steps), wide)
+    return [one.mT if one.shape != group.shape else one for one, group in zip(done, groups, strict=True)]
+
+
+def _places(batch: Tensor, groups: Sequence[Tensor]) -> list[Tensor]:
+    """The parts of ``batch`` that hold ``groups``, as views."""
+    parts = batch.split([len(group) for group in groups])
+    return [part[:, : group.shape[1], : group.shape[2]] for part, group in zip(parts, groups, strict=True)]
 
 
 def activate(x: Tensor, name: str) -> Tensor:
@@ -273,6 +329,33 @@ def activate(x: Tensor, name: str) -> Tensor:
     if name == "swish":
         return F.silu(x)
     return F.relu(x) if name == "relu" else F.elu(x)
+
+
+def norm_pad(
+    x: Tensor,  # [B, C, H, W]
+    weight: Tensor,  # [C] float32
+    bias: Tensor,  # [C] float32
+    activation: str,
+    amount: int,
+    mode: str,
+    eps: float = 1e-5,
+) -> Tensor:  # [B, C, H + 2 amount, W + 2 amount]
+    """`batch_norm`, `activate` and `pad` by one kernel of `dipfast.kernels`. ``mode``: reflection or replication.
+
+    Raises RuntimeError where the kernel cannot run.
+    """
+    from dipfast.kernels.norm_pad import norm_pad as kernel
+
+    padded: Tensor = kernel(x, weight, bias, activation, amount, mode, eps)[0]
+    return padded
+
+
+def missing_for_kernels(device: torch.device) -> str | None:
+    """What Triton's kernels need and have not on ``device``; None where they run."""
+    from dipfast.kernels.checks import missing
+
+    found: str | None = missing(device)
+    return found
 
 
 def resampling_taps(kernel: str, scale: int) -> Tensor:  # [K] float64, sums to 1

@@ -1,0 +1,160 @@
+"""Steps and whole fits on the kernels: they come to what plain ones come to, and the record says what ran."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import fit_plan, generator_config
+from dipfast.kernels import checks, newton_schulz, norm_pad
+from test_capture import Refused
+
+import dipfast
+from dipfast import tasks
+from dipfast.fit import FitResult, Workbench, choose_machine, fit
+from dipfast.fit.distil import distilling, undistilled
+from dipfast.fit.lane import finish
+from dipfast.fit.step import FitState
+
+GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
+MUON = {"type": "muon", "lr": 0.01}
+# As the presets' net: in phases, with a skip branch of fewer than a quarter of the channels beside it.
+NEAREST = {"upsample": "nearest", "channels": (12, 10), "skip_channels": 2}
+BILINEAR = {"upsample": "bilinear", "channels": (10, 12), "skip_channels": 3}
+Margins = list[tuple[int, str]]
+
+
+@pytest.fixture
+def margins(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> Margins:
+    """How far and in which mode the kernel padded. One program does it all, for the interpreter's sake."""
+    from dipfast.kernels import norm_pad_triton as kernel
+
+    found: Margins = []
+    forward = kernel.forward
+
+    def watched(*arguments: Any) -> torch.Tensor:
+        found.append(arguments[-2:])
+        return forward(*arguments)
+
+    monkeypatch.setattr(kernel, "forward", watched)
+    for name in ("TILE", "BACKWARD_TILE"):
+        monkeypatch.setattr(kernel, name, 2**14)
+    return found
+
+
+@pytest.fixture
+def problem() -> tasks.Problem:
+    return tasks.pose(GAUSSIAN, noisy())
+
+
+def noisy() -> np.ndarray:
+    return np.random.default_rng(0).random((3, 16, 16)).astype(np.float32)
+
+
+def stepped(problem: tasks.Problem, config: dict[str, Any], **changes: Any) -> FitState:
+    """A state after one step."""
+    plan = fit_plan(**{"steps": 3, "optimizer": MUON, "reg_noise_std": 0.0} | changes)
+    state, step = Workbench().lay_out(problem, config, plan, choose_machine(plan))
+    step()
+    return state
+
+
+def distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).norm() / other.norm())
+
+
+@pytest.mark.parametrize(
+    ("config", "padded"),
+    [
+        (NEAREST, {(1, "reflection"): 3, (2, "reflection"): 2, (0, "reflection"): 5}),
+        (NEAREST | {"skip_channels": 4, "pad": "replication"}, {(1, "replication"): 5, (0, "reflection"): 5}),
+        (BILINEAR, {(1, "reflection"): 5, (0, "reflection"): 7}),
+        (BILINEAR | {"skip_channels": 0, "pad": "zero", "activation": "swish"}, {(0, "reflection"): 10}),
+        (BILINEAR | {"kernel_down": 5, "kernel_skip": 3, "channels": (10,)}, {(2, "reflection"): 1}),
+    ],
+    ids=["phases", "replication", "bilinear", "zero", "wide"],
+)
+def test_a_step_on_the_kernels_is_the_plain_step(
+    config: dict[str, Any],
+    padded: dict[tuple[int, str], int],
+    problem: tasks.Problem,
+    device: torch.device,
+    margins: Margins,
+) -> None:
+    states = [stepped(problem, generator_config(**config), kernels=k, device=device.type) for k in ("triton", "plain")]
+    one, other = (state.first for state in states)
+    assert {margin: margins.count(margin) for margin in padded} == padded
+    assert distance(one.output, other.output) < 1e-6
+    assert distance(one.parameters.grads, other.parameters.grads) < 1e-5
+    rest = one.parameters.rest  # Adam's first step is the gradient's sign, and some gradients are nothing but rounding
+    assert rest
+    assert distance(one.parameters.values[:rest], other.parameters.values[:rest]) < 1e-5
+
+
+def test_a_step_can_be_captured(problem: tasks.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the twins in the kernels' place: the interpreter itself does what may not be done."""
+    monkeypatch.setattr(checks, "missing", lambda device: None)
+    monkeypatch.setattr(norm_pad, "norm_pad", lambda *arguments: (norm_pad.plain(*arguments),))
+    monkeypatch.setattr(newton_schulz, "newton_schulz", newton_schulz.plain)
+    plan = fit_plan(steps=3, optimizer=MUON, seeds=2, kernels="triton")
+    _, step = Workbench().lay_out(problem, generator_config(**NEAREST), plan, choose_machine(plan))
+    step()
+    with Refused():
+        step()
+
+
+def test_activations_recomputed_give_the_same_bits(
+    problem: tasks.Problem, device: torch.device, margins: Margins
+) -> None:
+    config, options = generator_config(**NEAREST | {"channels": (10,)}), {"kernels": "triton", "device": device.type}
+    kept, again = (stepped(problem, config, recompute=on, **options).first.parameters for on in (False, True))
+    assert torch.equal(kept.grads, again.grads)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the compiler instantiates autograd's functions
+def test_a_compiled_step_runs_on_the_kernels(
+    problem: tasks.Problem, device: torch.device, margins: Margins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # quicker than code
+    config, options = generator_config(**NEAREST | {"channels": (10,)}), {"kernels": "triton", "device": device.type}
+    eager, compiled = (stepped(problem, config, engine=e, **options).first for e in ("eager", "compile"))
+    assert distance(compiled.parameters.grads, eager.parameters.grads) < 1e-5
+
+
+def test_a_whole_fit_and_its_distillation_are_the_plain_ones(
+    problem: tasks.Problem, device: torch.device, margins: Margins
+) -> None:
+    config = generator_config(**NEAREST | {"channels": (10,)})
+    latent = torch.rand(1, 2 * 8, 16, 16, generator=torch.Generator().manual_seed(0)).to(device)  # for both seeds
+    results: dict[str, tuple[FitResult, torch.Tensor]] = {}
+    for kernels in ("triton", "plain"):
+        plan = fit_plan(steps=2, optimizer=MUON, seeds=2, average="auto", kernels=kernels, device=device.type)
+        found = fit(problem, config, plan)
+        margins.clear()
+        module = undistilled(found, config, plan)
+        distilled = finish(distilling(module, latent, found.picture, 1, found.machine.dtype)).generator
+        assert bool(margins) is (kernels == "triton")
+        with torch.no_grad():
+            results[kernels] = found, distilled(latent)
+    (one, one_rendered), (other, other_rendered) = results["triton"], results["plain"]
+    torch.testing.assert_close(one.image, other.image, rtol=0, atol=1e-5)
+    torch.testing.assert_close(one_rendered, other_rendered, rtol=0, atol=1e-3)
+    assert [loss for _, loss in one.losses] == pytest.approx([loss for _, loss in other.losses], rel=1e-5)
+
+
+def test_the_record_says_what_ran_under_the_same_id(device: torch.device, margins: Margins) -> None:
+    generator = {"upsample": "nearest", "channels": [10], "skip_channels": 2, "input": {"type": "noise", "depth": 4}}
+    how = {"generator": generator, "steps": 2, "optimizer": MUON, "precision": "fp32", "device": device.type}
+    picture = noisy().transpose(1, 2, 0)
+    one, other, usual = (
+        dipfast.restore(picture, task="denoise", sigma=25, preset="paper", **how, **kernels)
+        for kernels in ({"kernels": "triton"}, {"kernels": "plain"}, {})
+    )
+    assert [result.record["ran"]["kernels"] for result in (one, other, usual)] == ["triton", "plain", "plain"]
+    assert one.record["id"] == other.record["id"] == usual.record["id"]
+    assert np.array_equal(other.image, usual.image)
+    np.testing.assert_allclose(one.image, other.image, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(one.generator.render(), other.generator.render(), rtol=0, atol=1e-3)
