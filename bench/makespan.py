@@ -33,6 +33,7 @@ from dipfast.plan import RATES, Job, Place
 from dipfast.store.folder import RunFolder
 from dipfast.workers.local import Driver
 from dipfast.workers.messages import GiveBack, Leave, Message
+from dipfast.workers.options import RunOptions
 from dipfast.workers.process import Worker
 
 MEDIAN_SECONDS = 8.0  # a fit's; the largest takes some thirty times as long
@@ -194,7 +195,7 @@ def simulate(count: int, devices: int, buckets: int, seed: int, steady: bool) ->
     with TemporaryDirectory() as folder:
         start = time.process_time()
         driver = Driver(
-            jobs, places, RunFolder(Path(folder)), hear, None, "driver", world.hire, world.listen, world.clock
+            jobs, places, RunFolder(Path(folder)), hear, RunOptions(), world.hire, world.listen, world.clock
         )
         driver.run()
         spent = time.process_time() - start

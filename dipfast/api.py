@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from dipfast import generators
-from dipfast.batch.run import Executor, Resume, RunResult
+from dipfast.batch.run import RunResult
 from dipfast.batch.run import run as run_manifest
 from dipfast.errors import UsageError
 from dipfast.fit import Hooks
@@ -30,6 +30,7 @@ from dipfast.store.folder import RunFolder, Shard
 from dipfast.store.lock import reporting, writing
 from dipfast.store.mirror import mark, publish
 from dipfast.store.rows import rows_of
+from dipfast.workers.options import Executor, Resume, RunOptions
 
 __all__ = ["FittedGenerator", "RestoreResult", "load", "restore", "run"]
 
@@ -181,25 +182,26 @@ def run(
     Raises ManifestError, UsageError, NothingMatchedError, MachineError; a failed item is a row of the result. Raises
     GateError for models that miss `export.min_psnr`, with everything else written.
     """
+    options = RunOptions(devices, workers, threads, cohort, resume, max_failures, shard, executor)
     manifest = source if isinstance(source, Manifest) else load_manifest(os.fspath(source), sets=sets)
+    return run_and_report(manifest, output, options, on_event, export=export)
+
+
+def run_and_report(
+    manifest: Manifest,
+    output: str | os.PathLike[str] | None,
+    options: RunOptions,
+    on_event: Callable[[dict[str, Any]], None],
+    *,
+    export: bool,
+) -> RunResult:
+    """Do what `run` does, of a manifest that is loaded."""
     folder = run_folder(manifest, output)
     if manifest.left_out:
         on_event({"event": "warning", "reason": f"left out: {manifest.left_out}"})
-    result = run_manifest(
-        manifest,
-        folder,
-        devices=devices,
-        workers=workers,
-        threads=threads,
-        cohort=cohort,
-        resume=resume,
-        max_failures=max_failures,
-        on_event=on_event,
-        shard=shard,
-        executor=executor,
-    )
+    result = run_manifest(manifest, folder, options, on_event)
     with writing(folder), reporting(folder):
-        result = replace(result, summary=_reported(manifest, result, shard))
+        result = replace(result, summary=_reported(manifest, result, options.shard))
     publish(folder)
     if export:
         write_models(manifest, result)

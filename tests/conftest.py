@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,31 +57,20 @@ def inputs(tmp_path: Path, picture: np.ndarray) -> Path:
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs do their items one after the other in a worker that is no process of its own."""
+    """Have the workers of runs be threads of this process."""
     import dipfast.batch.run
-    from dipfast.workers.local import Outcome
-    from dipfast.workers.messages import Leave
-    from dipfast.workers.pipeline import Pipeline
+    from dipfast.workers.local import execute
+    from dipfast.workers.process import InProcess
 
-    def execute(jobs: Any, places: Any, folder: Any, on_event: Any, max_failures: Any, name: str) -> Outcome:
-        outcome, waiting = Outcome(), iter(jobs)
+    monkeypatch.setattr(dipfast.batch.run, "execute", partial(execute, worker=InProcess))
 
-        def hear(event: Any) -> None:
-            if event["event"] not in ("done", "failed"):
-                return
-            on_event(event)
-            outcome.broken = event.get("broken")
-            outcome.failed += [event] if event["event"] == "failed" else []
-            if outcome.broken or (max_failures is not None and len(outcome.failed) > max_failures):
-                outcome.gave_up = "more items failed than allowed"
-            pipeline.inbox.put(Leave() if outcome.gave_up else next(waiting, Leave()))
 
-        pipeline = Pipeline(folder, places[0], None, hear)
-        pipeline.inbox.put(next(waiting, Leave()))
-        pipeline.run()
-        return outcome
+def run(manifest: Any, folder: Any, *, on_event: Any = lambda event: None, **options: Any) -> Any:
+    """Run a manifest into a folder, with the options of a run by name."""
+    from dipfast.batch.run import run
+    from dipfast.workers.options import RunOptions
 
-    monkeypatch.setattr(dipfast.batch.run, "execute", execute)
+    return run(manifest, folder, RunOptions(**options), on_event)
 
 
 def generator_config(*, trunks: int = 1, ranged: bool = False, **changes: Any) -> dict[str, Any]:

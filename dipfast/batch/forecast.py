@@ -26,6 +26,7 @@ from dipfast.store.sources import check_free, read_before, source_of
 from dipfast.text import count, duration, printable, reason_of
 from dipfast.threads import cores
 from dipfast.workers.cohort import cohort_size
+from dipfast.workers.options import RunOptions
 
 SHOWN = 40  # output names in the table; --json has all
 
@@ -33,10 +34,7 @@ SHOWN = 40  # output names in the table; --json has all
 def forecast(
     manifest: Manifest,
     folder: Path,
-    devices: str,
-    workers: int | None,
-    threads: int | None = None,
-    cohort: int | None = None,
+    options: RunOptions,
     listed: int | None = None,
 ) -> dict[str, Any]:
     """The plan as plain data. Reads headers and, where there is one, the run's folder; hashes and writes nothing.
@@ -45,13 +43,13 @@ def forecast(
     the plan says more than their sums; all by default. ``failed`` are the items that the run will fail. Raises
     UsageError where results of another source are in the way.
     """
-    places = ready(manifest, devices, workers, threads)
+    places = ready(manifest, options)
     with collector_paused():
         run, index = RunFolder(folder), Index(RunFolder(folder))
         before = read_before(run, source_of(manifest, run))
         found, failed = preview(manifest.items, by_path(before.seen))
         check_free(before.foreign, (_entry(job) for job, _ in found), index)
-        row = _Rows(replace(places[0], cohort=cohort), len(places), index)
+        row = _Rows(replace(places[0], cohort=options.cohort), len(places), index)
         jobs: list[Job] = []
         for job, shape in found:
             try:

@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import Any, Literal, get_args
+from typing import Any
 
 from dipfast.batch.prepare import Prepared, distrusted, prepare
 from dipfast.batch.remeasure import measure_again, needs_measuring
 from dipfast.batch.snapshot import done_before, keep
 from dipfast.environment import changed_software, environment, places_for
-from dipfast.errors import MachineError, NothingMatchedError, UsageError
+from dipfast.errors import MachineError, NothingMatchedError
 from dipfast.files import write_atomic
 from dipfast.fit import choose_machine
 from dipfast.manifest import Manifest
@@ -41,11 +41,9 @@ from dipfast.store.sources import check_free, in_words, kept_of, note_source, re
 from dipfast.text import count
 from dipfast.workers.load import CHANGED
 from dipfast.workers.local import Event, Outcome, execute
+from dipfast.workers.options import Resume, RunOptions
 
-__all__ = ["Executor", "Resume", "RunResult", "ready", "run", "shard_of"]
-
-Resume = Literal["auto", "never", "failed"]
-Executor = Literal["local", "ray"]
+DEFAULT = RunOptions()
 PICTURES = ("images", "damaged", "uncertainty")  # folders that hold the outputs' names
 
 
@@ -78,36 +76,22 @@ class RunResult:
 def run(
     manifest: Manifest,
     folder: RunFolder,
-    *,
-    devices: str = "auto",
-    workers: int | None = None,
-    threads: int | None = None,
-    cohort: int | None = None,
-    resume: Resume = "auto",
-    max_failures: int | None = None,
+    options: RunOptions = DEFAULT,
     on_event: Callable[[Event], None] = lambda event: None,
-    shard: Shard | None = None,
-    executor: Executor = "local",
 ) -> RunResult:
-    """Restore every item of ``manifest``, or of its ``shard`` (I, N), that ``folder`` does not hold yet.
-
-    ``devices``: auto, cpu, or cuda:0,1 …; ``workers``: processes on a CPU, by default one a core; ``threads``: of each
-    worker, by default as OMP_NUM_THREADS says; ``cohort``: items of one bucket that a worker fits side by side, by
-    default as many as `batch.cohort` finds; ``resume``: auto and failed do what is not done, never does all again.
-    Shards may run into one folder at the same time. ``executor``: local for processes of this machine, ray for actors
-    of a cluster.
+    """Restore every item of ``manifest``, or of the shard in ``options``, that ``folder`` does not hold yet.
 
     Raises UsageError for a wrong argument, where another run has the folder, and where results of another source that
-    it holds would be written over; NothingMatchedError for an empty
-    shard, MachineError for devices that there are not and where the folder cannot be written; what is done then stays
-    done.
+    it holds would be written over; NothingMatchedError for an empty shard, MachineError for devices that there are not
+    and where the folder cannot be written; what is done then stays done.
     """
     start = time.perf_counter()
-    _check_options(resume, executor, shard, workers=workers, threads=threads, cohort=cohort)
+    options.check()
+    shard, resume = options.shard, options.resume
     mine = shard_of(manifest, shard)
-    places = ready(mine, devices, workers, threads, executor)
+    places = ready(mine, options)
     with claimed(folder, shard), writing(folder), mirrored(folder) as mirror:
-        index, driver = Index(folder, owner=f"run{suffix(shard)}"), _named("driver", shard)
+        index, driver = Index(folder, owner=options.named("run")), options.named("driver")
         changes = _changed_software(folder)
         with collector_paused():  # once for all: what is found grows to millions of objects, and none is garbage
             _check_folders([], folder)
@@ -135,17 +119,16 @@ def run(
             on_event(event)
 
         outcome = Outcome()
-        allowed = None if max_failures is None else max_failures - len(prepared.failed)
-        if allowed is not None and allowed < 0:
+        left = _with_failures(options, len(prepared.failed))
+        if left.max_failures is not None and left.max_failures < 0:
             outcome.gave_up = "more items failed than allowed"
-        elif todo and executor == "ray":
+        elif todo and options.executor == "ray":
             from dipfast.workers import ray
 
-            about: dict[str, Any] = {"workers": workers, "threads": threads, "cohort": cohort, "suffix": suffix(shard)}
-            outcome = ray.execute(todo, folder, hear, allowed, driver, items=len(mine.items), devices=devices, **about)
+            outcome = ray.execute(todo, len(mine.items), folder, hear, left)
         elif todo:
-            named = [replace(place, name=_named(place.name, shard), cohort=cohort) for place in places]
-            outcome = execute(todo, named[: len(todo)], folder, hear, allowed, driver)
+            named = [replace(place, name=options.named(place.name), cohort=options.cohort) for place in places]
+            outcome = execute(todo, named[: len(todo)], folder, hear, left)
         changed = {event["id"] for event in outcome.failed if event.get("kind") == CHANGED}
         if changed:
             write_entries(folder, distrusted(prepared.entries, changed), shard)
@@ -164,16 +147,10 @@ def run(
     return RunResult(folder, rows, done, seconds, outcome.signal, outcome.gave_up, idle, alone)
 
 
-def _check_options(resume: str, executor: str, shard: Shard | None, **counts: int | None) -> None:
-    """Raises UsageError for what the types alone do not rule out."""
-    for name, number in counts.items():
-        if number is not None and number < 1:
-            raise UsageError(f"{name} should be at least 1, is {number}")
-    for name, word, words in (("resume", resume, get_args(Resume)), ("executor", executor, get_args(Executor))):
-        if word not in words:
-            raise UsageError(f"{name} should be {' or '.join(words)}, is {word!r}")
-    if shard is not None and not 1 <= shard[0] <= shard[1]:
-        raise UsageError(f"shard should be (I, N) with I from 1 to N, is {shard}")
+def _with_failures(options: RunOptions, failed: int) -> RunOptions:
+    """Return the options of what is left to do, when ``failed`` items have failed already."""
+    most = options.max_failures
+    return options if most is None else replace(options, max_failures=most - failed)
 
 
 def shard_of(manifest: Manifest, shard: Shard | None) -> Manifest:
@@ -194,27 +171,18 @@ def _changed_software(folder: RunFolder) -> str | None:
         return None
 
 
-def _named(worker: str, shard: Shard | None) -> str:
-    """A worker's name in the ledger: shards on several machines write into one folder."""
-    return f"{worker}{suffix(shard)}"
-
-
-def ready(
-    manifest: Manifest,
-    devices: str,
-    workers: int | None = None,
-    threads: int | None = None,
-    executor: Executor = "local",
-) -> list[Place]:
-    """The workers of a run, where nothing forbids it: no device, engine, precision or sample that is not here.
+def ready(manifest: Manifest, options: RunOptions) -> list[Place]:
+    """Return the workers of a run, where nothing forbids it: no device, engine, precision or sample that is not here.
 
     On Ray they are known when the cluster is; what its devices cannot do is said by them, item by item.
 
     Raises UsageError or MachineError otherwise, before anything is read or written.
     """
-    if executor == "ray" and find_spec("ray") is None:
+    on_ray = options.executor == "ray"
+    if on_ray and find_spec("ray") is None:
         raise MachineError("--executor ray: Ray is not installed; pip install 'dipfast[ray]'")
-    places = [] if executor == "ray" else places_for(devices, len(manifest.items), workers, threads)
+    count, workers, threads = len(manifest.items), options.workers, options.threads
+    places = [] if on_ray else places_for(options.devices, count, workers, threads)
     for item in manifest.items:
         if item.path.startswith(SAMPLE):
             locate(item.path)

@@ -22,6 +22,7 @@ from dipfast.errors import ItemError
 from dipfast.manifest import parse
 from dipfast.samples import locate
 from dipfast.store.folder import RunFolder
+from dipfast.workers.options import RunOptions
 
 
 def bench_image(
@@ -39,7 +40,7 @@ def bench_image(
         )
         text = f"version: 1\ndefaults: {{preset: {preset}}}\nitems:\n{items}"
         manifest = parse(text, "bench image", scratch, sets=sets)
-        done = run(manifest, RunFolder(Path(scratch) / "run"), devices=devices, workers=1)
+        done = run(manifest, RunFolder(Path(scratch) / "run"), RunOptions(devices, workers=1))
     for row in done.rows:
         if row.status != "done":
             raise ItemError(row.kind or "unknown", f"bench image: {row.reason or 'was interrupted'}")

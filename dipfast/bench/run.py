@@ -29,6 +29,7 @@ from dipfast.errors import DipfastError
 from dipfast.image import Source, encode, read, write
 from dipfast.manifest import Manifest, parse
 from dipfast.store.folder import RunFolder
+from dipfast.workers.options import RunOptions
 
 SIGMA = 25.0  # of the noise, in 8-bit units
 TEXT = """\
@@ -73,7 +74,7 @@ def bench_run(
                 into = folder / f"{kind}-{cohort}-{number}"
                 text = TEXT.format(preset=preset, sigma=SIGMA)
                 manifest = parse(text, "bench run", str(folder / "in"), sets=asked[kind])
-                row = _run(manifest, into, devices=devices, workers=workers, cohort=cohort)
+                row = _run(manifest, into, RunOptions(devices, workers, cohort=cohort))
                 rows.append({"kind": kind, "cohort": cohort or "auto"} | row)
                 spent = f"{row['wall_seconds']:.1f} s, {row['processor_seconds']:.1f} s of the workers' processors"
                 say(f"{kind}, cohort {cohort or 'auto'}: {spent}")
@@ -116,7 +117,7 @@ def _around(paths: Sequence[Path]) -> tuple[float, float]:
     return statistics.median(decoding), statistics.median(encoding)
 
 
-def _run(manifest: Manifest, into: Path, **options: Any) -> Row:
+def _run(manifest: Manifest, into: Path, options: RunOptions) -> Row:
     """One run of all pictures, and when each was done."""
     done: list[float] = []
     processor: dict[str, list[float]] = defaultdict(list)  # by worker
@@ -126,7 +127,7 @@ def _run(manifest: Manifest, into: Path, **options: Any) -> Row:
             done.append(time.perf_counter())
             processor[event["worker"]].append(event["processor"])
 
-    result = run(manifest, RunFolder(into), on_event=hear, **options)
+    result = run(manifest, RunFolder(into), options, hear)
     records = [row.record for row in result.rows if row.record is not None]
     if len(records) < len(result.rows):
         raise DipfastError(f"bench run: {next(row.reason for row in result.rows if row.record is None)}")

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -46,6 +46,8 @@ from dipfast.threads import wait_briefly
 if TYPE_CHECKING:
     from dipfast.batch.run import RunResult
     from dipfast.manifest import Manifest
+    from dipfast.workers.options import Executor as LocalOrRay
+    from dipfast.workers.options import Resume
 
 app = typer.Typer(
     name="dipfast",
@@ -79,11 +81,9 @@ def run(
     if executor == "slurm":
         _max_failures(max_failures, 1)  # what is wrong is said here
         allowed = [] if max_failures is None else ["--max-failures", max_failures]
-        cohort = [] if asked.cohort is None else ["--cohort", str(asked.cohort)]
-        threads = [] if asked.threads is None else ["--threads", str(asked.threads)]
-        _submit(asked, ["--resume", str(resume), *allowed, *cohort, *threads])
+        _submit(asked, resume.value, allowed)
         return
-    result = _run(asked, resume, max_failures, progress, executor)
+    result = _run(asked, resume.value, max_failures, progress, executor)
     raise typer.Exit(result.exit_code)
 
 
@@ -124,11 +124,12 @@ def retry(
 ) -> None:
     """Do again what failed in a run, and what it left undone."""
     from dipfast.manifest import load
+    from dipfast.workers.options import RunOptions
 
     resolved = run / "manifest.resolved.yaml"
     if not resolved.is_file():
         raise UsageError(f"{run}: holds no run (it has no manifest.resolved.yaml)")
-    asked = Asked(load(str(resolved)), run, devices, workers, cohort=cohort_of(cohort), threads=threads)
+    asked = Asked(load(str(resolved)), run, RunOptions(devices, workers, threads, cohort_of(cohort)))
     result = _run(asked, "failed", None, progress)
     raise typer.Exit(result.exit_code)
 
@@ -249,39 +250,28 @@ def _options(
 
 
 def _run(
-    asked: Asked, resume: str, max_failures: str | None, progress: str, executor: Executor = Executor.LOCAL
+    asked: Asked, resume: Resume, max_failures: str | None, progress: str, executor: Executor = Executor.LOCAL
 ) -> RunResult:
+    from dataclasses import replace
+
     from dipfast import api
     from dipfast.batch.run import ready, shard_of
     from dipfast.progress import make_progress
     from dipfast.report import print_summary, summarize
 
-    manifest = shard_of(asked.manifest, asked.shard)
+    manifest = shard_of(asked.manifest, asked.options.shard)
     folder = api.output_folder(manifest, asked.output)
-    allowed = _max_failures(max_failures, len(manifest.items))
-    on: Any = executor.value
-    ready(manifest, asked.devices, asked.workers, asked.threads, on)  # what is wrong is said alone
+    allowed, on = _max_failures(max_failures, len(manifest.items)), cast("LocalOrRay", executor.value)
+    options = replace(asked.options, resume=resume, max_failures=allowed, executor=on)
+    ready(manifest, options)  # what is wrong is said alone
     if manifest.export.formats:
         from dipfast.export.several import ready as ready_to_export
 
         ready_to_export(manifest.export.formats, manifest.export.precision)
     _say(progress, _opening(manifest, folder))
     with make_progress(str(progress)) as show:
-        result = api.run(
-            asked.manifest,
-            asked.output,
-            devices=asked.devices,
-            workers=asked.workers,
-            threads=asked.threads,
-            cohort=asked.cohort,
-            shard=asked.shard,
-            executor=on,
-            resume=str(resume),  # type: ignore[arg-type]
-            max_failures=allowed,
-            on_event=show,
-            export=False,
-        )
-    summary = result.summary if asked.shard is None else None
+        result = api.run_and_report(asked.manifest, asked.output, options, show, export=False)
+    summary = result.summary if options.shard is None else None
     summary = summary or summarize(result.rows, result.seconds, already_done=result.already_done)
     print_summary(summary, console())
     if manifest.left_out:
@@ -292,14 +282,17 @@ def _run(
     return result
 
 
-def _submit(asked: Asked, options: list[str]) -> None:
+def _submit(asked: Asked, resume: Resume, more: list[str]) -> None:
+    from dataclasses import replace
+
     from dipfast import api
     from dipfast.workers.slurm import submit
 
-    if asked.shard is not None:
+    if asked.options.shard is not None:
         raise UsageError("--shard cannot be given with --executor slurm, which makes the shards")
     root = api.output_folder(asked.manifest, asked.output)
-    job = submit(asked.manifest, api.run_folder(asked.manifest, asked.output), asked.devices, asked.workers, options)
+    options = replace(asked.options, resume=resume)
+    job = submit(asked.manifest, api.run_folder(asked.manifest, asked.output), options, more)
     print(f"SLURM job {job}; how it stands: dipfast status {root}")
 
 
@@ -332,10 +325,10 @@ def _print_plan(asked: Asked, as_json: bool) -> None:
     from dipfast.batch.forecast import SHOWN, forecast, print_forecast
     from dipfast.batch.run import shard_of
 
-    manifest = shard_of(asked.manifest, asked.shard)
+    manifest = shard_of(asked.manifest, asked.options.shard)
     folder = api.output_folder(manifest, asked.output)
     listed = None if as_json else SHOWN
-    prediction = forecast(manifest, folder, asked.devices, asked.workers, asked.threads, asked.cohort, listed)
+    prediction = forecast(manifest, folder, asked.options, listed)
     show(prediction, as_json, print_forecast)
     if prediction["failed"]:
         raise typer.Exit(ItemError.exit_code)

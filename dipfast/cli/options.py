@@ -20,6 +20,7 @@ from dipfast.threads import MOST
 
 if TYPE_CHECKING:
     from dipfast.manifest import Manifest
+    from dipfast.workers.options import RunOptions
 
 
 class Preset(StrEnum):
@@ -113,11 +114,7 @@ class Asked:
 
     manifest: Manifest
     output: str | Path | None
-    devices: str
-    workers: int | None
-    shard: tuple[int, int] | None = None
-    cohort: int | None = None
-    threads: int | None = None
+    options: RunOptions
 
 
 def ask(
@@ -152,6 +149,7 @@ def ask(
     from dataclasses import replace
 
     from dipfast.manifest import load
+    from dipfast.workers.options import RunOptions
 
     if reference is not None:
         _check_reference(reference)
@@ -167,7 +165,8 @@ def ask(
     )
     part = None if shard is None else _shard(shard)
     limited = replace(manifest, items=manifest.items[:limit])
-    return Asked(limited, output, devices, workers, part, cohort_of(cohort), threads)
+    options = RunOptions(devices, workers, threads, cohort_of(cohort), shard=part)
+    return Asked(limited, output, options)
 
 
 def _check_reference(reference: str) -> None:

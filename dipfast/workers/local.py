@@ -21,7 +21,8 @@ from typing import Any, Generic, TypeVar
 from dipfast.plan import Job, Place, Queue, expected_share, predicted_seconds
 from dipfast.store.folder import RunFolder
 from dipfast.workers.messages import NOT_BEGUN
-from dipfast.workers.process import Process, Worker, listen
+from dipfast.workers.options import RunOptions
+from dipfast.workers.process import InProcess, Process, Worker
 
 ATTEMPTS = 3
 FINISH_SECONDS = {signal.SIGINT: 30.0, signal.SIGTERM: 10.0}  # a fit that needs more is cancelled by the signal
@@ -56,15 +57,14 @@ class Driver(Generic[W]):
         places: Sequence[Place],
         folder: RunFolder,
         on_event: Callable[[Event], None],
-        max_failures: int | None,
-        name: str,
+        options: RunOptions,
         hire: Callable[[Place], W],
         listen: Callable[[Sequence[W], float], list[W]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.hire, self.listen, self.clock = hire, listen, clock
         self.queue, self.folder, self.on_event = Queue(jobs), folder, on_event
-        self.max_failures, self.name, self.places = max_failures, name, places
+        self.max_failures, self.name, self.places = options.max_failures, options.named("driver"), places
         self.attempts: dict[str, int] = {}
         self.suspected: set[str] = set()  # items that a worker may have died of
         self.alone: deque[Job] = deque()  # those of them that are to be tried again
@@ -288,13 +288,13 @@ def execute(
     places: Sequence[Place],
     folder: RunFolder,
     on_event: Callable[[Event], None],
-    max_failures: int | None = None,
-    name: str = "driver",
+    options: RunOptions,
+    worker: type[Process] | type[InProcess] = Process,
 ) -> Outcome:
     """Run ``jobs`` on ``places``, longest first. ``on_event`` hears of everything, in this process.
 
-    ``name``: of this process in the ledger.
+    Each worker is a process of its own unless ``worker`` is `InProcess`.
     """
     places = [replace(place, neighbours=len(places)) if place.device == "cpu" else place for place in places]
-    hire = partial(Process, root=str(folder.root))
-    return Driver(jobs, places, folder, on_event, max_failures, name, hire, listen).run()
+    hire: Any = partial(worker, root=str(folder.root))
+    return Driver(jobs, places, folder, on_event, options, hire, worker.listen).run()

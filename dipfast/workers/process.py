@@ -11,15 +11,19 @@ from __future__ import annotations
 import contextlib
 import multiprocessing as mp
 import signal
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from dipfast.plan import Job, Place, predicted_seconds
+from dipfast.store.folder import RunFolder
 from dipfast.threads import use_threads, wait_briefly
 from dipfast.workers.cohort import cohort_size, held_at_most
 from dipfast.workers.messages import AT_WORK, GIVEN, STAGES, GiveBack, Leave, Message
@@ -165,6 +169,13 @@ class Process(Worker):
             self.process.start()
         child.close()
 
+    @staticmethod
+    def listen(workers: Sequence[Process], seconds: float) -> list[Process]:
+        """Return those that say something or end, as soon as there are any."""
+        by_handle: dict[Any, Process] = {worker.connection: worker for worker in workers}
+        by_handle |= {worker.process.sentinel: worker for worker in workers}
+        return list(dict.fromkeys(by_handle[handle] for handle in wait(list(by_handle), seconds)))
+
     def send(self, message: Message) -> None:
         self.connection.send(message)
 
@@ -191,11 +202,54 @@ class Process(Worker):
         self.connection.close()
 
 
-def listen(workers: Sequence[Process], seconds: float) -> list[Process]:
-    """Those that say something or end, as soon as there are any."""
-    by_handle: dict[Any, Process] = {worker.connection: worker for worker in workers}
-    by_handle |= {worker.process.sentinel: worker for worker in workers}
-    return list(dict.fromkeys(by_handle[handle] for handle in wait(list(by_handle), seconds)))
+class InProcess(Worker):
+    """A worker that is a thread of this process, with one item at a time, for tests: their order is the queue's."""
+
+    room = 1  # type: ignore[assignment]
+
+    def __init__(self, place: Place, root: str) -> None:
+        from dipfast.workers.pipeline import Pipeline
+
+        super().__init__(place)
+        self.said: SimpleQueue[Event | None] = SimpleQueue()
+        self.pipeline = Pipeline(RunFolder(Path(root)), place, None, self.said.put)
+        self.thread = threading.Thread(target=self._live, name=place.name, daemon=True)
+        self.thread.start()
+
+    def _live(self) -> None:
+        self.said.put({"event": "ready", "memory": None})
+        try:
+            self.pipeline.run()
+        finally:
+            self.said.put(None)
+
+    @staticmethod
+    def listen(workers: Sequence[InProcess], seconds: float) -> list[InProcess]:
+        """Return those that have said something or ended, once there are any or ``seconds`` are over."""
+        until = time.monotonic() + seconds
+        while not (heard := [worker for worker in workers if not worker.said.empty()]) and time.monotonic() < until:
+            time.sleep(0.001)
+        return heard
+
+    def send(self, message: Message) -> None:
+        self.pipeline.inbox.put(message)
+
+    def receive(self) -> Event | None:
+        if self.said.empty():
+            return None
+        event = self.said.get()
+        if event is None:
+            raise EOFError
+        return event
+
+    def end(self, patience: float) -> str:
+        self.kill()
+        return "its thread ended"
+
+    def kill(self) -> None:
+        """Have it cancel what it fits, and wait until it has."""
+        self.dismiss()
+        self.thread.join()
 
 
 def _start(connection: Connection, root: str, place: Place) -> None:

@@ -33,6 +33,7 @@ from dipfast.store.folder import RunFolder
 from dipfast.threads import cores, use_threads, wait_briefly
 from dipfast.workers.local import Driver, Event, Outcome
 from dipfast.workers.messages import Message
+from dipfast.workers.options import RunOptions
 from dipfast.workers.process import Worker
 
 STORE_BYTES = 80 << 20  # of a local cluster: only messages go through it
@@ -233,31 +234,20 @@ def _greeting(folder: RunFolder) -> Iterator[str]:
 
 
 def execute(
-    jobs: Sequence[Job],
-    folder: RunFolder,
-    on_event: Callable[[Event], None],
-    max_failures: int | None = None,
-    name: str = "driver",
-    *,
-    items: int,
-    devices: str = "auto",
-    workers: int | None = None,
-    threads: int | None = None,
-    cohort: int | None = None,
-    suffix: str = "",
+    jobs: Sequence[Job], items: int, folder: RunFolder, on_event: Callable[[Event], None], options: RunOptions
 ) -> Outcome:
-    """As `local.execute`, on a cluster. ``items``: of the whole run; ``suffix``: of its workers' names.
+    """Run ``jobs`` as `local.execute` does, on a cluster. ``items``: of the whole run.
 
     Raises UsageError and MachineError where there is no cluster, or nothing on it to work with.
     """
     root = str(folder.root.absolute())
     with _cluster(), _greeting(folder) as greeting:
         places = [
-            replace(place, name=place.name + suffix, cohort=cohort)
-            for place in places_for(ray.nodes(), devices, items, workers, threads)
+            replace(place, name=options.named(place.name), cohort=options.cohort)
+            for place in places_for(ray.nodes(), options.devices, items, options.workers, options.threads)
         ]
 
         def hire(place: Place) -> Remote:
             return Remote(place, root, greeting)
 
-        return Driver(jobs, places[: len(jobs)], folder, on_event, max_failures, name, hire, listen).run()
+        return Driver(jobs, places[: len(jobs)], folder, on_event, options, hire, listen).run()

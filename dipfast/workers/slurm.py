@@ -20,17 +20,19 @@ from dipfast.manifest import Manifest
 from dipfast.store.folder import RunFolder
 from dipfast.store.lock import claimed, writing
 from dipfast.store.sources import note_source, source_of
+from dipfast.workers.options import RunOptions
 
 END = "TERM@90"  # seconds before its time is over, a task is told to finish what is nearly done and to save the rest
 SUBMITTING = ("sbatch", "srun")
 
 
-def submit(manifest: Manifest, folder: RunFolder, devices: str, tasks: int | None, options: Sequence[str]) -> str:
-    """Submit ``manifest`` as ``tasks`` shards with more ``options`` of `dipfast run`. Returns the job's id.
+def submit(manifest: Manifest, folder: RunFolder, options: RunOptions, more: Sequence[str] = ()) -> str:
+    """Submit ``manifest`` as shards, one for each worker, with ``more`` options of `dipfast run`. Return the job's id.
 
     Raises UsageError for a wrong request and where a run writes into the folder; MachineError where submitit or SLURM
     is not here, or refuses.
     """
+    devices, tasks = options.devices, options.workers
     if devices not in ("auto", "cpu"):
         raise UsageError(
             f"--devices {devices}: should be auto or cpu with --executor slurm, which asks for a GPU a task"
@@ -48,7 +50,10 @@ def submit(manifest: Manifest, folder: RunFolder, devices: str, tasks: int | Non
         note_source(folder, source, listed=False)
     count = min(tasks, len(manifest.items))
     run = [sys.executable, "-m", "dipfast.cli", "run", str(resolved), "-o", str(resolved.parent)]
-    one = ["--devices", devices, "--workers", "1", "--progress", "plain", *options]
+    one = ["--devices", devices, "--workers", "1", "--progress", "plain", "--resume", options.resume, *more]
+    for name in ("cohort", "threads"):
+        if (number := getattr(options, name)) is not None:
+            one += [f"--{name}", str(number)]
     return _submit([[*run, *one, "--shard", f"{i + 1}/{count}"] for i in range(count)], resolved.parent, devices)
 
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import MANIFEST
+from conftest import MANIFEST, run
 from PIL import Image as Pillow
 
 from dipfast.batch import foresee
 from dipfast.batch.forecast import forecast
-from dipfast.batch.run import run
 from dipfast.cli.app import main
 from dipfast.manifest import Manifest, parse
 from dipfast.store.folder import RunFolder
+from dipfast.workers.options import RunOptions
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 INPAINT = "task: {{type: inpaint, mask: {mask}, known: white}}"
@@ -46,7 +46,7 @@ def manifest(files: Path, row: str) -> Manifest:
 
 
 def planned(given: Manifest, folder: Path) -> dict[str, Any]:
-    return forecast(given, folder, "cpu", 1)
+    return forecast(given, folder, RunOptions("cpu", 1))
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,10 @@ def test_workers_on_one_cpu_divide_its_memory(files: Path, monkeypatch: pytest.M
     given = manifest(files, "path: a.png")
     [row] = planned(given, files.parent / "run")["items"]
     monkeypatch.setattr(foresee, "available_bytes", lambda: 2 * row["bytes"])
-    assert forecast(given, files.parent / "run", "cpu", 1)["failed"] == []
-    assert [one["kind"] for one in forecast(given, files.parent / "run", "cpu", 9)["failed"]] == ["out-of-memory"]
+    assert forecast(given, files.parent / "run", RunOptions("cpu", 1))["failed"] == []
+    assert [one["kind"] for one in forecast(given, files.parent / "run", RunOptions("cpu", 9))["failed"]] == [
+        "out-of-memory"
+    ]
 
 
 def test_what_is_done_fails_for_no_reference_and_no_lack_of_memory(files: Path) -> None:
@@ -138,5 +140,5 @@ def test_failures_to_come_are_the_runs_exit_code(
 
 def test_more_threads_than_cores_promise_no_more_speed(files: Path) -> None:
     given = manifest(files, "path: a.png, fit: {steps: 100000}")
-    seconds = [forecast(given, files / "run", "cpu", 1, threads)["seconds"] for threads in (500, 1000)]
+    seconds = [forecast(given, files / "run", RunOptions("cpu", 1, threads))["seconds"] for threads in (500, 1000)]
     assert seconds[0] == seconds[1] > 1

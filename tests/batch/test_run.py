@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import MANIFEST
+from conftest import MANIFEST, run
 from PIL import Image as Pillow
 
 from dipfast.batch.prepare import prepare
-from dipfast.batch.run import RunResult, run
+from dipfast.batch.run import RunResult
 from dipfast.errors import DipfastError, MachineError
 from dipfast.image import Source, read, write
 from dipfast.manifest import Manifest, parse

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import MANIFEST
+from conftest import MANIFEST, run
 
 from dipfast.batch import run as module
-from dipfast.batch.run import RunResult, run
+from dipfast.batch.run import RunResult
 from dipfast.batch.snapshot import done_before
 from dipfast.manifest import Manifest, parse
 from dipfast.store.folder import RunFolder

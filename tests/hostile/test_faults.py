@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import MANIFEST
+from conftest import MANIFEST, run
 
 from dipfast import environment
-from dipfast.batch.run import RunResult, run
+from dipfast.batch.run import RunResult
 from dipfast.errors import MachineError
 from dipfast.manifest import parse
 from dipfast.plan import Place

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from conftest import MANIFEST
+from conftest import MANIFEST, run
 
 from dipfast import load
-from dipfast.batch.run import run
 from dipfast.cli.app import main
 from dipfast.errors import MachineError, UsageError
 from dipfast.export.targets import targets

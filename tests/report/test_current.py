@@ -74,7 +74,7 @@ def test_a_run_that_ended_before_its_report_is_reported_by_the_next(inputs: Path
     (inputs / "b.png").rename(inputs.parent / "b.png")
     folder = go(inputs).folder
     (inputs.parent / "b.png").rename(inputs / "b.png")
-    module.run(parse(MANIFEST.format(steps=3), "m.yaml", str(inputs)), folder, workers=1)
+    module.run(parse(MANIFEST.format(steps=3), "m.yaml", str(inputs)), folder)
     result = go(inputs)
     assert result.idle and result.summary is not None
     assert result.summary["done"] == 3

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import MANIFEST
+from conftest import MANIFEST, run
 
-from dipfast.batch.run import run
 from dipfast.cli.app import main
 from dipfast.errors import UsageError
 from dipfast.image import Source, write

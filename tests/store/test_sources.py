@@ -23,6 +23,7 @@ from dipfast.store.folder import RunFolder
 from dipfast.store.merge import merge
 from dipfast.store.rows import EARLIER, rows_of
 from dipfast.store.sources import note_source, source_of
+from dipfast.workers.options import RunOptions
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 SETS = (f"generator={json.dumps(TINY)}", "task.noise.sigma=25", "fit.steps=2", "fit.seeds=1", "report.html=false")
@@ -92,7 +93,7 @@ def test_a_picture_of_another_source_is_not_written_over(here: Path) -> None:
     with pytest.raises(UsageError, match=told):
         go(here, "y", resume="never")
     with pytest.raises(UsageError, match=told):
-        forecast(load(str(here / "y"), sets=SETS), here / "run", "cpu", 1)
+        forecast(load(str(here / "y"), sets=SETS), here / "run", RunOptions("cpu", 1))
     assert before == {path: path.read_bytes() for path in sorted((here / "run").rglob("*")) if path.is_file()}
     go(here, "y", "output.template=y/{name}.png")
     check_agreement(here, ["c.png", "y/c.png", "y/d.png"])

@@ -14,6 +14,7 @@ from dipfast.store.folder import RunFolder
 from dipfast.workers import local
 from dipfast.workers.local import Driver, Event
 from dipfast.workers.messages import GiveBack, Leave, Message
+from dipfast.workers.options import RunOptions
 from dipfast.workers.process import Worker
 
 STAGES = ("loading", "loaded", "fitting", "fitted", "saving", "done")
@@ -81,7 +82,7 @@ class Stage:
         ]
         at = [Place(f"cpu-{i}", "cpu", 1, cohort) for i in range(places)]
         self.driver: Driver[Puppet] = Driver(
-            jobs, at, RunFolder(folder), self.events.append, None, "driver", self.hire, self.listen
+            jobs, at, RunFolder(folder), self.events.append, RunOptions(), self.hire, self.listen
         )
         self.plot: Callable[[], None] = lambda: None
 

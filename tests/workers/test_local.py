@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MANIFEST
+from conftest import MANIFEST, run
 
 from dipfast import environment
-from dipfast.batch.run import RunResult, run
+from dipfast.batch.run import RunResult
 from dipfast.manifest import parse
 from dipfast.plan import Job, Place
 from dipfast.store.folder import RunFolder
 from dipfast.store.rows import rows_of
 from dipfast.workers import local, process
+from dipfast.workers.options import RunOptions
 from dipfast.workers.process import Held
 
 ENDLESS = 1_000_000  # steps
@@ -65,13 +66,14 @@ from dipfast import environment
 from dipfast.store.folder import RunFolder
 from dipfast.batch.run import run
 from dipfast.manifest import parse
+from dipfast.workers.options import RunOptions
 if __name__ == "__main__":
     environment.cores = lambda: 1
     text, base, folder, shard = sys.argv[1:5]
     def show(event):
         print(event["event"], flush=True)
     manifest, into = parse(text, "m.yaml", base), RunFolder(Path(folder))
-    sys.exit(run(manifest, into, workers=1, on_event=show, shard=eval(shard)).exit_code)
+    sys.exit(run(manifest, into, RunOptions(workers=1, shard=eval(shard)), show).exit_code)
 """
 
 
@@ -255,5 +257,6 @@ def test_workers_that_cannot_start_end_the_run(inputs: Path, monkeypatch: pytest
     jobs = [
         Job("a", "a.png", "", ("a.png",), {"fit": {"steps": 1, "seeds": 1, "stop": {"type": "fixed"}}}, bucket=("a",))
     ]
-    outcome = local.execute(jobs, [Place("cpu-0", "cpu", 1)], RunFolder(inputs.parent / "run"), lambda event: None)
+    folder, place = RunFolder(inputs.parent / "run"), Place("cpu-0", "cpu", 1)
+    outcome = local.execute(jobs, [place], folder, lambda event: None, RunOptions())
     assert outcome.broken == "workers die before they are ready (exit code 1)"

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MANIFEST
+from conftest import MANIFEST, run
 from safetensors.torch import load_file
 
-from dipfast.batch.run import RunResult, run
+from dipfast.batch.run import RunResult
 from dipfast.errors import MachineError, UsageError
 from dipfast.manifest import parse
 from dipfast.plan import Place
@@ -96,12 +96,14 @@ from dipfast.workers import ray
 from dipfast.store.folder import RunFolder
 from dipfast.batch.run import run
 from dipfast.manifest import parse
+from dipfast.workers.options import RunOptions
 if __name__ == "__main__":
     ray.cores = lambda: 1
     text, base, folder = sys.argv[1:]
     def show(event):
         print(event["event"], flush=True)
-    sys.exit(run(parse(text, "m.yaml", base), RunFolder(Path(folder)), on_event=show, executor="ray").exit_code)
+    manifest, into = parse(text, "m.yaml", base), RunFolder(Path(folder))
+    sys.exit(run(manifest, into, RunOptions(executor="ray"), show).exit_code)
 """
 
 
