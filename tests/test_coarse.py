@@ -21,7 +21,7 @@ from dipfast.manifest.settings import Layer, resolve
 from dipfast.metrics import psnr
 from dipfast.samples import locate
 from dipfast.shapes import coarse_steps, halves
-from dipfast.tasks.problem import ClippedGaussian, Grain
+from dipfast.tasks.problem import ClippedGaussian, NoiseCorrelation
 
 BLIND = {"type": "image", "blind": 0.2}
 PAIRED = BLIND | {"reach": "auto", "recorrupt": 0.7}
@@ -91,7 +91,9 @@ def test_a_halved_problem_has_means_of_four_pixels_and_their_noise() -> None:
     flat = np.full((1, 256, 256), 0.1, np.float32)
     drawn = np.random.default_rng(0).normal(scale=50 / 255, size=flat.shape)
     task = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 50}}
-    problem = replace(tasks.pose(task, (flat + drawn).clip(0, 1).astype(np.float32)), grain=Grain(reach=1))
+    problem = replace(
+        tasks.pose(task, (flat + drawn).clip(0, 1).astype(np.float32)), noise_correlation=NoiseCorrelation(radius=1)
+    )
     half = problem.halved((160, 128))
     assert half.target.shape == (1, 1, 160, 128)
     assert torch.equal(half.guide, half.target)
@@ -104,8 +106,8 @@ def test_a_halved_problem_has_means_of_four_pixels_and_their_noise() -> None:
     assert float(half.operator(truth).mean()) == pytest.approx(float(seen.mean()), rel=0.02)
     left = float((seen - half.operator(truth)).square().mean())
     assert float(half.expected_residual(truth)) == pytest.approx(left, rel=0.05)
-    assert half.grain == Grain(reach=1)
-    assert half.halved((64, 64)).grain == Grain(reach=1)
+    assert half.noise_correlation == NoiseCorrelation(radius=1)
+    assert half.halved((64, 64)).noise_correlation == NoiseCorrelation(radius=1)
 
 
 def test_noise_that_was_not_clipped_is_halved_too() -> None:
@@ -121,9 +123,13 @@ def test_a_fit_that_began_smaller_is_nearer_to_the_truth_after_as_many_steps(
     assert (alone.coarse, behind.coarse) == ((), ((30, (64, 64)),))
 
 
-@pytest.mark.parametrize("grain", [Grain(reach=1), Grain(together=True)], ids=["neighbours", "channels"])
-def test_noise_that_is_shared_is_fitted_at_once_unless_asked(noisy: tasks.Problem, grain: Grain) -> None:
-    shared, config = replace(noisy, grain=grain), generator_config(input=PAIRED)
+@pytest.mark.parametrize(
+    "correlation", [NoiseCorrelation(radius=1), NoiseCorrelation(across_channels=True)], ids=["neighbours", "channels"]
+)
+def test_noise_that_is_shared_is_fitted_at_once_unless_asked(
+    noisy: tasks.Problem, correlation: NoiseCorrelation
+) -> None:
+    shared, config = replace(noisy, noise_correlation=correlation), generator_config(input=PAIRED)
     assert fit(shared, config, plan(steps=10, coarse="auto")).coarse == ()
     assert fit(noisy, config, plan(steps=10, coarse="auto")).coarse == ((1, (64, 64)),)
     assert fit(shared, config, plan(steps=1, coarse=1)).coarse == ((1, (64, 64)),)

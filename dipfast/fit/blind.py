@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dipfast.tasks.problem import DataTerm, Grain
+from dipfast.tasks.problem import DataTerm, NoiseCorrelation
 
 JUDGED = 0.4  # over the pixels of a square, at most the share of the values that is judged in a step (LOG.md)
 SEEN_WEIGHT = 0.1  # of an error where the network sees, over that of one where it is blind (LOG.md)
@@ -46,13 +46,13 @@ class Spots:
         return F.max_pool2d(judged.float(), 2 * self.reach + 1, 1, self.reach) > 0
 
 
-def spots_of(latent: Mapping[str, Any], grain: Grain) -> Spots | None:
-    """What the manifest's `generator.input` comes to for noise of that ``grain``; None for a network that sees all."""
+def spots_of(latent: Mapping[str, Any], correlation: NoiseCorrelation) -> Spots | None:
+    """What the manifest's `generator.input` comes to for noise of ``correlation``; None for a network that sees all."""
     blind, reach = latent.get("blind"), latent.get("reach") or 0
     if blind is None:
         return None
-    together = reach == "auto" and grain.together
-    reach = grain.reach if reach == "auto" else reach
+    together = reach == "auto" and correlation.across_channels
+    reach = correlation.radius if reach == "auto" else reach
     return Spots(min(blind, JUDGED / (2 * reach + 1) ** 2), reach, together)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from dipfast.errors import UsageError
 from dipfast.fit.stop import Fixed
 from dipfast.tasks import Problem
-from dipfast.tasks.grid import REACH, first_border, steps_of
+from dipfast.tasks.coding import LINES_AROUND, border_strength, first_border
 
 
 class Blocks(Fixed):
@@ -29,13 +29,13 @@ class Blocks(Fixed):
             raise UsageError("fit.stop is blocks, which needs task jpeg")
         self.limit, self.block, self.problem = config["ratio"], problem.block, problem
         height, width = picture.shape[2:]
-        counts = [(side - 1 - 2 * REACH) // self.block for side in (height, width)]
+        counts = [(side - 1 - 2 * LINES_AROUND) // self.block for side in (height, width)]
         if min(counts) < 1:
             raise UsageError(f"fit.stop is blocks, which needs a picture of two blocks a side, has {width}×{height}")
         self.rows, self.columns = (torch.zeros(k, dtype=torch.int64, device=picture.device) for k in counts)
 
     def update(self, step: Tensor, output: Tensor, picture: Tensor, loss: Tensor) -> None:
-        found = [steps_of(picture, axis).index_select(0, at) for axis, at in ((2, self.rows), (3, self.columns))]
+        found = [border_strength(picture, axis).index_select(0, at) for axis, at in ((2, self.rows), (3, self.columns))]
         ordered = torch.cat(found).sort().values
         ratio = ordered[len(ordered) // 2]
         self._keep(~self.done, step, picture)
@@ -45,7 +45,7 @@ class Blocks(Fixed):
     def reset(self, seed: int) -> None:
         super().reset(seed)
         for axis, at in ((2, self.rows), (3, self.columns)):
-            first = first_border(steps_of(self.problem.target, axis), self.block)
+            first = first_border(border_strength(self.problem.target, axis), self.block)
             at.copy_(first + self.block * torch.arange(len(at)))
 
     def why(self) -> str:

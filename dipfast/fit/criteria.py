@@ -21,7 +21,7 @@ def make_stop(
 
     ``latent`` is the manifest's `generator.input`. Raises UsageError for a criterion that the task cannot have.
     """
-    spots = spots_of(latent, problem.grain)
+    spots = spots_of(latent, problem.noise_correlation)
     blind = None if spots is None else spots.share
     match config["type"]:
         case "fixed":

@@ -29,7 +29,11 @@ def mended(
 ) -> tuple[Tensor, int]:
     """The answer without flecks, and how many of its values were off. Noise must be white and known, or it stays."""
     noise = problem.expected_residual
-    if not isinstance(noise, ClippedGaussian | PoissonVariance) or problem.grain.reach or problem.block is not None:
+    if (
+        not isinstance(noise, ClippedGaussian | PoissonVariance)
+        or problem.noise_correlation.radius
+        or problem.block is not None
+    ):
         return picture, 0
     if members is not None:
         off = torch.cat([_off(member[None], problem, noise)[1] for member in members])  # [K, C, H, W]

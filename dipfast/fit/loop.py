@@ -28,7 +28,7 @@ from dipfast.fit.workbench import Workbench
 from dipfast.generators import SkipNet
 from dipfast.shapes import coarse_steps, halves
 from dipfast.tasks import Problem
-from dipfast.tasks.problem import WHITE
+from dipfast.tasks.problem import WHITE_NOISE
 
 LOOK_EVERY = 10  # steps between two looks of the host at the device
 MAX_NON_FINITE = 3  # rollbacks from a non-finite loss before the item is given up
@@ -215,7 +215,7 @@ def smaller_fits(problem: Problem, config: Mapping[str, Any], plan: FitPlan) -> 
 
     With `coarse: auto` none where noise is shared, for there is no recorruption: the stop comes too soon (LOG.md).
     """
-    shared = plan.coarse == "auto" and problem.grain != WHITE
+    shared = plan.coarse == "auto" and problem.noise_correlation != WHITE_NOISE
     steps = coarse_steps(config, vars(plan)) if plan.steps and not shared else 0
     _, *sides = problem.shape
     return tuple((steps, size) for size in halves(config, (sides[0], sides[1]))) if steps else ()

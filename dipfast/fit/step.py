@@ -23,7 +23,7 @@ from dipfast.fit.stop import Fixed, Sure
 from dipfast.generators import SkipNet, build, latent_channels, make_latent
 from dipfast.tasks import Problem
 from dipfast.tasks.coding import CELL
-from dipfast.tasks.problem import WHITE, ClippedGaussian, mean_square
+from dipfast.tasks.problem import WHITE_NOISE, ClippedGaussian, mean_square
 
 
 class Member:
@@ -39,8 +39,8 @@ class Member:
         self.parameters = FlatParameters(self.generator, device)
         self.forward: Callable[..., Tensor] = self.generator  # an engine may put a faster one here
         self.optimizer = OptimizerState.zeros_like(self.parameters.values)
-        self.spots = spots_of(config["input"], problem.grain)
-        shared = config["input"].get("reach") == "auto" and problem.grain != WHITE
+        self.spots = spots_of(config["input"], problem.noise_correlation)
+        shared = config["input"].get("reach") == "auto" and problem.noise_correlation != WHITE_NOISE
         self.recorrupt: float | None = None if shared else config["input"].get("recorrupt")
         if self.recorrupt is not None and not isinstance(problem.expected_residual, ClippedGaussian):
             raise UsageError("generator.input.recorrupt needs a denoise task with gaussian noise")

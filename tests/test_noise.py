@@ -16,8 +16,8 @@ from dipfast.image import Limits, read
 from dipfast.manifest.settings import Layer, resolve
 from dipfast.metrics import psnr
 from dipfast.samples import locate
-from dipfast.tasks.grain import Measured, measure
-from dipfast.tasks.problem import WHITE, Grain
+from dipfast.tasks.noise import NoiseEstimate, estimate_noise
+from dipfast.tasks.problem import WHITE_NOISE, NoiseCorrelation
 
 UNKNOWN: dict[str, Any] = {"type": "denoise", "noise": {"type": "gaussian", "sigma": "auto"}}
 KNOWN: dict[str, Any] = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
@@ -40,29 +40,29 @@ def noise_of(problem: tasks.Problem, latent: dict[str, Any], **changes: Any) -> 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("sigma", [10.0, 25.0, 50.0])
 @pytest.mark.parametrize(
-    ("noise", "grain"),
-    [({}, WHITE), (BLURRED, Grain(1)), (SHARED, Grain(0, together=True))],
+    ("noise", "by"),
+    [({}, WHITE_NOISE), (BLURRED, NoiseCorrelation(1)), (SHARED, NoiseCorrelation(0, across_channels=True))],
     ids=["white", "1", "gray"],
 )
-def test_noise_is_known_by_what_shares_it(name: str, sigma: float, noise: dict[str, Any], grain: Grain) -> None:
-    assert measure(spoiled(name, sigma, **noise).observed).grain == grain
+def test_noise_is_known_by_what_shares_it(name: str, sigma: float, noise: dict[str, Any], by: NoiseCorrelation) -> None:
+    assert estimate_noise(spoiled(name, sigma, **noise).observed).correlation == by
 
 
 def test_noise_spread_over_more_pixels_reaches_further() -> None:
-    assert measure(spoiled("sample:astronaut", blur=1.0).observed).grain.reach == 2
+    assert estimate_noise(spoiled("sample:astronaut", blur=1.0).observed).correlation.radius == 2
 
 
 def test_of_noise_that_neighbours_share_the_finest_details_do_not_tell_the_strength() -> None:
     observed = spoiled("sample:coffee", **BLURRED).observed
     sigma = tasks.pose(UNKNOWN, observed).facts["sigma"]
     assert 15 < sigma < 25
-    assert 255 * measure(observed).high < 0.75 * sigma
+    assert 255 * estimate_noise(observed).high < 0.75 * sigma
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 24, 24), (1, 64, 64)])
 def test_a_picture_too_small_or_too_flat_says_nothing(shape: tuple[int, ...]) -> None:
     flat = np.full(shape, 0.5, np.float32)
-    assert measure(flat) == Measured()
+    assert estimate_noise(flat) == NoiseEstimate()
     assert "noise_shared_by" not in tasks.pose(UNKNOWN, flat).facts
 
 
@@ -73,14 +73,14 @@ def test_a_given_level_that_the_finest_details_hold_is_white_whatever_else_they_
     noisy = (woven + np.random.default_rng(0).normal(scale=10 / 255, size=(1, 128, 128))).clip(0, 1).astype(np.float32)
     task = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 10.0}}
     given, guessed = (tasks.pose(one, noisy) for one in (task, UNKNOWN))
-    assert guessed.grain.reach == 1
-    assert given.grain == WHITE and given.facts["noise_shared_by"] == "none"
+    assert guessed.noise_correlation.radius == 1
+    assert given.noise_correlation == WHITE_NOISE and given.facts["noise_shared_by"] == "none"
 
 
 def test_a_large_picture_is_looked_at_in_part() -> None:
     noise = np.random.default_rng(0).normal(scale=0.1, size=(1, 1536, 1536)).astype(np.float32)
-    found = measure(0.5 + noise)
-    assert found.grain == WHITE
+    found = estimate_noise(0.5 + noise)
+    assert found.correlation == WHITE_NOISE
     assert found.std == pytest.approx(0.1, rel=0.05)
 
 
@@ -101,17 +101,19 @@ def test_what_lies_within_reach_says_nothing() -> None:
 def test_as_much_is_hidden_whatever_the_reach_and_channels_that_share_go_together() -> None:
     uniform = torch.rand(1, 3, 200, 200, generator=torch.Generator().manual_seed(0))
     for reach, judged in ((0, 0.1), (1, JUDGED / 9), (2, JUDGED / 25)):
-        spots = spots_of(AUTO, Grain(reach))
+        spots = spots_of(AUTO, NoiseCorrelation(reach))
         assert spots == Spots(judged, reach, together=False)
         found = spots.draw(uniform)
         assert float(found.float().mean()) == pytest.approx(judged, rel=0.1)
         assert not torch.equal(found[:, 0], found[:, 1])
-    together = spots_of(AUTO, Grain(1, together=True))
+    together = spots_of(AUTO, NoiseCorrelation(1, across_channels=True))
     assert together is not None
     found = together.draw(uniform)
     assert torch.equal(found[:, 0], found[:, 1]) and torch.equal(found[:, 0], found[:, 2])
-    assert spots_of(AUTO | {"reach": 2}, Grain(1, together=True)) == Spots(JUDGED / 25, 2, together=False)
-    assert spots_of(AUTO | {"blind": None}, Grain(1)) is None
+    assert spots_of(AUTO | {"reach": 2}, NoiseCorrelation(1, across_channels=True)) == Spots(
+        JUDGED / 25, 2, together=False
+    )
+    assert spots_of(AUTO | {"blind": None}, NoiseCorrelation(1)) is None
 
 
 @pytest.mark.parametrize("noise", [BLURRED, SHARED], ids=["blurred", "shared"])
@@ -200,7 +202,7 @@ def framed(name: str, value: float, sigma: float = 20.0) -> np.ndarray:
 def test_a_flat_frame_has_no_part_in_the_noise(name: str, value: float) -> None:
     observed = framed(name, value)
     assert tasks.pose(UNKNOWN, observed).facts["sigma"] == pytest.approx(20, rel=0.15)
-    assert measure(observed).grain == WHITE
+    assert estimate_noise(observed).correlation == WHITE_NOISE
 
 
 def test_a_round_field_or_a_blank_half_has_no_part_in_the_noise() -> None:
@@ -217,7 +219,7 @@ def test_pixels_that_do_not_count_are_not_measured() -> None:
     observed[:, :64] += np.linspace(0, 0.2, 64, dtype=np.float32)[:, None]  # filled from its edge, say
     counts = np.ones((1, 128, 128), bool)
     counts[:, :64] = False
-    assert 255 * measure(observed, counts).high == pytest.approx(20, rel=0.15)
+    assert 255 * estimate_noise(observed, counts).high == pytest.approx(20, rel=0.15)
 
 
 @pytest.mark.parametrize("name", ["sample:cell", "sample:page", "sample:moon"])
@@ -225,4 +227,4 @@ def test_a_clean_picture_with_flat_parts_is_not_made_noisy_by_leaving_them_out(n
     clean = read(locate(name), Limits()).pixels
     clean = np.ascontiguousarray(clean[:3])
     boxed = np.pad(clean, ((0, 0), (40, 40), (0, 0)), constant_values=0.5)
-    assert measure(boxed).high <= measure(clean).high + 1 / 255
+    assert estimate_noise(boxed).high <= estimate_noise(clean).high + 1 / 255
