@@ -18,7 +18,7 @@ from PIL import Image, ImageCms
 
 from dipfast.image import encode, losses, read
 from dipfast.image.boxes import primary_properties
-from dipfast.image.space import ADOBE_RGB, SRGB, Space, of_codes, of_gamma, png_chunk, profile
+from dipfast.image.colour import ADOBE_RGB, SRGB, Space, of_codes, of_gamma, png_chunk, profile
 
 FLAT = np.full((16, 16, 3), (200, 100, 50), np.uint8)
 P3_IN_SRGB = (215, 93, 31)
