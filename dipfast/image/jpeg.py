@@ -111,7 +111,7 @@ class _Layout:
     ended: bool = False  # whether an end marker follows
 
     def has_all_passes(self) -> bool:
-        """Return whether the scans of progressive data add up to all coefficients of all components, to the last bit."""
+        """Return whether the scans of progressive data hold every coefficient of every component to the last bit."""
         there = {one: set[int]() for one in self.components}
         for names, first, last, bit in self.passes:
             for one in set(names) & there.keys() if bit == 0 else ():

@@ -231,7 +231,7 @@ def _orientation(page: TiffPage) -> int:
 
 
 def _dpi(page: TiffPage, unit: str) -> tuple[float, float] | None:
-    """Return dots per inch by the unit in the tag, or by ImageJ's ``unit`` if the tag names none; None without a unit."""
+    """Return dots per inch by the tag's own unit, or else by ImageJ's ``unit``; None without either."""
     if _X_RESOLUTION not in page.tags:
         return None
     if page.tags.valueof(_RESOLUTION_UNIT, 2) in (2, 3):

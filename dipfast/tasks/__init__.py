@@ -56,18 +56,18 @@ def pose(
         observed = without(observed, hit)
     # Impulses count as noise only where the kind of noise is not given; otherwise they are kept, as outliers are.
     parts = [part for part in (known, visible) if part is not None]
-    counts = np.logical_and.reduce(parts) if parts else None
-    range = range_of(observed, counts, joint=kind == "jpeg")
+    valid = np.logical_and.reduce(parts) if parts else None
+    range = range_of(observed, valid, joint=kind == "jpeg")
     if kind == "inpaint":
         assert known is not None
         problem = inpaint(task, observed, known, range)
     elif kind == "denoise":
-        problem = denoise(task, observed, range, counts)
+        problem = denoise(task, observed, range, valid)
     else:
         problem = {"jpeg": jpeg, "superres": superres}[kind](task, observed, range)
     outlying = outliers(observed, range)
-    if counts is not None:
-        outlying &= counts  # values in holes and under transparency are not the picture's
+    if valid is not None:
+        outlying &= valid  # values in holes and under transparency are not the picture's
     facts: dict[str, float | str] = {} if range.is_whole else {"range": range.text}
     if hit is not None:
         facts["impulses"] = round(float(hit.mean()), 4)

@@ -20,7 +20,7 @@ BLOCK = 8  # side of a block in pixels
 GRAY = 128 / 255  # a codec subtracts it from the luma before the DCT
 CELL = 16  # side in pixels of the area that a block of halved chroma covers
 LINES_AROUND = 3  # rows or columns on each side with which a possible border of blocks is compared
-FLAT = 1e-6  # a mean difference of neighbouring lines below this counts as this
+FLAT = 1e-6  # least mean difference of neighbouring lines that anything is divided by
 # The steps of libjpeg's quality 50 (ITU-T T.81, annex K), in units of the orthonormal DCT of 8-bit values.
 LUMA = (
     (16, 11, 10, 16, 24, 40, 51, 61),

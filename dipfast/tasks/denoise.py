@@ -33,21 +33,21 @@ def denoise(
     task: Mapping[str, Any],
     observed: np.ndarray,  # [C, H, W] float32 in [0, 1]
     range: Range,
-    counts: np.ndarray | None = None,  # [1, H, W] bool
+    valid: np.ndarray | None = None,  # [1, H, W] bool
 ) -> Problem:
     """Return the denoising problem of ``task``, the manifest's section with every default filled in.
 
-    ``range`` is the range that the picture fills. The noise is estimated from the pixels where ``counts`` is true, from
+    ``range`` is the range that the picture fills. The noise is estimated from the pixels where ``valid`` is true, from
     all of them where it is None. A sigma is in 8-bit units of the full range.
     """
     noise = task["noise"]
     y = range.to_unit(torch.from_numpy(observed)[None])
     if noise["type"] == "salt-pepper":
         return Problem(Identity(), mean_absolute, y, y, range=range)
-    estimate = estimate_noise(y[0].numpy(), counts, (range.lower, range.upper))
+    estimate = estimate_noise(y[0].numpy(), valid, (range.lower, range.upper))
     if noise["type"] == "poisson":
         return _poisson(noise, y, range, estimate)
-    return _gaussian(noise, y, range, counts, estimate)
+    return _gaussian(noise, y, range, valid, estimate)
 
 
 def _poisson(noise: Mapping[str, Any], y: Tensor, range: Range, estimate: NoiseEstimate) -> Problem:
@@ -60,11 +60,11 @@ def _poisson(noise: Mapping[str, Any], y: Tensor, range: Range, estimate: NoiseE
 
 
 def _gaussian(
-    noise: Mapping[str, Any], y: Tensor, range: Range, counts: np.ndarray | None, estimate: NoiseEstimate
+    noise: Mapping[str, Any], y: Tensor, range: Range, valid: np.ndarray | None, estimate: NoiseEstimate
 ) -> Problem:
     """Return the problem of Gaussian noise of a given or an estimated deviation."""
     to_sigma = [255 * width for width in range.width.flatten().tolist()]
-    each = _by_channel(y, range, counts) if range.apart else [estimate] * len(to_sigma)
+    each = _by_channel(y, range, valid) if range.apart else [estimate] * len(to_sigma)
     if noise["sigma"] == "auto":
         levels = [one.std if estimate.correlation.radius else one.high for one in each]
         sigmas = [factor * level for factor, level in zip(to_sigma, levels, strict=True)]
@@ -90,11 +90,11 @@ def _gaussian(
     return Problem(operator, term, y, y, residual, noise_correlation=correlation, range=range, facts=facts)
 
 
-def _by_channel(y: Tensor, range: Range, counts: np.ndarray | None) -> list[NoiseEstimate]:
+def _by_channel(y: Tensor, range: Range, valid: np.ndarray | None) -> list[NoiseEstimate]:
     """Estimate the noise of each channel, which has a range of its own."""
     parts = map(range.channel, torch.arange(y.shape[1]).tolist())
     planes = zip(y[0].numpy()[:, None], parts, strict=True)
-    return [estimate_noise(plane, counts, (part.lower, part.upper)) for plane, part in planes]
+    return [estimate_noise(plane, valid, (part.lower, part.upper)) for plane, part in planes]
 
 
 def _weights(std: Tensor) -> Tensor:  # [1, C, 1, 1], both

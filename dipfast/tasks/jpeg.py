@@ -131,8 +131,8 @@ def _scale(blocks: Tensor, apart: float) -> float:  # [N, 8, 8]
     steps = torch.zeros(BLOCK, BLOCK)
     for step in range(math.ceil(4 * apart) + 1, LARGEST_STEP + 1):
         multiple = (blocks / step).round()
-        counts = multiple != 0
-        near, count = (counts & ((blocks - multiple * step).abs() < apart)).sum(0), counts.sum(0)
+        nonzero = multiple != 0
+        near, count = (nonzero & ((blocks - multiple * step).abs() < apart)).sum(0), nonzero.sum(0)
         share, expected = near / count, torch.tensor(2 * apart / step)
         surprise = torch.xlogy(share, share / expected) + torch.xlogy(1 - share, (1 - share) / (1 - expected))
         steps[(share >= LEAST_SHARE) & (count * surprise > -math.log(CHANCE))] = step

@@ -31,7 +31,7 @@ LOW, MIDDLE, HIGH, HIGHEST = (1, 3), (4, 7), (8, 14), (10, 14)
 FIRST_DEVIATION = 0.1  # of the noise, with which the fixed-point iteration begins
 MOST_ITERATIONS = 15
 CONVERGED = 1e-3  # the iteration ends when the deviation changes by less than this share
-LEAST_DEVIATION = 1e-4  # less counts as no noise; rounding to 8 bits alone leaves a deviation of 1e-3
+LEAST_DEVIATION = 1e-4  # less valid as no noise; rounding to 8 bits alone leaves a deviation of 1e-3
 MOST_EQUAL_NEIGHBOURS = 0.5  # share of a block's pixels that equal the next one; noise of half a level leaves as many
 QUIETEST_SHARE = 0.05  # quantile of the blocks' noise levels that tells whether all blocks have noise
 LEAST_QUIET_LEVEL = 0.4  # that quantile, relative to the level of the smooth blocks, for all blocks to have noise
@@ -67,15 +67,15 @@ class NoiseEstimate:
 
 def estimate_noise(
     observed: np.ndarray,  # [C, H, W] float32
-    counts: np.ndarray | None = None,  # [1, H, W] bool
+    valid: np.ndarray | None = None,  # [1, H, W] bool
     bounds: Bounds = (0.0, 1.0),
 ) -> NoiseEstimate:
-    """Estimate the noise of ``observed`` from the pixels where ``counts`` is true; from all where it is None.
+    """Estimate the noise of ``observed`` from the pixels where ``valid`` is true, or from all pixels if it is None.
 
     ``bounds`` are the values at which the picture was clipped. The estimate is empty, with deviations of 0, for a
     picture that is too small or too flat, and for a page or a drawing, in whose blocks most pixels equal the next one.
     """
-    spectrum, means, flat, equal = _blocks(torch.from_numpy(observed)[None], counts)
+    spectrum, means, flat, equal = _blocks(torch.from_numpy(observed)[None], valid)
     if spectrum.shape[1] < FEWEST_BLOCKS or float(equal[equal < 1].median()) > MOST_EQUAL_NEIGHBOURS:
         return NoiseEstimate()
     low, high = spectrum[..., _band(*LOW)].square().sum(2), FIRST_DEVIATION
@@ -129,7 +129,7 @@ class SmoothBlocks:
         return sum(v * w for v, w in zip(values, self.weights, strict=True)) / sum(self.weights)
 
 
-def _blocks(picture: Tensor, counts: np.ndarray | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _blocks(picture: Tensor, valid: np.ndarray | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the DCT of blocks [C, N, 8, 8], and of each block, [C, N], its mean, whether it has a flat line, and the
     share of its pixels that equal the next one.
 
@@ -142,9 +142,9 @@ def _blocks(picture: Tensor, counts: np.ndarray | None) -> tuple[Tensor, Tensor,
     blocks = blocks[0].transpose(2, 3).flatten(1, 2)  # [C, N, 8, 8]
     means, flat = blocks.mean((2, 3)), _has_flat_line(blocks)
     equal = (blocks.diff(dim=3) == 0).float().mean((2, 3))
-    if counts is None:
+    if valid is None:
         return spectrum, means, flat, equal
-    whole = split(torch.from_numpy(counts)[None, :, :height, :width])[:, :, ::stride, :, ::stride]
+    whole = split(torch.from_numpy(valid)[None, :, :height, :width])[:, :, ::stride, :, ::stride]
     kept = whole.all(3).all(4).flatten()
     return spectrum[:, kept], means[:, kept], flat[:, kept], equal[:, kept]
 

@@ -85,7 +85,7 @@ class Range:
 
 def range_of(
     observed: np.ndarray,  # [C, H, W] float32 in [0, 1]
-    counts: np.ndarray | None = None,  # [1, H, W] bool, the pixels to look at; all where it is None
+    valid: np.ndarray | None = None,  # [1, H, W] bool, the pixels to look at; all where it is None
     *,
     joint: bool = False,
 ) -> Range:
@@ -93,8 +93,8 @@ def range_of(
 
     With ``joint`` all channels get one range, however much they differ.
     """
-    counts = np.ones((1, *observed.shape[1:]), bool) if counts is None else counts
-    extremes = [_range_of_channel(channel, counts[0]) for channel in observed]
+    valid = np.ones((1, *observed.shape[1:]), bool) if valid is None else valid
+    extremes = [_range_of_channel(channel, valid[0]) for channel in observed]
     low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
     width, channels = high - low, len(observed)
     if width <= 0:
@@ -107,13 +107,13 @@ def range_of(
     return Range(torch.full((1, channels, 1, 1), low), torch.full((1, channels, 1, 1), width))
 
 
-def _range_of_channel(channel: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+def _range_of_channel(channel: np.ndarray, valid: np.ndarray) -> tuple[float, float]:
     """Return the lower and the upper end of the range of a channel [H, W]."""
-    values = channel[counts]
+    values = channel[valid]
     if not len(values):
         return 0.0, 0.0
     least, most = float(values.min()), float(values.max())
-    medians = _medians(channel, counts)
+    medians = _medians(channel, valid)
     low, high = (float(q) for q in np.quantile(medians, (TAIL, 1 - TAIL))) if len(medians) else (least, most)
     if low == high:  # a drawing of a few lines
         return least, most
@@ -123,14 +123,14 @@ def _range_of_channel(channel: np.ndarray, counts: np.ndarray) -> tuple[float, f
     return max(least, min(bottom, low - margin)), min(most, max(top, high + margin))
 
 
-def _medians(channel: np.ndarray, counts: np.ndarray) -> np.ndarray:  # [N]
+def _medians(channel: np.ndarray, valid: np.ndarray) -> np.ndarray:  # [N]
     """Return medians of 3×3 pixels that all count, on a coarser grid in a large picture."""
     height, width = channel.shape
     if min(height, width) < 3:
-        return channel[counts]
+        return channel[valid]
     step = max(1, math.isqrt(height * width // MEDIANS))
     shifted = [(slice(y, height - 2 + y, step), slice(x, width - 2 + x, step)) for y in range(3) for x in range(3)]
-    whole = np.logical_and.reduce([counts[at] for at in shifted])
+    whole = np.logical_and.reduce([valid[at] for at in shifted])
     return np.median(np.stack([channel[at][whole] for at in shifted]), axis=0)
 
 
