@@ -212,6 +212,6 @@ def _orthogonal(
     """Each matrix made nearly orthogonal. Not ``fused``, group by group: that is what gives the bits of every fit."""
     steps = config["newton_schulz_steps"]
     if fused and directions:
-        return ops.newton_schulz_together(directions, steps, dtype)
+        return ops.newton_schulz_batched(directions, steps, dtype)
     units = (one / (one.norm(dim=(1, 2), keepdim=True) + 1e-20) for one in directions)
     return [ops.newton_schulz(unit.to(dtype), steps) for unit in units]
