@@ -1,4 +1,4 @@
-"""How far noise is shared: measured, hidden as far, and never learnt."""
+"""Noise is estimated with its correlation, hidden from the network as far as it is correlated, and never learnt."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_picture_too_small_or_too_flat_says_nothing(shape: tuple[int, ...]) ->
 
 
 def test_a_given_level_that_the_finest_details_hold_is_white_whatever_else_they_hold() -> None:
-    """A woven texture has less of the highest frequencies than of the middle ones."""
+    """A woven texture is weaker at the highest frequencies than at the middle ones."""
     y, x = np.mgrid[0:128, 0:128]
     woven = 0.5 + 0.1 * np.sin(1.2 * (x + y))
     noisy = (woven + np.random.default_rng(0).normal(scale=10 / 255, size=(1, 128, 128))).clip(0, 1).astype(np.float32)
@@ -145,7 +145,7 @@ def test_on_a_workbench_that_had_other_noise_a_fit_has_the_bits_of_one_alone() -
 
 
 def test_the_error_heard_is_that_of_one_value() -> None:
-    """A criterion that holds it against the noise must know how many are judged."""
+    """A criterion that compares the error with the noise must know how many values are judged."""
     problem = tasks.pose(KNOWN, spoiled("sample:coffee", side=64, blur=1.0).observed)
     plan = fit_plan(steps=40, reg_noise_std=0.0, stop={"type": "discrepancy"}, optimizer={"type": "muon"})
     state, step = Workbench().lay_out(problem, generator_config(input=AUTO), plan, choose_machine(plan))
@@ -216,7 +216,7 @@ def test_a_round_field_or_a_blank_half_has_no_part_in_the_noise() -> None:
 def test_pixels_that_do_not_count_are_not_measured() -> None:
     observed = spoiled("sample:coffee", 20.0).observed.copy()
     observed[:, :64] = observed[:, :64].mean()
-    observed[:, :64] += np.linspace(0, 0.2, 64, dtype=np.float32)[:, None]  # filled from its edge, say
+    observed[:, :64] += np.linspace(0, 0.2, 64, dtype=np.float32)[:, None]  # as if it had been filled from its edge
     counts = np.ones((1, 128, 128), bool)
     counts[:, :64] = False
     assert 255 * estimate_noise(observed, counts).high == pytest.approx(20, rel=0.15)

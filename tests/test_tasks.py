@@ -1,4 +1,4 @@
-"""The forward operators alone, the data terms, the masks, and the seeded damage."""
+"""The forward operators, the data terms and the seeded damage, each without a fit."""
 
 from __future__ import annotations
 

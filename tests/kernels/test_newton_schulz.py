@@ -1,4 +1,4 @@
-"""The kernel of Muon's Newton-Schulz iteration against float64, a batch of all shapes, and what it refuses."""
+"""The kernel of Muon's Newton-Schulz iteration agrees with float64, takes all shapes in a batch, and refuses others."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def groups_of(dtype: torch.dtype) -> list[torch.Tensor]:
 
 
 def test_all_shapes_in_one_batch_are_each_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contract, "newton_schulz", contract.plain)  # in float64, which the kernel has not
+    monkeypatch.setattr(contract, "newton_schulz", contract.plain)  # in float64, which the kernel does not have
     groups = groups_of(torch.float64)
     together = ops.newton_schulz_batched(groups, 5, torch.float64)
     for group, found in zip(groups, together, strict=True):
