@@ -19,10 +19,10 @@ from dipfast import generators
 from dipfast.errors import UsageError
 from dipfast.fit import FitPlan
 from dipfast.image import Limits, read
+from dipfast.manifest.layers import Layer, resolve
 from dipfast.manifest.options import read_options
-from dipfast.manifest.schema.degrade import Degradation
-from dipfast.manifest.settings import Layer, resolve
 from dipfast.samples import PREFIX, locate
+from dipfast.settings.degrade import Degradation
 from dipfast.tasks import Damaged, Problem, degrade, pose
 
 Section = dict[str, Any]

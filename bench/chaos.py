@@ -34,10 +34,10 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from dipfast.batch.ledger import RunFolder
-from dipfast.batch.rows import rows_of
 from dipfast.errors import ItemError
 from dipfast.image import Source, read, write
+from dipfast.store.folder import RunFolder
+from dipfast.store.rows import rows_of
 
 MANIFEST = """\
 version: 1

@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from dipfast.cli import main
-from dipfast.cli_options import AsJson, show
+from dipfast.cli.app import main
+from dipfast.cli.options import AsJson, show
 from dipfast.threads import wait_briefly
 
 wait_briefly()

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from cases import Case, settings_of
-from dipfast.batch.plan import fit_flops
 from dipfast.errors import UsageError
 from dipfast.fit import FitPlan, FitResult, Workbench, choose_machine, fit
 from dipfast.metrics import psnr, ssim
+from dipfast.plan import fit_flops
 from methods import METHODS
 from rivals import RIVALS, compete
 from watch import Clock, peak_of, quality

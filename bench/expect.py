@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from command import command_line, run
-from dipfast.cli_options import AsJson, Precision, show
+from dipfast.cli.options import AsJson, Precision, show
 
 
 def expect(

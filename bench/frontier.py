@@ -23,7 +23,7 @@ import typer
 from cases import SAMPLES, Case, make_case
 from contenders import PRESETS, Contender, Peer, need_peers, parse_contender, parse_peer, run_one
 from dipfast.bench.machine import describe
-from dipfast.cli_options import json_text
+from dipfast.cli.options import json_text
 from dipfast.files import write_atomic
 from gallery import Gallery
 from methods import METHODS

@@ -25,15 +25,15 @@ with atheris.instrument_imports(include=["dipfast", "yaml", "tifffile", "PIL"]):
     from PIL import Image
 
     from dipfast import files
-    from dipfast.batch.ledger import RunFolder
-    from dipfast.batch.rows import rows_of
     from dipfast.errors import DipfastError, ItemError, UsageError
     from dipfast.files import write_atomic
     from dipfast.generators import Card, SkipNet, from_bytes, to_bytes
     from dipfast.image import Limits, probe, read
     from dipfast.manifest import parse
-    from dipfast.manifest.schema import SkipGenerator
     from dipfast.report import write_report, write_summary
+    from dipfast.settings.generator import SkipGenerator
+    from dipfast.store.folder import RunFolder
+    from dipfast.store.rows import rows_of
 
 PNG = b"\x89PNG\r\n\x1a\n"
 RECORD = """\

@@ -27,14 +27,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from dipfast import presets
-from dipfast.batch.plan import fit_bytes
 from dipfast.bench.kernels import bench_kernels, check_kernels
 from dipfast.bench.machine import describe, synchronize
 from dipfast.bench.step import ADAM, MUON, STANDARD, bench_step, plan_for
 from dipfast.errors import MachineError
 from dipfast.fit import Course, FitPlan, FitResult, Hooks, Lane, Workbench, abreast, choose_machine, fit, fitting
 from dipfast.metrics import psnr
+from dipfast.plan import fit_bytes
+from dipfast.settings import presets
 from dipfast.tasks import Problem, degrade, pose
 
 GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}

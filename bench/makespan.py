@@ -2,7 +2,7 @@
 
     python bench/makespan.py [--items 1000000] [--devices 1000] [--buckets 1000] [--seed 0]
 
-The queue and every decision are the product's own (`dipfast.batch.local.Driver`); only workers and clock are simulated.
+The queue and every decision are the product's own (`dipfast.workers.local.Driver`); workers and clock are simulated.
 Items are of many sizes, a bucket for each. A worker loads the next item while it fits one; it takes CAPTURE seconds
 when it comes to a bucket that it did not fit last, and its fits take what was predicted give or take a fifth. Workers
 die at random and lose the fit in flight; some items kill every worker that fits them.
@@ -29,11 +29,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dipfast.batch.ledger import RunFolder
-from dipfast.batch.local import Driver
-from dipfast.batch.messages import GiveBack, Leave, Message
-from dipfast.batch.plan import RATES, Job, Place
-from dipfast.batch.process import Worker
+from dipfast.plan import RATES, Job, Place
+from dipfast.store.folder import RunFolder
+from dipfast.workers.local import Driver
+from dipfast.workers.messages import GiveBack, Leave, Message
+from dipfast.workers.process import Worker
 
 MEDIAN_SECONDS = 8.0  # a fit's; the largest takes some thirty times as long
 CAPTURE = 20.0

@@ -27,7 +27,7 @@ from struct import pack
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dipfast.batch.ledger import RunFolder
+    from dipfast.store.folder import RunFolder
 
 FOLDER = 1000  # files in each
 WRITERS = 4
@@ -69,10 +69,10 @@ def write_inputs(folder: Path, count: int) -> None:
 def write_done(folder: Path, count: int) -> None:
     """A run of the manifest's first ``count`` items, as its last worker leaves it. Its list is made once."""
     from dipfast.batch import run as runs
-    from dipfast.batch.index import Index
-    from dipfast.batch.ledger import RunFolder
-    from dipfast.batch.rows import read_entries
     from dipfast.manifest import load
+    from dipfast.store.folder import RunFolder
+    from dipfast.store.index import Index
+    from dipfast.store.rows import read_entries
 
     run = RunFolder(folder / "run")
     if not (run.root / "items.jsonl").exists():
@@ -94,9 +94,9 @@ def write_done(folder: Path, count: int) -> None:
 
 def write_items(run: RunFolder, entries: list[dict[str, Any]], record: dict[str, Any], part: int) -> None:
     """What is left of ``entries`` when they are done, with an index and a ledger of their own."""
-    from dipfast.batch.index import BRIEFS, Index, brief
-    from dipfast.batch.ledger import dumps
-    from dipfast.batch.stamps import stamp_of
+    from dipfast.store.file_stat import stamp_of
+    from dipfast.store.folder import dumps
+    from dipfast.store.index import BRIEFS, Index, brief
 
     index, text, short = Index(run), dumps(record).decode(), brief(record)
     with (run.ledger / f"cpu-{part}.jsonl").open("w") as ledger:

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from cases import SAMPLES, Case, make_case, settings_of
 from dipfast.bench.machine import describe
-from dipfast.cli_bench import Sets
-from dipfast.cli_options import Preset
+from dipfast.cli.bench import Sets
+from dipfast.cli.options import Preset
 from dipfast.errors import UsageError
 from dipfast.fit import Fit, FitPlan, finish
 from dipfast.fit.auto import choose_stop
@@ -36,9 +36,9 @@ from dipfast.fit.average import newest_weight
 from dipfast.fit.criteria import make_stop
 from dipfast.fit.loop import smaller_fits
 from dipfast.fit.stop import Fixed
-from dipfast.manifest.schema import ImageInput
-from dipfast.manifest.schema.stop import Stop
 from dipfast.metrics import psnr
+from dipfast.settings.generator import ImageInput
+from dipfast.settings.stop import Stop
 from tables import Row, column, fill, grouped
 from watch import Clock, quality
 

@@ -13,12 +13,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from dipfast import generators
-from dipfast.batch.ledger import RunFolder, Shard
-from dipfast.batch.lock import reporting, writing
-from dipfast.batch.mirror import mark, publish
-from dipfast.batch.restore import describe, observe
-from dipfast.batch.restore import restore as restore_observation
-from dipfast.batch.run import Executor, Resume, RunResult, rows_of
+from dipfast.batch.run import Executor, Resume, RunResult
 from dipfast.batch.run import run as run_manifest
 from dipfast.errors import UsageError
 from dipfast.fit import Hooks
@@ -26,9 +21,15 @@ from dipfast.image import Image, Limits, from_array, read, to_array
 from dipfast.manifest import Manifest, Settings, content_id, files_beside, settings_from, title
 from dipfast.manifest import load as load_manifest
 from dipfast.remote import checked, is_remote
-from dipfast.render import FittedGenerator, load
+from dipfast.render.generator import FittedGenerator, load
 from dipfast.report import current_summary, note_current, write_report, write_summary
+from dipfast.restore.line import describe, observe
+from dipfast.restore.line import restore as restore_observation
 from dipfast.samples import locate
+from dipfast.store.folder import RunFolder, Shard
+from dipfast.store.lock import reporting, writing
+from dipfast.store.mirror import mark, publish
+from dipfast.store.rows import rows_of
 
 __all__ = ["FittedGenerator", "RestoreResult", "load", "restore", "run"]
 

@@ -48,7 +48,7 @@ def _package(name: str) -> Finding:
 def _cpu() -> Finding:
     import torch
 
-    from dipfast.batch.environment import cpu_model
+    from dipfast.environment import cpu_model
     from dipfast.fit.engine import has_fast_bf16
     from dipfast.threads import cores
 

@@ -58,9 +58,9 @@ def inputs(tmp_path: Path, picture: np.ndarray) -> Path:
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs do their items one after the other in a worker that is no process of its own."""
     import dipfast.batch.run
-    from dipfast.batch.local import Outcome
-    from dipfast.batch.messages import Leave
-    from dipfast.batch.pipeline import Pipeline
+    from dipfast.workers.local import Outcome
+    from dipfast.workers.messages import Leave
+    from dipfast.workers.pipeline import Pipeline
 
     def execute(jobs: Any, places: Any, folder: Any, on_event: Any, max_failures: Any, name: str) -> Outcome:
         outcome, waiting = Outcome(), iter(jobs)
@@ -88,7 +88,7 @@ def generator_config(*, trunks: int = 1, ranged: bool = False, **changes: Any) -
 
     With the number of ``trunks`` where they are several, and `ranged` where it is so, as a generator's card has them.
     """
-    from dipfast.manifest.schema import SkipGenerator
+    from dipfast.settings.generator import SkipGenerator
 
     config = SkipGenerator.model_validate(TINY | changes).model_dump()
     config |= {"ranged": True} if ranged else {}
@@ -98,7 +98,7 @@ def generator_config(*, trunks: int = 1, ranged: bool = False, **changes: Any) -
 def fit_plan(**changes: Any) -> Any:
     """A plan of a short fit in float32 on the CPU; ``changes`` are keys of the manifest's `fit` section."""
     from dipfast.fit import FitPlan
-    from dipfast.manifest.schema import Fit
+    from dipfast.settings.fit import Fit
 
     defaults = {"steps": 30, "precision": "fp32", "device": "cpu", "average": 0.9}
     recompute = changes.pop("recompute", False)

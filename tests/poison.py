@@ -415,8 +415,8 @@ def run(folder: Path, manifest: Path, *options: str, seconds: float = 600) -> su
 
 def outcomes(folder: Path, root: Path, corpus: list[Poison]) -> Iterator[tuple[Poison, str, str, list[str]]]:
     """Of each file: what became of it, the reason, and all that is wrong with that."""
-    from dipfast.batch.ledger import RunFolder
-    from dipfast.batch.rows import rows_of
+    from dipfast.store.folder import RunFolder
+    from dipfast.store.rows import rows_of
 
     rows = rows_of(RunFolder(folder))
     for one, row in zip(corpus, rows, strict=True):

@@ -22,13 +22,13 @@ def test_reading_a_manifest_needs_no_torch() -> None:
 
 
 def test_help_needs_no_torch() -> None:
-    code = "import sys; from dipfast.cli import main; main(['--help']); print('torch' in sys.modules)"
+    code = "import sys; from dipfast.cli.app import main; main(['--help']); print('torch' in sys.modules)"
     assert fresh(code).endswith("False")
 
 
 @pytest.mark.parametrize("missing", ["triton", "onnxruntime", "tensorrt", "ray", "submitit", "fsspec", "pynvml"])
 def test_everything_imports_without_an_optional_package(missing: str) -> None:
-    code = f"import sys; sys.modules[{missing!r}] = None; import dipfast.api, dipfast.cli; print('fine')"
+    code = f"import sys; sys.modules[{missing!r}] = None; import dipfast.api, dipfast.cli.app; print('fine')"
     assert fresh(code) == "fine"
 
 

@@ -18,16 +18,16 @@ from conftest import MANIFEST
 
 import dipfast
 from dipfast import api, remote
-from dipfast.batch.ledger import RunFolder
-from dipfast.batch.mirror import mirrored
-from dipfast.batch.rows import rows_of
-from dipfast.cli import main
-from dipfast.cli_options import ask
+from dipfast.cli.app import main
+from dipfast.cli.options import ask
 from dipfast.errors import ItemError, MachineError, UsageError
 from dipfast.image import Limits, Source, encode, read
 from dipfast.manifest import load, parse
 from dipfast.manifest.paths import PathError, expand, local
 from dipfast.manifest.search import left_out
+from dipfast.store.folder import RunFolder
+from dipfast.store.mirror import mirrored
+from dipfast.store.rows import rows_of
 
 FORMATS = ("png", "tiff")
 

@@ -14,7 +14,7 @@ pytest.importorskip("s3fs")
 server = pytest.importorskip("moto.server")
 
 from dipfast import remote  # noqa: E402
-from dipfast.cli import main  # noqa: E402
+from dipfast.cli.app import main  # noqa: E402
 from dipfast.errors import ItemError  # noqa: E402
 from dipfast.image import read  # noqa: E402
 

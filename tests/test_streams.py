@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dipfast.cli import main
+from dipfast.cli.app import main
 from dipfast.streams import Enduring, enduring
 
 

@@ -1,1 +1,1 @@
-"""Items onto devices: the plan, the ledger, the worker, and the executors that run workers."""
+"""Items onto devices: the plan, what will come of it, and the run from a manifest to committed records."""

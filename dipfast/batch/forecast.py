@@ -9,23 +9,23 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from dipfast.batch.cohort import cohort_size
-from dipfast.batch.environment import device_memory
 from dipfast.batch.foresee import check_files, fitting_on
-from dipfast.batch.index import Index
-from dipfast.batch.ledger import RunFolder
-from dipfast.batch.others import check_free, read_before, source_of
-from dipfast.batch.plan import Job, Place, Queue, expected_share, predicted_bytes, predicted_seconds
 from dipfast.batch.prepare import preview
-from dipfast.batch.restore import fit_plan
-from dipfast.batch.rows import by_path
 from dipfast.batch.run import ready
+from dipfast.environment import device_memory
 from dipfast.errors import ItemError
 from dipfast.fit import choose_machine
 from dipfast.manifest import Manifest
 from dipfast.manifest.yaml import collector_paused
+from dipfast.plan import Job, Place, Queue, expected_share, predicted_bytes, predicted_seconds
+from dipfast.restore.line import fit_plan
+from dipfast.store.folder import RunFolder
+from dipfast.store.index import Index
+from dipfast.store.rows import by_path
+from dipfast.store.sources import check_free, read_before, source_of
 from dipfast.text import count, duration, printable, reason_of
 from dipfast.threads import cores
+from dipfast.workers.cohort import cohort_size
 
 SHOWN = 40  # output names in the table; --json has all
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dipfast import tasks
-from dipfast.batch.inputs import limits_of
-from dipfast.batch.memory import Fitting, Ladder, available_bytes
-from dipfast.batch.plan import Job, Place
-from dipfast.batch.restore import check_reference, fit_plan
 from dipfast.image import Source, check_output, probe
+from dipfast.plan import Job, Place
+from dipfast.restore.line import check_reference, fit_plan
+from dipfast.restore.memory import Fitting, Ladder, available_bytes
 from dipfast.samples import locate
+from dipfast.store.inputs import limits_of
 
 HOLDING_ALL = (".png", ".tif", ".tiff")  # endings of formats that hold every depth, and alpha
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from dipfast.batch.inputs import Facts, hash_of, limits_of, look_at, path_of, stamp_at
-from dipfast.batch.plan import Job, fit_flops, program
-from dipfast.batch.restore import padded_sides
 from dipfast.errors import ItemError
 from dipfast.image import Limits, probe
 from dipfast.manifest import Item, Settings
 from dipfast.manifest.identity import identified, settings_text
+from dipfast.plan import Job, fit_flops, program
+from dipfast.restore.line import padded_sides
+from dipfast.store.inputs import Facts, hash_of, limits_of, look_at, path_of, stamp_at
 
 Event = dict[str, Any]
 FACTS = ("sha256", "stamp", "shape", "limits", "mask", "reference", "rule")  # of an input, in `items.jsonl`

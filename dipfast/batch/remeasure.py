@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from dipfast.batch.ledger import Record, RunFolder
-from dipfast.batch.load import load
-from dipfast.batch.plan import Job
-from dipfast.batch.restore import quality
 from dipfast.errors import DipfastError
 from dipfast.image import cut, read
+from dipfast.plan import Job
+from dipfast.restore.line import quality
+from dipfast.store.folder import Record, RunFolder
+from dipfast.workers.load import load
 
 
 def needs_measuring(job: Job, record: Record) -> bool:

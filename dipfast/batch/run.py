@@ -9,41 +9,40 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
-from dipfast.batch.environment import changed_software, environment, places_for
-from dipfast.batch.index import Index
-from dipfast.batch.ledger import Record, RunFolder, Shard, dumps, now, suffix
-from dipfast.batch.load import CHANGED
-from dipfast.batch.local import Event, Outcome, execute
-from dipfast.batch.lock import claimed, writing
-from dipfast.batch.mirror import Mirror, mirrored
-from dipfast.batch.others import check_free, in_words, kept_of, note_source, read_before, source_of
-from dipfast.batch.plan import Job, Place
-from dipfast.batch.plan import shard as part
 from dipfast.batch.prepare import Prepared, distrusted, prepare
 from dipfast.batch.remeasure import measure_again, needs_measuring
-from dipfast.batch.restore import fit_plan
-from dipfast.batch.rows import (
-    EARLIER,
-    Row,
-    by_path,
-    done_rows,
-    row_as_json,
-    rows_of,
-    write_earlier,
-    write_entries,
-)
 from dipfast.batch.snapshot import done_before, keep
+from dipfast.environment import changed_software, environment, places_for
 from dipfast.errors import MachineError, NothingMatchedError, UsageError
 from dipfast.files import write_atomic
 from dipfast.fit import choose_machine
 from dipfast.manifest import Manifest
 from dipfast.manifest.yaml import collector_paused
+from dipfast.plan import Job, Place
+from dipfast.plan import shard as part
 from dipfast.remote import is_remote, protocol
+from dipfast.restore.line import fit_plan
 from dipfast.samples import PREFIX as SAMPLE
 from dipfast.samples import locate
+from dipfast.store.folder import Record, RunFolder, Shard, dumps, now, suffix
+from dipfast.store.index import Index
+from dipfast.store.lock import claimed, writing
+from dipfast.store.mirror import Mirror, mirrored
+from dipfast.store.rows import (
+    EARLIER,
+    Row,
+    by_path,
+    done_rows,
+    rows_of,
+    write_earlier,
+    write_entries,
+)
+from dipfast.store.sources import check_free, in_words, kept_of, note_source, read_before, source_of
 from dipfast.text import count
+from dipfast.workers.load import CHANGED
+from dipfast.workers.local import Event, Outcome, execute
 
-__all__ = ["Executor", "Resume", "Row", "RunResult", "places_for", "prepare", "ready", "row_as_json", "rows_of", "run"]
+__all__ = ["Executor", "Resume", "RunResult", "ready", "run", "shard_of"]
 
 Resume = Literal["auto", "never", "failed"]
 Executor = Literal["local", "ray"]
@@ -140,7 +139,7 @@ def run(
         if allowed is not None and allowed < 0:
             outcome.gave_up = "more items failed than allowed"
         elif todo and executor == "ray":
-            from dipfast.batch import ray
+            from dipfast.workers import ray
 
             about: dict[str, Any] = {"workers": workers, "threads": threads, "cohort": cohort, "suffix": suffix(shard)}
             outcome = ray.execute(todo, folder, hear, allowed, driver, items=len(mine.items), devices=devices, **about)

@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from dipfast.batch.index import Index
-from dipfast.batch.inputs import path_of, stamp_at
-from dipfast.batch.ledger import ID, RunFolder, Shard, suffix
 from dipfast.batch.prepare import Known, SettingsBook
-from dipfast.batch.rows import EARLIER, list_of, lists_beside
-from dipfast.batch.stamps import Stamp, Stamps, stamp_of
 from dipfast.files import open_regular, replacing
 from dipfast.manifest import Item
+from dipfast.store.file_stat import Stamp, Stamps, stamp_of
+from dipfast.store.folder import ID, RunFolder, Shard, suffix
+from dipfast.store.index import Index
+from dipfast.store.inputs import path_of, stamp_at
+from dipfast.store.rows import EARLIER, list_of, lists_beside
 
 
 def done_before(folder: RunFolder, items: Sequence[Item], shard: Shard | None) -> list[str] | None:

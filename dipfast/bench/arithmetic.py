@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dipfast.batch.plan import forward_flops, tensor_elements
+from dipfast.plan import forward_flops, tensor_elements
 
 if TYPE_CHECKING:
     from rich.console import Console

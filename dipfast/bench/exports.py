@@ -16,17 +16,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from dipfast.batch.ledger import Record
 from dipfast.bench.machine import describe
 from dipfast.bench.render import timed, variant_of
 from dipfast.errors import UsageError
 from dipfast.export.onnx import to_onnx
 from dipfast.export.targets import Target
 from dipfast.metrics import psnr
-from dipfast.render import FittedGenerator
-from dipfast.rerender import origin
+from dipfast.render.generator import FittedGenerator
+from dipfast.render.pictures import origin
+from dipfast.render.variants import Subject, subject
+from dipfast.store.folder import Record
 from dipfast.text import number
-from dipfast.variants import Subject, subject
 
 
 def bench_exports(

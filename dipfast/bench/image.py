@@ -16,12 +16,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from dipfast.batch.ledger import RunFolder
 from dipfast.batch.run import run
 from dipfast.bench.machine import describe
 from dipfast.errors import ItemError
 from dipfast.manifest import parse
 from dipfast.samples import locate
+from dipfast.store.folder import RunFolder
 
 
 def bench_image(

@@ -15,7 +15,7 @@ from typing import Any
 from dipfast import generators
 from dipfast.bench.render import fresh
 from dipfast.export.tensorrt import Folded, TensorRTRenderer
-from dipfast.render import FittedGenerator
+from dipfast.render.generator import FittedGenerator
 
 Make = Callable[[str, Path], TensorRTRenderer]
 

@@ -25,7 +25,7 @@ from dipfast.bench.step import STANDARD
 from dipfast.errors import DipfastError
 from dipfast.export.parity import agreement
 from dipfast.generators import Card
-from dipfast.render import FittedGenerator, renderer
+from dipfast.render.generator import FittedGenerator, renderer
 from dipfast.text import number
 
 Sample = tuple[float, float]  # milliseconds by the clock, and of processor time

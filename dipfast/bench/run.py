@@ -23,12 +23,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from dipfast.batch.ledger import RunFolder
 from dipfast.batch.run import run
 from dipfast.bench.machine import describe
 from dipfast.errors import DipfastError
 from dipfast.image import Source, encode, read, write
 from dipfast.manifest import Manifest, parse
+from dipfast.store.folder import RunFolder
 
 SIGMA = 25.0  # of the noise, in 8-bit units
 TEXT = """\

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from dipfast.batch.environment import driver
+from dipfast.environment import driver
 from dipfast.errors import DipfastError, MachineError
 from dipfast.files import write_atomic
 

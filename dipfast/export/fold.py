@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from dipfast import ops
 from dipfast.export.phases import PAD_MODES, PhasedPointwise, PhasedSkip, PhasedUp, interleave, pays, phased_head
 from dipfast.generators import parted
-from dipfast.shapes import latent_channels, per_scale, trunks
+from dipfast.settings.shapes import latent_channels, per_scale, trunks
 
 EPS = 1e-5  # of the generator's normalisations
 BAND = 1 << 22  # output elements of a float64 convolution at a time: it unfolds its input

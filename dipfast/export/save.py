@@ -11,7 +11,6 @@ from typing import Any
 import onnx
 import torch
 
-from dipfast.batch.ledger import dumps, now
 from dipfast.errors import GateError, UsageError
 from dipfast.export import parity
 from dipfast.export.engine_file import StoredEngine, beside, pack
@@ -20,6 +19,7 @@ from dipfast.export.providers import Session
 from dipfast.export.tensorrt import TensorRTRenderer
 from dipfast.files import sha256_of, write_atomic
 from dipfast.generators import from_file
+from dipfast.store.folder import dumps, now
 
 Report = dict[str, Any]
 

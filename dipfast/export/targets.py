@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dipfast.batch.ledger import Record, RunFolder
 from dipfast.errors import NothingMatchedError, UsageError
+from dipfast.store.folder import Record, RunFolder
 
 SUFFIX = ".safetensors"
 

@@ -101,7 +101,7 @@ class Folded:
 
 
 class TensorRTRenderer:
-    """Renders generators on refitted engines, one for each architecture and shape. See `dipfast.render.Renderer`."""
+    """A `dipfast.render.generator.Renderer` on refitted engines, one for each architecture and shape."""
 
     def __init__(
         self,

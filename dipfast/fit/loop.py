@@ -26,7 +26,7 @@ from dipfast.fit.step import FitState
 from dipfast.fit.trail import Trail
 from dipfast.fit.workbench import Workbench
 from dipfast.generators import SkipNet
-from dipfast.shapes import coarse_steps, halves
+from dipfast.settings.shapes import coarse_steps, halves
 from dipfast.tasks import Problem
 from dipfast.tasks.problem import WHITE_NOISE
 

@@ -10,7 +10,7 @@ import torch
 from dipfast.generators.latent import make_latent
 from dipfast.generators.skip import SkipNet, parted
 from dipfast.generators.store import Card, card_of, from_bytes, from_file, latent_of, to_bytes, twin
-from dipfast.shapes import latent_channels, multiple, smallest_side
+from dipfast.settings.shapes import latent_channels, multiple, smallest_side
 
 __all__ = [
     "Card",

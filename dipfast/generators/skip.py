@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from dipfast import ops
-from dipfast.shapes import per_scale, trunks
+from dipfast.settings.shapes import per_scale, trunks
 
 
 class Conv(nn.Module):

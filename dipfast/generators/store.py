@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dipfast.errors import UsageError
 from dipfast.generators.latent import make_latent
 from dipfast.generators.skip import SkipNet
-from dipfast.shapes import latent_channels, trunks
+from dipfast.settings.shapes import latent_channels, trunks
 
 FORMAT = "dipfast-generator/1"
 MAX_PIXELS = 1 << 30  # of a latent: a few bytes in a file must not become terabytes

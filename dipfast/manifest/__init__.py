@@ -6,7 +6,8 @@ from dipfast.manifest.items import Item, one_spelling
 from dipfast.manifest.jsonschema import json_schema
 from dipfast.manifest.keywords import files_beside, settings_from
 from dipfast.manifest.paths import natural_key, title
-from dipfast.manifest.schema import SUFFIXES, Settings
+from dipfast.settings.document import Settings
+from dipfast.settings.files import SUFFIXES
 
 __all__ = [
     "SUFFIXES",

@@ -19,13 +19,14 @@ from dipfast import remote
 from dipfast.errors import ManifestError, NothingMatchedError, UsageError
 from dipfast.manifest import yaml
 from dipfast.manifest.items import Item, ItemReader
+from dipfast.manifest.layers import Layer, Resolver, check_alone, locate, merge
 from dipfast.manifest.options import Options, read_options
 from dipfast.manifest.paths import SAMPLE, PathError, local, split, url
 from dipfast.manifest.problems import MAX_PROBLEMS, Problem, Problems
-from dipfast.manifest.schema import EXTENSIONS, SUFFIXES, VERSION, Document, Export, Products, Report
 from dipfast.manifest.search import HAS_WILD
-from dipfast.manifest.settings import Layer, Resolver, check_alone, locate, merge
 from dipfast.manifest.wording import explain, unknown_key
+from dipfast.settings.document import VERSION, Document, Export, Products, Report
+from dipfast.settings.files import EXTENSIONS, SUFFIXES
 
 Tree = dict[str, Any]
 

@@ -14,8 +14,9 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
-from dipfast.manifest.schema import EXTENSIONS, Settings
-from dipfast.shapes import PER_SCALE, coarse_steps, on_grid, per_scale
+from dipfast.settings.document import Settings
+from dipfast.settings.files import EXTENSIONS
+from dipfast.settings.shapes import PER_SCALE, coarse_steps, on_grid, per_scale
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 OTHERWISE = {"engine", "kernels", "device", "shapes", "memory", "store", "coarse"}  # of the fit; not as spelled

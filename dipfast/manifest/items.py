@@ -18,12 +18,14 @@ from typing import Any
 from urllib.parse import quote
 
 from dipfast import remote
+from dipfast.manifest.layers import Resolver
 from dipfast.manifest.paths import FILE_URL, SAMPLE, Found, PathError, expand, local
 from dipfast.manifest.problems import Problem, Problems
-from dipfast.manifest.schema import SUFFIXES, WRITTEN, Inpaint, Settings
 from dipfast.manifest.search import left_out
-from dipfast.manifest.settings import Resolver
 from dipfast.manifest.yaml import quoted
+from dipfast.settings.document import Settings
+from dipfast.settings.files import SUFFIXES, WRITTEN
+from dipfast.settings.task import Inpaint
 
 IMAGE = re.compile(rf"[^/]+({'|'.join(map(re.escape, WRITTEN))})", re.IGNORECASE)
 USUAL_TEMPLATE = "{relpath}/{name}.png"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dipfast.manifest.schema import Document
+from dipfast.settings.document import Document
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DROPPED = ("required", "default", "discriminator", "title")

@@ -9,12 +9,14 @@ from typing import Any
 
 from dipfast.errors import UsageError
 from dipfast.manifest.items import companions, words_of
+from dipfast.manifest.layers import Layer, resolve
 from dipfast.manifest.options import nested
 from dipfast.manifest.paths import PathError
 from dipfast.manifest.problems import Problem
-from dipfast.manifest.schema import Fit, Section, Settings, sections
-from dipfast.manifest.settings import Layer, resolve
 from dipfast.manifest.wording import dotted, unknown_key
+from dipfast.settings.document import Settings
+from dipfast.settings.fit import Fit
+from dipfast.settings.section import Section, sections
 
 
 def settings_from(

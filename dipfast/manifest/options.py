@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dipfast.manifest import yaml
+from dipfast.manifest.layers import Layer, Tree
 from dipfast.manifest.problems import Problem
-from dipfast.manifest.settings import Layer, Tree
 from dipfast.remote import is_remote
 
 FLAGS = {

@@ -18,8 +18,8 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from dipfast import remote
 from dipfast.errors import UsageError
-from dipfast.manifest.schema import EXTENSIONS, SUFFIXES
 from dipfast.manifest.search import HAS_WILD, Search, kind_of, spells_ending
+from dipfast.settings.files import EXTENSIONS, SUFFIXES
 
 SAMPLE = "sample:"
 FILE_URL = "file://"

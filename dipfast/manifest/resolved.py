@@ -14,10 +14,11 @@ from typing import Any
 from dipfast.manifest.document import Manifest
 from dipfast.manifest.items import Item, relative
 from dipfast.manifest.paths import SAMPLE, url
-from dipfast.manifest.schema import VERSION, Section, Settings
 from dipfast.manifest.search import HAS_WILD
 from dipfast.manifest.yaml import resolve
 from dipfast.remote import is_remote, literal
+from dipfast.settings.document import VERSION, Settings
+from dipfast.settings.section import Section
 
 SIMPLE = re.compile(r"[A-Za-z0-9_-][\w./-]*\.\w+", re.ASCII)  # a relative path that means nothing else
 PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")

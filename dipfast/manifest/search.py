@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from dipfast.manifest.schema import SUFFIXES, UNREAD
+from dipfast.settings.files import SUFFIXES, UNREAD
 
 HAS_WILD = re.compile(r"[*?\[]").search
 RUN_FILES = ("items.jsonl", "manifest.resolved.yaml")  # a folder with one of them is a run's

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from dipfast.manifest.scan import Path
-from dipfast.manifest.schema import LATER_TASKS, Document, Entry, Section, Settings, sections
 from dipfast.manifest.yaml import quoted
+from dipfast.settings.document import Document, Entry, Settings
+from dipfast.settings.section import Section, sections
+from dipfast.settings.task import LATER_TASKS
 
 Raw = dict[str, Any]  # one entry of ValidationError.errors()
 

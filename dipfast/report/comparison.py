@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dipfast.batch.ledger import RunFolder
 from dipfast.report.facts import facts
+from dipfast.store.folder import RunFolder
 from dipfast.text import count, gain
 
 if TYPE_CHECKING:
-    from dipfast.batch.run import Row
+    from dipfast.store.rows import Row
 
 
 @dataclass(frozen=True)

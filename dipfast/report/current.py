@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from dipfast.batch.ledger import RunFolder, dumps
-from dipfast.batch.stamps import stamp_of
 from dipfast.report.summary import print_summary, summarize
+from dipfast.store.file_stat import stamp_of
+from dipfast.store.folder import RunFolder, dumps
 
 if TYPE_CHECKING:
-    from dipfast.batch.run import Row
+    from dipfast.store.rows import Row
 
 NOTE = ".index/reported.json"
 SOURCES = ("items*.jsonl", "ledger/*.jsonl", ".index/*.jsonl")

@@ -12,11 +12,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from dipfast.batch.ledger import RunFolder
-from dipfast.batch.run import rows_of
 from dipfast.errors import GateError, ItemError, NothingMatchedError, UsageError
 from dipfast.image import in_range_of, read
 from dipfast.metrics import calibration_scale, coverage, psnr, ssim, uncertainty_ece
+from dipfast.store.folder import RunFolder
+from dipfast.store.rows import rows_of
 from dipfast.text import count, printable
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp", ".avif", ".bmp", ".ppm", ".pgm", ".jp2")

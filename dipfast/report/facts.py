@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dipfast.text import decibels
 
 if TYPE_CHECKING:
-    from dipfast.batch.run import Row
+    from dipfast.store.rows import Row
 
 Facts = dict[str, Any]
 

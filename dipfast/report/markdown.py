@@ -12,7 +12,7 @@ from dipfast.report.summary import Summary, headlines
 from dipfast.text import change, count, duration, image_link, markdown, number, reason_of
 
 if TYPE_CHECKING:
-    from dipfast.batch.run import Row
+    from dipfast.store.rows import Row
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dipfast.batch.ledger import RunFolder
 from dipfast.files import write_atomic
 from dipfast.report.comparison import Comparison, compare_rows
 from dipfast.report.curve import HEIGHT, WIDTH, Curve, curve
@@ -23,10 +22,11 @@ from dipfast.report.html import TEMPLATES, environment
 from dipfast.report.markdown import as_markdown
 from dipfast.report.pictures import Pictures, pictures
 from dipfast.report.summary import Summary, beside_the_mean, headlines, quality
+from dipfast.store.folder import RunFolder
 from dipfast.text import change, duration
 
 if TYPE_CHECKING:
-    from dipfast.batch.run import Row
+    from dipfast.store.rows import Row
 
 MAX_CARDS = 60
 

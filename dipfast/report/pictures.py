@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image as Pillow
 
-from dipfast.batch.ledger import RunFolder, damaged_of
 from dipfast.errors import DipfastError, ItemError
 from dipfast.image import Image, Limits, read
 from dipfast.remote import sha256_of
 from dipfast.report.facts import section
+from dipfast.store.folder import RunFolder, damaged_of
 
 if TYPE_CHECKING:
-    from dipfast.batch.run import Row
+    from dipfast.store.rows import Row
 
 MAX_SIDE = 768  # pixels of an embedded picture
 SMALL = 160 * 160  # pixels up to which a lossless file is no larger than a good JPEG

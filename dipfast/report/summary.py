@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from dipfast.batch.ledger import RunFolder, now
 from dipfast.files import replacing, write_atomic
 from dipfast.report.facts import COLUMNS, Facts, facts, finite
 from dipfast.report.tally import Tally, median, per_hour, rounded
+from dipfast.store.folder import RunFolder, now
 from dipfast.text import change, count, duration, number, printable, rate, reason_of
 
 if TYPE_CHECKING:
-    from dipfast.batch.run import Row
+    from dipfast.store.rows import Row
 
 Summary = dict[str, Any]
 Record = dict[str, Any]

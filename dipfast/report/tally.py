@@ -21,7 +21,7 @@ import numpy as np
 from dipfast.report.facts import PHASES, Facts, facts, finite, output_size, qualities, section, word
 
 if TYPE_CHECKING:
-    from dipfast.batch.run import Row
+    from dipfast.store.rows import Row
 
 PLACE = ("device", "device_name", "engine", "precision", "host")
 SLOWEST = 5

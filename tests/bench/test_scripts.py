@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import expect
-from dipfast.cli import main
+from dipfast.cli.app import main
 from dipfast.threads import SETTINGS
 
 BENCH = Path(__file__).parent.parent.parent / "bench"

@@ -11,7 +11,7 @@ import torch
 
 from dipfast.bench import kernel_cases as cases
 from dipfast.bench import kernels as bench
-from dipfast.cli import main
+from dipfast.cli.app import main
 from dipfast.errors import DipfastError
 
 CPU = torch.device("cpu")

@@ -1,0 +1,435 @@
+"""The command line: parse, call, print. Results go to standard output, progress and errors to standard error."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dipfast.cli.bench import bench
+from dipfast.cli.export import bench_render, export, render, variants
+from dipfast.cli.options import (
+    AsJson,
+    Asked,
+    Cohort,
+    Devices,
+    Executor,
+    Progress,
+    ProgressChoice,
+    ResumeChoice,
+    Run,
+    Threads,
+    Workers,
+    ask,
+    cohort_of,
+    console,
+    finite,
+    print_json,
+    show,
+    taking,
+)
+from dipfast.errors import DipfastError, ItemError, MachineError, UsageError
+from dipfast.files import DISK_IS_OUT
+from dipfast.streams import enduring
+from dipfast.text import printable
+from dipfast.threads import wait_briefly
+
+if TYPE_CHECKING:
+    from dipfast.batch.run import RunResult
+    from dipfast.manifest import Manifest
+
+app = typer.Typer(
+    name="dipfast",
+    help="Restore images with Deep Image Prior: no training data, one small network fitted to each image.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+bench.command("render")(bench_render)
+
+
+@app.command()
+@taking(ask)
+def run(
+    asked: Asked,
+    executor: Annotated[Executor, typer.Option(help="what workers run on")] = Executor.LOCAL,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan, write nothing")] = False,
+    resume: Annotated[
+        ResumeChoice, typer.Option(help="auto, failed: do what is not done; never: do all again")
+    ] = ResumeChoice.AUTO,
+    max_failures: Annotated[
+        str | None, typer.Option("--max-failures", metavar="N|P%", help="give up after more failed items than this")
+    ] = None,
+    progress: Progress = ProgressChoice.AUTO,
+) -> None:
+    """Restore every image of SOURCE. The same command again does only what is not done."""
+    if dry_run:
+        _print_plan(asked, as_json=False)
+        return
+    if executor == "slurm":
+        _max_failures(max_failures, 1)  # what is wrong is said here
+        allowed = [] if max_failures is None else ["--max-failures", max_failures]
+        cohort = [] if asked.cohort is None else ["--cohort", str(asked.cohort)]
+        threads = [] if asked.threads is None else ["--threads", str(asked.threads)]
+        _submit(asked, ["--resume", str(resume), *allowed, *cohort, *threads])
+        return
+    result = _run(asked, resume, max_failures, progress, executor)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+@taking(ask)
+def plan(asked: Asked, as_json: AsJson = False) -> None:
+    """Show what a run would do: buckets, predicted seconds and memory, output names. Writes nothing.
+
+    Exits with 3 where files or the memory show that items will fail.
+    """
+    _print_plan(asked, as_json)
+
+
+@app.command()
+def status(run: Run, as_json: AsJson = False) -> None:
+    """Show how a run stands: counts, failures with reasons, seconds per image, time left."""
+    from dipfast.report import print_summary, summary_of
+    from dipfast.store.folder import RunFolder
+    from dipfast.store.rows import row_as_json, rows_of
+
+    folder = RunFolder(run)
+    rows = rows_of(folder)
+    summary = summary_of(folder, rows)
+    if as_json:
+        print_json(summary | {"rows": [row_as_json(row) for row in rows]})
+    else:
+        print_summary(summary, console())
+
+
+@app.command()
+def retry(
+    run: Run,
+    devices: Devices = "auto",
+    workers: Workers = None,
+    threads: Threads = None,
+    cohort: Cohort = "auto",
+    progress: Progress = ProgressChoice.AUTO,
+) -> None:
+    """Do again what failed in a run, and what it left undone."""
+    from dipfast.manifest import load
+
+    resolved = run / "manifest.resolved.yaml"
+    if not resolved.is_file():
+        raise UsageError(f"{run}: holds no run (it has no manifest.resolved.yaml)")
+    asked = Asked(load(str(resolved)), run, devices, workers, cohort=cohort_of(cohort), threads=threads)
+    result = _run(asked, "failed", None, progress)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def merge(
+    runs: Annotated[list[Path], typer.Argument(help="folders of runs", metavar="RUN...")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="a new folder, or one merged before")],
+) -> None:
+    """Make one run out of the runs of shards."""
+    from dipfast.report import print_summary, write_report, write_summary
+    from dipfast.store.folder import RunFolder
+    from dipfast.store.lock import writing
+    from dipfast.store.merge import merge as join
+    from dipfast.store.rows import rows_of
+
+    folder = join([RunFolder(run) for run in runs], RunFolder(output))
+    rows = rows_of(folder)
+    with writing(folder):
+        summary = write_summary(folder, rows)
+        write_report(folder, rows, summary)
+    print_summary(summary, console())
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    reference: Annotated[Path, typer.Option("--reference", metavar="DIR", help="true images of the same names")],
+    as_json: AsJson = False,
+    fail_under: Annotated[
+        float | None,
+        typer.Option("--fail-under", metavar="DB", callback=finite, help="exit 6 if the mean PSNR is lower"),
+    ] = None,
+) -> None:
+    """Measure a run's images against true ones: PSNR and SSIM."""
+    from dipfast.report.evaluate import evaluate as measure
+    from dipfast.report.evaluate import print_scores
+    from dipfast.store.folder import RunFolder
+
+    scores = measure(RunFolder(run), reference)
+    show(scores, as_json, print_scores)
+    if fail_under is not None:
+        from dipfast.report.evaluate import check
+
+        check(scores, fail_under)
+
+
+@app.command()
+def report(
+    run: Run,
+    compare: Annotated[Path | None, typer.Option("--compare", metavar="RUN2", help="another run, beside it")] = None,
+) -> None:
+    """Write a run's report.html, report.md, summary.json and results.csv again."""
+    from dipfast.report import write_report, write_summary
+    from dipfast.store.folder import RunFolder
+    from dipfast.store.lock import writing
+    from dipfast.store.rows import rows_of
+
+    folder = RunFolder(run)
+    other = None if compare is None else (RunFolder(compare), rows_of(RunFolder(compare)))
+    rows = rows_of(folder)
+    with writing(folder):
+        summary = write_summary(folder, rows)
+        write_report(folder, rows, summary, compare=other)
+    print(run / "report.html")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="where to write them")] = Path("dipfast-demo"),
+) -> None:
+    """Write a few damaged sample images (scikit-image's own) and a manifest for them."""
+    from dipfast.demo import write_demo
+
+    manifest = write_demo(folder)
+    print(f"dipfast run {manifest}")
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what this machine can run, and why not the rest."""
+    from dipfast.doctor import examine, print_findings
+
+    findings = examine()
+    show(findings, as_json, print_findings)
+
+
+@app.command()
+def schema(
+    variants: Annotated[bool, typer.Option("--variants", help="of variants.yaml, not of the manifest")] = False,
+) -> None:
+    """Print the manifest's JSON Schema, for editors."""
+    if variants:
+        from dipfast.render.variants import Spec
+
+        print_json(Spec.model_json_schema())
+        return
+    from dipfast.manifest import json_schema
+
+    print_json(json_schema())
+
+
+def _version(value: bool) -> None:
+    if value:
+        from dipfast import __version__
+
+        print(f"dipfast {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    pass
+
+
+def _run(
+    asked: Asked, resume: str, max_failures: str | None, progress: str, executor: Executor = Executor.LOCAL
+) -> RunResult:
+    from dipfast import api
+    from dipfast.batch.run import ready, shard_of
+    from dipfast.progress import make_progress
+    from dipfast.report import print_summary, summarize
+
+    manifest = shard_of(asked.manifest, asked.shard)
+    folder = api.output_folder(manifest, asked.output)
+    allowed = _max_failures(max_failures, len(manifest.items))
+    on: Any = executor.value
+    ready(manifest, asked.devices, asked.workers, asked.threads, on)  # what is wrong is said alone
+    if manifest.export.formats:
+        from dipfast.export.several import ready as ready_to_export
+
+        ready_to_export(manifest.export.formats, manifest.export.precision)
+    _say(progress, _opening(manifest, folder))
+    with make_progress(str(progress)) as show:
+        result = api.run(
+            asked.manifest,
+            asked.output,
+            devices=asked.devices,
+            workers=asked.workers,
+            threads=asked.threads,
+            cohort=asked.cohort,
+            shard=asked.shard,
+            executor=on,
+            resume=str(resume),  # type: ignore[arg-type]
+            max_failures=allowed,
+            on_event=show,
+            export=False,
+        )
+    summary = result.summary if asked.shard is None else None
+    summary = summary or summarize(result.rows, result.seconds, already_done=result.already_done)
+    print_summary(summary, console())
+    if manifest.left_out:
+        print(f"left out: {manifest.left_out}", flush=True)
+    _say(progress, _closing(result))
+    if manifest.export.formats and result.signal is None:
+        _say(progress, f"models: {api.write_models(manifest, result)} written to {result.folder.root / 'export'}")
+    return result
+
+
+def _submit(asked: Asked, options: list[str]) -> None:
+    from dipfast import api
+    from dipfast.workers.slurm import submit
+
+    if asked.shard is not None:
+        raise UsageError("--shard cannot be given with --executor slurm, which makes the shards")
+    root = api.output_folder(asked.manifest, asked.output)
+    job = submit(asked.manifest, api.run_folder(asked.manifest, asked.output), asked.devices, asked.workers, options)
+    print(f"SLURM job {job}; how it stands: dipfast status {root}")
+
+
+def _opening(manifest: Manifest, folder: Path) -> str:
+    tasks = sorted({item.settings.task.type for item in manifest.items})
+    count = len(manifest.items)
+    return f"{count} image{'s' if count > 1 else ''} ({', '.join(tasks)}) → {folder}"
+
+
+def _closing(result: RunResult) -> str:
+    root = result.folder.root
+    if result.signal is not None:
+        return f"interrupted; the same command goes on where it stopped: {root}"
+    if result.gave_up:
+        return f"gave up: {result.gave_up}; see {root / 'report.html'}"
+    return f"images: {result.folder.images}  report: {root / 'report.html'}"
+
+
+def _max_failures(text: str | None, items: int) -> int | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,9})(%?)", text)
+    if match is None or (match[2] and int(match[1]) > 100):
+        raise UsageError(f"--max-failures should be a number or a percentage like 10%, is {text!r}")
+    return int(match[1]) * items // 100 if match[2] else int(match[1])
+
+
+def _print_plan(asked: Asked, as_json: bool) -> None:
+    from dipfast import api
+    from dipfast.batch.forecast import SHOWN, forecast, print_forecast
+    from dipfast.batch.run import shard_of
+
+    manifest = shard_of(asked.manifest, asked.shard)
+    folder = api.output_folder(manifest, asked.output)
+    listed = None if as_json else SHOWN
+    prediction = forecast(manifest, folder, asked.devices, asked.workers, asked.threads, asked.cohort, listed)
+    show(prediction, as_json, print_forecast)
+    if prediction["failed"]:
+        raise typer.Exit(ItemError.exit_code)
+
+
+def _say(progress: str, text: str) -> None:
+    if progress not in ("none", "json"):
+        print(text, file=sys.stderr, flush=True)
+
+
+app.command()(export)
+app.command()(render)
+app.command()(variants)
+app.add_typer(bench, name="bench")
+
+
+def main(arguments: list[str] | None = None, commands: typer.Typer = app) -> int:
+    """Run the `dipfast` command, or other ``commands``. Returns the exit code; no traceback for a user's mistake."""
+    wait_briefly()
+    with enduring() as error_of_output:
+        return _called(arguments, commands) or _unwritten(error_of_output())
+
+
+def _called(arguments: list[str] | None, commands: typer.Typer) -> int:
+    try:
+        with _terminable():
+            status = commands(arguments, standalone_mode=False)
+    except _Terminated:
+        return 143
+    except DipfastError as error:
+        code = 2 if isinstance(error, ItemError) else error.exit_code
+        print(f"dipfast: error: {_shown(error)}", file=sys.stderr)
+        return code
+    except (typer.Abort, KeyboardInterrupt):
+        return 130
+    except OSError as error:
+        return _amiss(error)
+    except Exception as error:
+        return _other(error)
+    return status if isinstance(status, int) else 0
+
+
+def _unwritten(error: OSError | None) -> int:
+    """The exit code of a command that is done and could not print all of it: a reader that left has seen enough."""
+    if error is None or isinstance(error, BrokenPipeError):
+        return 0
+    print(f"dipfast: error: standard output: {error.strerror}", file=sys.stderr)
+    return MachineError.exit_code
+
+
+class _Terminated(BaseException):
+    """A SIGTERM where no driver waits for one: before its workers start, and when they are gone."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Have a SIGTERM end the command as a Ctrl-C does: what is open is closed, and no temporary file stays."""
+
+    def end(number: int, frame: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _shown(error: Exception) -> str:
+    """All its lines, with nothing in them that moves a cursor."""
+    return "\n".join(map(printable, str(error).split("\n")))
+
+
+def _amiss(error: OSError) -> int:
+    """A file that cannot be written or read, such as where -o leads: a user's to mend, where it has a name."""
+    if error.filename is None and error.errno not in DISK_IS_OUT:
+        return _other(error)
+    where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    print(f"dipfast: error: {printable(f'{where}{error.strerror}')}", file=sys.stderr)
+    return MachineError.exit_code
+
+
+def _other(error: Exception) -> int:
+    """A wrong option is typer's to word, on one line; anything else is a bug, and shows where."""
+    worded: Callable[[], str] | None = getattr(error, "format_message", None)
+    if worded is not None:
+        context = getattr(error, "ctx", None)
+        text = worded().replace("Value error, ", "")
+        hint = "" if context is None or "\n" in text else f" ({context.command_path} --help)"
+        print(text if "\n" in text else f"dipfast: error: {text}{hint}", file=sys.stderr)
+        return int(getattr(error, "exit_code", 2))
+    traceback.print_exc()
+    print("dipfast: internal error; the lines above say where", file=sys.stderr)
+    return 1

@@ -1,0 +1,238 @@
+"""What a run will do, before it does it: jobs, buckets, shards, predicted seconds and memory. Pure arithmetic.
+
+The seconds are a prediction from floating-point operations and a rate; they order the queue and set expectations,
+and are not a promise.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, NamedTuple
+
+from dipfast.settings.shapes import coarse_steps, halves, latent_channels, per_scale
+
+# Operations per second of a whole step: one core of a server CPU as measured, and an H200 as estimated.
+RATES = {("cpu", "fp32"): 8e10, ("cpu", "bf16"): 9e10, ("cuda", "fp32"): 2e13, ("cuda", "bf16"): 2e14}
+SECONDS_A_STEP = {"cpu": 0.01, "cuda": 0.001}  # beside its operations, for each seed; the first measured (LOG.md)
+SECONDS_AROUND_A_FIT = 0.5  # decode, encode, save
+STOPPED_SHARE = 0.35  # of their steps, that fits take where a criterion ends them (LOG.md)
+# What a step has of each activation at its worst, kept and recomputed, as measured on a CPU (LOG.md).
+ACTIVATION_COPIES = {("fp32", False): 4.0, ("fp32", True): 2.7, ("bf16", False): 4.5, ("bf16", True): 3.3}
+PARAMETER_COPIES = 7  # values, gradients, two moments, and the rollback's values and moments
+LATENT_COPIES = 3  # latent, jitter, their sum
+IMAGE_COPIES = 8  # target, guide, output, average, best, and the rollback's
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker lives: a name for its ledger, its device, and its number of CPU threads.
+
+    ``cohort``: how many items it fits side by side; None where it is to be found. ``neighbours``: the workers that
+    share its machine's memory, itself among them.
+    """
+
+    name: str
+    device: str
+    threads: int
+    cohort: int | None = None
+    neighbours: int = 1
+
+
+class Job(NamedTuple):
+    """One fit to do, and every file that it gives: items with the same bytes, settings and seed share one.
+
+    ``settings`` is the item's, every default filled in, as plain data; ``outputs`` are relative to `images/`. A tuple,
+    for a million of them are made in a fifth of a frozen dataclass's time.
+    """
+
+    id: str
+    path: str
+    input_sha256: str
+    outputs: tuple[str, ...]
+    settings: dict[str, Any]
+    mask: str | None = None
+    mask_sha256: str | None = None
+    reference: str | None = None
+    reference_sha256: str | None = None  # None, too, where it cannot be read
+    padded: tuple[int, int, int] = (0, 0, 0)  # channels, height and width that the generator works at
+    bucket: tuple = ()  # jobs of one bucket run the same program
+    flops: float = 0.0  # multiplications and additions of the whole fit at its most steps
+
+
+def program(settings: Mapping[str, Any]) -> str:
+    """What jobs of one program have in common, but for the fitted shape."""
+    fit = {key: value for key, value in settings["fit"].items() if key != "seed"}
+    return repr((settings["task"]["type"], settings["task"].get("scale"), settings["generator"], fit))
+
+
+def fit_flops(settings: Mapping[str, Any], padded: tuple[int, int, int]) -> float:
+    """Operations of a fit at its most steps, over all its seeds; the backward pass counts twice the forward one."""
+    channels, height, width = padded
+    generator, fit = settings["generator"], settings["fit"]
+    coarse = coarse_steps(generator, fit)
+    smaller = halves(generator, (height, width)) if coarse else []
+    pixels = fit["steps"] * height * width + coarse * sum(rows * columns for rows, columns in smaller)
+    return 3 * forward_flops(generator, channels, pixels) * fit["seeds"]
+
+
+def forward_flops(generator: Mapping[str, Any], image_channels: int, pixels: int) -> float:
+    """Operations (two for each multiply-add) of the convolutions of one forward pass over ``pixels`` pixels."""
+    return sum(2 * pixels * share * weights for share, weights, _ in _convolutions(generator, image_channels))
+
+
+def tensor_elements(generator: Mapping[str, Any], pixels: int) -> tuple[float, float]:
+    """Numbers in the outputs of all convolutions but the head's, and in all joined tensors, over ``pixels`` pixels."""
+    *inner, _ = _convolutions(generator, 3)
+    down, up, skip, *_ = per_scale(generator)
+    joined = sum((wide + beside) / 4**i for i, (wide, beside) in enumerate(zip([*up[1:], down[-1]], skip, strict=True)))
+    return pixels * sum(share * outputs for share, _, outputs in inner), pixels * joined
+
+
+def parameter_count(generator: Mapping[str, Any], image_channels: int) -> int:
+    """Numbers that a generator learns: weights, biases, and scale and shift of every normalisation."""
+    *inner, head = _convolutions(generator, image_channels)
+    biases = 3 if generator["bias"] else 2  # with the two of the normalisation behind the convolution
+    count = head[1] + head[2] + sum(weights + biases * outputs for _, weights, outputs in inner)
+    down, up, skip, *_ = per_scale(generator)
+    deeper = [*up[1:], down[-1]]
+    return count + 2 * sum(map(sum, zip(deeper, skip, strict=True)))
+
+
+def _convolutions(generator: Mapping[str, Any], image_channels: int) -> Iterator[tuple[float, int, int]]:
+    """Of each convolution: its output's pixels as a share of the picture's, its weights, its output channels."""
+    down, up, skip, size_down, size_up, mode = per_scale(generator)
+    inputs = latent_channels(generator["input"], image_channels)
+    for i, width in enumerate(down):
+        full, half = 1 / 4**i, 1 / 4 ** (i + 1)
+        deeper = width if i + 1 == len(down) else up[i + 1]
+        if skip[i]:
+            yield full, inputs * skip[i] * generator["kernel_skip"] ** 2, skip[i]
+        yield half if generator["downsample"] == "stride" else full, inputs * width * size_down[i] ** 2, width
+        yield half, width**2 * size_down[i] ** 2, width
+        in_phases = mode[i] == "nearest" and size_up[i] == 3 and generator["pad"] != "zero"
+        share = full * (_phase_share(deeper, skip[i]) if in_phases else 1)
+        yield share, (deeper + skip[i]) * up[i] * size_up[i] ** 2, up[i]
+        if generator["pointwise_up"]:
+            yield full, up[i] ** 2, up[i]
+        inputs = width
+    yield 1.0, up[0] * image_channels, image_channels
+
+
+def _phase_share(coarse: int, skips: int) -> float:
+    """Operations of `ops.nearest_conv` over those of the 3x3 convolution that it replaces."""
+    beside = 16 / 9 if 4 * skips <= coarse else 1
+    return (coarse * 4 / 9 + skips * beside) / (coarse + skips)
+
+
+def predicted_seconds(job: Job, kind: str, threads: float, precision: str) -> float:
+    """Seconds at the most for ``job`` on a device of ``kind`` (cpu, cuda) in ``precision`` (fp32, tf32 or bf16)."""
+    rate = RATES[kind, "bf16" if precision == "bf16" else "fp32"] * (threads if kind == "cpu" else 1)
+    fit = job.settings["fit"]
+    return SECONDS_AROUND_A_FIT + job.flops / rate + fit["steps"] * fit["seeds"] * SECONDS_A_STEP[kind]
+
+
+def expected_share(settings: Mapping[str, Any]) -> float:
+    """How many of its steps a fit takes, as far as its stop tells: all, or those of `STOPPED_SHARE`.
+
+    With `stop: auto` a criterion is taken where the noise is known; salt and pepper and what is missing have none.
+    """
+    fit = settings["fit"]
+    stop = "fixed" if fit.get("posterior") else fit["stop"]["type"]  # a chain of samples takes all its steps
+    if stop != "auto":
+        return 1.0 if stop == "fixed" else STOPPED_SHARE
+    task = settings["task"]
+    known = task["type"] == "denoise" and task["noise"]["type"] != "salt-pepper"
+    return STOPPED_SHARE if known or task["type"] == "jpeg" else 1.0
+
+
+def predicted_bytes(job: Job, precision: str = "fp32") -> int:
+    """Bytes that the fit of ``job`` takes at the most, in ``precision``."""
+    return fit_bytes(job.settings, job.padded, precision)
+
+
+def fit_bytes(
+    settings: Mapping[str, Any], padded: tuple[int, int, int], precision: str, recompute: bool = False
+) -> int:
+    """Bytes that a fit's tensors take at the most.
+
+    Activations of a step; weights, gradients, moments and what a rollback keeps of them; latents and float32 images.
+    Those of the smaller sizes that are fitted first are kept beside, for the next picture.
+    """
+    channels, height, width = padded
+    sizes = [(height, width)]
+    if coarse_steps(settings["generator"], settings["fit"]):
+        sizes += halves(settings["generator"], (height, width))
+    return sum(_bytes_at(settings, channels, rows * columns, precision, recompute) for rows, columns in sizes)
+
+
+def _bytes_at(settings: Mapping[str, Any], channels: int, pixels: int, precision: str, recompute: bool) -> int:
+    """Bytes of the tensors of one size."""
+    generator, low = settings["generator"], precision in ("bf16", "fp16")
+    down, up, skip, *_ = per_scale(generator)
+    seeds = settings["fit"]["seeds"]
+    copies = ACTIVATION_COPIES["bf16" if low else "fp32", recompute] * (0.5 if low else 1)  # in float32's
+    activations = seeds * sum((3 * up[i] + 2 * skip[i] + down[i] / 2) / 4**i for i in range(len(up)))
+    images = LATENT_COPIES * seeds * latent_channels(generator["input"], channels) + IMAGE_COPIES * channels
+    elements = pixels * (copies * activations + images)
+    return int(4 * (elements + PARAMETER_COPIES * seeds * parameter_count(generator, channels)))
+
+
+class Queue:
+    """Jobs by bucket, the bucket with the longest job first, and the longest job of a bucket first."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        buckets: dict[tuple, list[Job]] = {}
+        for job in jobs:
+            buckets.setdefault(job.bucket, []).append(job)
+        for members in buckets.values():
+            members.sort(key=lambda job: (-job.flops, job.id))
+        first = sorted(buckets.items(), key=lambda bucket: (-bucket[1][0].flops, bucket[1][0].id))
+        self.buckets = {bucket: deque(members) for bucket, members in first}
+        self.count = sum(map(len, buckets.values()))
+        self.left = {bucket: sum(job.flops for job in members) for bucket, members in buckets.items()}
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Job]:
+        return chain.from_iterable(self.buckets.values())
+
+    def take(self, bucket: tuple | None, others: Collection[tuple | None]) -> Job:
+        """The next job for a worker that did one of ``bucket``, while other workers do ``others``.
+
+        It stays with its bucket; then it takes up one that nobody has; then it helps where most is left to do.
+        """
+        if bucket not in self.buckets:
+            free = (known for known in self.buckets if known not in others)
+            bucket = next(free, None) or max(self.buckets, key=self.left.__getitem__)
+        members = self.buckets[bucket]
+        job = members.popleft()
+        self.count -= 1
+        self.left[bucket] -= job.flops
+        if not members:
+            del self.buckets[bucket]
+        return job
+
+    def put_back(self, job: Job) -> None:
+        """Have ``job`` done again, as the next of its bucket."""
+        self.count += 1
+        self.left[job.bucket] += job.flops
+        self.buckets.setdefault(job.bucket, deque()).appendleft(job)
+
+
+def shard(items: Sequence[Any], index: int, count: int) -> list[Any]:
+    """Shard ``index`` of ``count``, from 1: every ``count``-th item. All shards together are all items, once."""
+    return list(items[index - 1 :: count])
+
+
+def spread(cores: int, jobs: int, workers: int | None = None, threads: int | None = None) -> tuple[int, int]:
+    """Workers and threads for each on a CPU: one core for each while there are jobs enough for all cores.
+
+    ``workers`` and ``threads`` that are given are taken at their word, and the other is what fits on the cores.
+    It depends on the whole plan, not on what is left of it, so that a resumed run sums in the same order.
+    """
+    count = workers or max(1, min(cores // (threads or 1), jobs))
+    return count, threads or max(1, cores // count)

@@ -1,0 +1,173 @@
+"""Stored generators and models → image files: in the depth, profile and size of what the run restored.
+
+A generator of a run gives the restored image: what is known of its pixels put back, the source's metadata with it. A
+lone generator or model knows no source, and gives a PNG of 8 bits. Loading, rendering and writing of several overlap.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dipfast.errors import ItemError, UsageError
+from dipfast.export.targets import Target, inside
+from dipfast.files import write_atomic
+from dipfast.image import Source, encode, format_of, read
+from dipfast.metrics import psnr
+from dipfast.remote import holds
+from dipfast.render.generator import FittedGenerator, OnnxRenderer, Renderer, as_fitted, kept, load
+from dipfast.restore.line import observe, pose, put_back
+from dipfast.samples import locate
+
+AHEAD = 2  # generators loaded before they are rendered
+Finish = Callable[[np.ndarray], np.ndarray]  # [C, H', W'] as the network gives it → the picture [C, H, W]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One picture written, and what it cost."""
+
+    id: str
+    path: Path
+    ms: float  # of the render alone
+    kept_db: float | None  # PSNR to the picture that the run kept, where there is one; None too where it is equal
+
+    def as_json(self) -> dict[str, Any]:
+        return {"id": self.id, "path": str(self.path), "ms": round(self.ms, 3), "kept_db": self.kept_db}
+
+
+def render_targets(found: Sequence[Target], backend: Renderer, output: Path | None) -> list[Rendered]:
+    """Render every generator and write its picture: to ``output`` or `RUN/renders`; beside a lone generator.
+
+    Raises UsageError, ItemError where known pixels cannot be put back, MachineError.
+    """
+    if output is not None and names_file(output) and len(found) > 1:
+        raise UsageError(f"-o {output}: should be a folder, for there are {len(found)} pictures")
+
+    def ready(target: Target) -> tuple[Target, FittedGenerator, Callable[[], np.ndarray]]:
+        generator = load(target.generator)
+        return target, generator, backend.prepare(generator)
+
+    rendered = []
+    with ThreadPoolExecutor(1) as loader, ThreadPoolExecutor(1) as writer:
+        for target, generator, run in _ahead(found, ready, loader):
+            start = time.perf_counter()
+            picture = run()
+            ms = 1e3 * (time.perf_counter() - start)
+            rendered.append(writer.submit(_finish, target, generator, picture, output, ms))
+        return [one.result() for one in rendered]
+
+
+def render_model(path: Path, provider: str, output: Path | None) -> tuple[Rendered, dict[str, Any]]:
+    """Render an exported model that nothing was changed in, to a PNG. Returns also what ran it."""
+    from dipfast.export.save import load_model
+
+    _, about, data = load_model(path)
+    backend = OnnxRenderer(about["precision"], provider)
+    run = backend.model(data)
+    start = time.perf_counter()
+    picture = run()
+    ms = 1e3 * (time.perf_counter() - start)
+    to = _file(output, path.with_suffix(".png"))
+    _write([to], kept(picture, tuple(about["size"])), _plain(picture), 8)
+    return Rendered(about["id"], to, ms, None), backend.ran
+
+
+def render_engine(path: Path, output: Path | None) -> tuple[Rendered, dict[str, Any]]:
+    """Render an exported TensorRT engine to a PNG. Returns also what ran it. Raises UsageError, MachineError."""
+    from dipfast.export.engine_file import load_engine
+    from dipfast.export.tensorrt import run_stored
+
+    stored = load_engine(path)
+    start = time.perf_counter()
+    picture, ran = run_stored(stored.plan, stored.key, stored.latent)
+    ms = 1e3 * (time.perf_counter() - start)
+    to = _file(output, path.with_suffix(".png"))
+    _write([to], kept(picture, stored.card.size), _plain(picture), 8)
+    return Rendered(stored.card.id, to, ms, None), ran
+
+
+def _ahead(found: Sequence[Target], ready: Callable[[Target], Any], pool: ThreadPoolExecutor) -> Iterator[Any]:
+    """``ready`` of each, in order, done while the one before is at work."""
+    waiting = [pool.submit(ready, target) for target in found[:AHEAD]]
+    for target in [*found[AHEAD:], *[None] * len(waiting)]:
+        done = waiting.pop(0).result()
+        if target is not None:
+            waiting.append(pool.submit(ready, target))
+        yield done
+
+
+def _finish(
+    target: Target, generator: FittedGenerator, picture: np.ndarray, output: Path | None, ms: float
+) -> Rendered:
+    """Put back what the source had, write the picture, and compare it with the one that was kept."""
+    record, card = target.record, generator.card
+    if target.run is None or record is None:
+        lone = _file(output, target.generator.with_suffix(".png"))
+        _write([lone], kept(picture, card.size), _plain(picture), 8)
+        return Rendered(card.id, lone, ms, None)
+    source, finish = origin(target, generator)
+    pixels = finish(picture)
+    paths = record["output"]["paths"]
+    if output is None:
+        to = [inside(target.run, f"renders/{path}") for path in paths]
+    else:
+        to = [output] if names_file(output) else [output / path for path in paths]
+    _write(to, pixels, source, record["settings"]["output"]["bit_depth"])
+    before = as_fitted(read(target.run.images / paths[0]).pixels, card.channels)
+    distance = psnr(pixels, before) if before.shape == pixels.shape else np.inf
+    return Rendered(card.id, to[0], ms, round(distance, 3) if np.isfinite(distance) else None)
+
+
+def _write(paths: Sequence[Path], pixels: np.ndarray, source: Source, depth: int | str) -> None:
+    for path in paths:
+        write_atomic(path, encode(pixels, source, format_of(path), bit_depth=depth))
+
+
+def origin(target: Target, generator: FittedGenerator) -> tuple[Source, Finish]:
+    """What the run's input puts back: its file's metadata, and what it says of the picture's pixels.
+
+    Without the input, known pixels of inpainting cannot be put back; pictures of other tasks are the network's own.
+    """
+    record = target.record
+    assert record is not None and target.run is not None
+    settings, size = record["settings"], generator.card.size
+    given = record["input"]
+    path = locate(given["path"])
+    here = holds(path, given["sha256"])
+    if not here:
+        if settings["task"].get("keep_known"):
+            raise ItemError("changed", f"{path}: is not as it was, so its known pixels cannot be put back")
+        return read(target.run.images / record["output"]["paths"][0]).source, lambda picture: kept(picture, size)
+    mask = given.get("mask")
+    observation = observe(settings, read(path), None if mask is None else read(mask), None)
+    problem = pose(settings, observation)
+
+    def finish(picture: np.ndarray) -> np.ndarray:
+        finished = problem.finish(problem.range.of_full(torch.from_numpy(picture)[None]))
+        return put_back(observation, problem, kept(finished[0].numpy(), size))
+
+    return observation.source, finish
+
+
+def _plain(picture: np.ndarray) -> Source:
+    return Source("png", "gray" if picture.shape[0] == 1 else "rgb", 8)
+
+
+def _file(output: Path | None, otherwise: Path) -> Path:
+    """``output`` where it names a file, else a file of the other's name in it."""
+    if output is None:
+        return otherwise
+    return output if names_file(output) else output / otherwise.name
+
+
+def names_file(output: Path) -> bool:
+    """Whether ``-o`` is one picture, not a folder for several."""
+    return bool(output.suffix) and not output.is_dir()

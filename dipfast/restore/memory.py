@@ -1,0 +1,190 @@
+"""What a fit takes of its device's memory, and what is done where that is too little: a ladder of rungs.
+
+Before a fit its memory is predicted and compared with what is free. The first rung that fits is taken: as asked; with
+activations recomputed in the backward (the same bits, a third more operations); in bf16, where `fit.memory` allows it.
+A fit that runs out of memory all the same goes one rung down. The rung is remembered for the bucket and stands in the
+record; behind the last one the item fails, with the numbers. Fewer neighbours come before the ladder: `batch.cohort`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dipfast.errors import ItemError
+from dipfast.fit import FitPlan, Machine, choose_machine
+from dipfast.plan import fit_bytes, program
+
+SHARE = 0.9  # of what is free, for the predicted bytes: the libraries' workspaces take the rest
+GIB = 1 << 30
+Settings = Mapping[str, Any]
+Shape = tuple[int, int, int]  # channels, height, width
+Key = tuple[str, Shape]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """How a fit is done, as far as its memory goes."""
+
+    recompute: bool  # activations, in the backward
+    precision: str
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """The rung that a fit runs on, and why: bytes as predicted and as free before it, and rungs above it."""
+
+    rung: Rung
+    predicted: int
+    free: int | None  # None where that is not known
+    above: int
+
+    def record(self) -> dict[str, Any]:
+        return asdict(self.rung) | {"predicted": self.predicted, "free": self.free, "rungs_above": self.above}
+
+
+class Ladder:
+    """Chooses rungs and remembers them by bucket. One for a worker; ``free`` gives a device's free bytes."""
+
+    def __init__(self, free: Callable[[torch.device], int | None] | None = None) -> None:
+        self.free = free or Free()
+        self.lowest: dict[Key, int] = {}  # the first rung that is still to be tried, where it is not the top one
+
+    def plan(self, settings: Settings, shape: Shape, plan: FitPlan) -> tuple[FitPlan, Fitting]:
+        """``plan`` on its rung. Raises ItemError `out-of-memory` where none fits, MachineError as the fit does."""
+        machine, key = choose_machine(plan), (program(settings), shape)
+        rungs, free = rungs_of(plan, machine), self._free(plan, machine)
+        needs = [fit_bytes(settings, shape, rung.precision, rung.recompute) for rung in rungs]
+        for number in range(self.lowest.get(key, 0), len(rungs)):
+            if free is None or needs[number] <= SHARE * free:
+                self.lowest[key] = number
+                rung = rungs[number]
+                precision = plan.precision if rung.precision == machine.precision else rung.precision
+                chosen = replace(plan, recompute=rung.recompute, precision=precision)
+                return chosen, Fitting(rung, needs[number], free, number)
+        limited = free is not None and free == (plan.memory or {}).get("limit")
+        raise ItemError("out-of-memory", _refusal(shape, rungs, needs, machine, free, limited))
+
+    def descend(self, settings: Settings, shape: Shape, plan: FitPlan) -> bool:
+        """Note that a fit ran out of memory. Whether there is a rung below the one that it was on."""
+        key = (program(settings), shape)
+        self.lowest[key] = self.lowest.get(key, 0) + 1
+        return self.lowest[key] < len(rungs_of(plan, choose_machine(plan)))
+
+    def _free(self, plan: FitPlan, machine: Machine) -> int | None:
+        limit, free = (plan.memory or {}).get("limit"), self.free(machine.device)
+        known = [value for value in (limit, free) if value is not None]
+        return min(known, default=None)
+
+
+def rungs_of(plan: FitPlan, machine: Machine) -> list[Rung]:
+    """What may be tried, from the top. The compiler decides itself what it recomputes."""
+    asked = plan.memory or {"recompute": "auto", "lower_precision": False}
+    always, never = asked["recompute"] == "always", asked["recompute"] == "never"
+    rungs = [Rung(always, machine.precision)]
+    if not (always or never or machine.engine == "compile"):
+        rungs.append(Rung(True, machine.precision))
+    if asked["lower_precision"] and machine.precision in ("fp32", "tf32"):
+        rungs.append(Rung(rungs[-1].recompute, "bf16"))
+    return rungs
+
+
+def _refusal(
+    shape: Shape, rungs: list[Rung], needs: list[int], machine: Machine, free: int | None, limited: bool
+) -> str:
+    channels, height, width = shape
+    size = f"a fit at {width}×{height}×{channels} in {rungs[0].precision}"
+    if free is None or needs[-1] <= SHARE * free:  # it fits by the numbers, and did not
+        return f"{size} ran out of the memory of {machine.device}, predicted at {_size(needs[-1])}"
+    ways = {True: "with activations recomputed", False: "as it is"}
+    tried = ", ".join(
+        f"{_size(need)} {ways[rung.recompute]}{' in bf16' * (rung.precision != rungs[0].precision)}"
+        for rung, need in zip(rungs, needs, strict=True)
+    )
+    there = f"fit.memory.limit is {_size(free)}" if limited else f"{machine.device} has {_size(free)} free"
+    return f"{size} needs about {tried}; {there}"
+
+
+def _size(number: int) -> str:
+    for unit, bytes_ in (("GiB", GIB), ("MiB", 1 << 20)):
+        if number >= bytes_:
+            return f"{number / bytes_:.{1 if number < 10 * bytes_ else 0}f} {unit}"
+    return f"{number} bytes"
+
+
+class Free:
+    """Free bytes of a device, with what this process has taken since it began and would use again.
+
+    ``neighbours``: workers that share a CPU's memory. Each has an equal part of what is free and what all have taken,
+    as far as that is free now: the others may be about to take theirs.
+    """
+
+    def __init__(self, neighbours: int = 1) -> None:
+        self.neighbours, self.start = neighbours, resident_bytes() or 0
+
+    def __call__(self, device: torch.device) -> int | None:
+        if device.type == "cuda":
+            return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
+        free = available_bytes()
+        if free is None:
+            return None
+        own = self._taken(resident_bytes())
+        if self.neighbours == 1:
+            return free + own
+        pool = free + own + sum(self._taken(resident_bytes(pid)) for pid in siblings())
+        return min(free + own, pool // self.neighbours)
+
+    def _taken(self, resident: int | None) -> int:
+        return max(0, (resident or 0) - self.start)
+
+
+def available_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes that a process on this machine can still take: by the kernel, and by the limit of its control group.
+
+    None where neither can be read.
+    """
+    found = [_field(proc / "meminfo", "MemAvailable:", 1024)]
+    for limit, used, reclaimable in (
+        ("memory.max", "memory.current", "inactive_file"),  # version 2
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        most, now = _number(cgroups / limit), _number(cgroups / used)
+        if most is not None and now is not None:
+            cache = _field((cgroups / limit).parent / "memory.stat", reclaimable, 1) or 0
+            found.append(max(0, most - now + cache))
+    return min((value for value in found if value is not None), default=None)
+
+
+def resident_bytes(pid: int | str = "self") -> int | None:
+    """Bytes of a process in memory, by default this one; None where /proc does not say."""
+    return _field(Path(f"/proc/{pid}/status"), "VmRSS:", 1024)
+
+
+def siblings() -> list[int]:
+    """The other processes that this one's parent started; none where /proc does not say."""
+    parent = os.getppid()
+    try:
+        found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    except OSError:
+        return []
+    return [int(pid) for pid in found if int(pid) != os.getpid()]
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):  # "max" is no limit
+        return None
+
+
+def _field(path: Path, name: str, unit: int) -> int | None:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * unit for line in lines if line.split()[:1] == [name]), None)

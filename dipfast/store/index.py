@@ -1,0 +1,194 @@
+"""What is known of a run's files without reading them: which records were found to hold, and when that was seen.
+
+A line names all files of an item, with the stamps at which their hashes were found right. Its record without its bulk
+stands in a file beside that one, which is read where records are asked for: a run that finds all as it was asks for
+none. What many records have in common (settings, and what ran) stands there once, under a key. A file with another
+stamp is hashed again; losing lines of the index costs time only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import cached_property, partial
+from hashlib import sha256
+
+from dipfast.files import sha256_of, stays_inside
+from dipfast.store.file_stat import Stamp, Stamps
+from dipfast.store.folder import Record, RunFolder, append_line, files_of, is_record, posterior_files
+
+BULK = ("losses", "stop_curve", "stop", "facts", "rollbacks", "seed")  # of a record, for its own page only
+BRIEFS = ".records.jsonl"  # how files with brief records end
+IN_COMMON = ("version", "settings", "ran")  # mostly the same in all records of a worker
+KEPT: dict[str, tuple[str, ...]] = {  # of parts of a brief record
+    "settings": ("task", "preset", "degrade"),
+    "input": ("path", "width", "height", "reference"),
+}
+DOUBTFUL = re.compile(
+    r'\.\.|\\|"/|""' if os.name != "nt" else ""
+)  # what a path that leads out of the folder would have in it
+
+
+class Index:
+    """The index of one run's folder. ``owner``: whose file new findings go to; None writes nothing."""
+
+    def __init__(self, folder: RunFolder, owner: str | None = None) -> None:
+        self.folder, self.owner = folder, owner
+        self.stamps = Stamps(str(folder.root))
+        self.briefs: dict[str, str] = {}  # of an id its brief record, of a key what records have in common
+        self.briefs_read = False
+        self.common: dict[str, Record] = {}  # parts of records that have been parsed, by key
+        self.written: set[str] = set()  # keys of this owner's file
+        self.added = 0  # findings that are new
+
+    @cached_property
+    def stamped(self) -> dict[str, str]:
+        """Of each id the line with the stamps of its files."""
+        return dict(self._lines(of_records=False))
+
+    def _lines(self, of_records: bool) -> Iterator[tuple[str, str]]:
+        """The lines of all files of one kind, each behind the id or key that it begins with. The last of one counts."""
+        for path in sorted(self.folder.index.glob("*.jsonl")):
+            if path.name.endswith(BRIEFS) == of_records:
+                with suppress(OSError):
+                    text = self.folder.read(f".index/{path.name}").decode(errors="replace")
+                    yield from ((line[8 : line.find('"', 8)], line) for line in text.split("\n"))
+
+    def held(self, id: str) -> tuple[Record, set[str]] | None:
+        """The brief record of ``id`` and those of its pictures whose hashes hold; None without record or generator."""
+        files = self._files(id)
+        record = self._record(id) if files else None
+        if record is not None and self._unchanged(files):
+            return record, _pictures(files)
+        return self._looked_at(id, files, record)
+
+    def pictures(self, id: str, likely: Sequence[str] = ()) -> set[str]:
+        """The pictures of ``id`` whose hashes hold: what `held` finds, without the record where nothing changed.
+
+        ``likely``: what it should have. Where it has just these, as they were, its line needs no parsing.
+        """
+        if likely and self._as_it_was(id, likely):
+            return set(likely)
+        files = self._files(id)
+        if files and self._unchanged(files):
+            return _pictures(files)
+        held = self._looked_at(id, files, self._record(id))
+        return set() if held is None else held[1]
+
+    def row(self, id: str, likely: str) -> tuple[Record | Callable[[], Record | None], set[str]] | None:
+        """What `held` finds, with the record to be read when it is asked for, where nothing changed."""
+        if self._as_it_was(id, (likely,)):
+            return partial(self.record, id), {likely}
+        files = self._files(id)
+        if files and self._unchanged(files):
+            return partial(self.record, id), _pictures(files)
+        return self._looked_at(id, files, self._record(id))
+
+    def record(self, id: str) -> Record | None:
+        """The brief record of ``id``, whatever became of its files; None where there is none."""
+        found = self._record(id)
+        if found is not None:
+            return found
+        whole = self.folder.record(id)
+        return None if whole is None else brief(whole)
+
+    def _as_it_was(self, id: str, pictures: Sequence[str]) -> bool:
+        """Whether the line of ``id`` is what would be written now, were ``pictures`` all that it has: as of most."""
+        return id in self.stamped and self.stamps.is_line(self.stamped[id], id, pictures)
+
+    def _unchanged(self, files: dict[str, Stamp]) -> bool:
+        return all(self.stamps.of(path) == stamp for path, stamp in files.items())
+
+    def _looked_at(self, id: str, files: dict[str, Stamp], record: Record | None) -> tuple[Record, set[str]] | None:
+        """What `held` finds where a file is new, changed or gone."""
+        own = f"records/{id}.json"
+        stamp = self.stamps.of(own)
+        if stamp is None:
+            return None
+        if record is None or files.get(own) != stamp:
+            whole = self.folder.record(id)
+            if whole is None:
+                return None
+            files, record = {own: stamp}, brief(whole)
+        known = dict(files)
+        intact = {path for path, digest in files_of(record).items() if self._is_intact(path, digest, known)}
+        if not {record["generator"]["path"], *posterior_files(record)} <= intact:
+            return None
+        if known != files and len(known) == 1 + len(intact) == 1 + len(files_of(record)):
+            self._write(id, {path: known[path] for path in (own, *files_of(record))}, record)
+        return record, {path for path in record["output"]["paths"] if f"images/{path}" in intact}
+
+    def _files(self, id: str) -> dict[str, Stamp]:
+        """The files of ``id`` as they were last found right; nothing where its line is not there, or torn."""
+        text = self.stamped.get(id, "")
+        try:
+            files = json.loads(text)["files"]
+        except (ValueError, KeyError, TypeError):
+            return {}
+        if not isinstance(files, dict) or (DOUBTFUL.search(text) and not all(map(stays_inside, files))):
+            return {}
+        return files
+
+    def _record(self, id: str) -> Record | None:
+        """The brief record of ``id``; None where a part of it is missing or torn."""
+        if not self.briefs_read:
+            self.briefs, self.briefs_read = dict(self._lines(of_records=True)) | self.briefs, True
+        try:
+            _, key, own = self.briefs.get(id, "").split("\t")
+            if key not in self.common:
+                self.common[key] = json.loads(self.briefs[key].partition("\t")[2])
+            record = {**self.common[key], **json.loads(own)}
+        except (ValueError, KeyError, TypeError):
+            return None
+        return record if is_record(record) else None
+
+    def _is_intact(self, path: str, digest: str, known: dict[str, Stamp]) -> bool:
+        stamp = self.stamps.of(path)
+        if stamp is None:
+            known.pop(path, None)
+            return False
+        if known.get(path) == stamp:
+            return True
+        known.pop(path, None)
+        try:
+            if sha256_of(f"{self.folder.root}/{path}") != digest:
+                return False
+        except OSError:
+            return False
+        known[path] = stamp
+        return True
+
+    def _write(self, id: str, files: dict[str, Stamp], record: Record) -> None:
+        common = json.dumps({name: record[name] for name in IN_COMMON if name in record})
+        own = json.dumps({name: value for name, value in record.items() if name not in IN_COMMON})
+        key = sha256(common.encode()).hexdigest()[:16]
+        briefs = {} if key in self.written else {key: f"{json.dumps({'id': key})}\t{common}"}
+        briefs[id] = f"{json.dumps({'id': id})}\t{key}\t{own}"
+        self.stamped[id] = json.dumps({"id": id, "files": files})
+        self.briefs |= briefs
+        self.added += 1
+        if self.owner is not None:
+            with suppress(OSError):  # the record comes first: a file's stamps never stand beside an older one
+                for line in briefs.values():
+                    append_line(self.folder.at(f".index/{self.owner}{BRIEFS}"), line)
+                append_line(self.folder.at(f".index/{self.owner}.jsonl"), self.stamped[id])
+                self.written.add(key)
+
+
+def _pictures(files: dict[str, Stamp]) -> set[str]:
+    return {path[7:] for path in files if path.startswith("images/")}
+
+
+def brief(record: Record) -> Record:
+    """The record without what only its own page needs."""
+    short = {key: value for key, value in record.items() if key not in BULK}
+    for name, keys in KEPT.items():
+        if isinstance(short.get(name), dict):
+            short[name] = {key: short[name][key] for key in keys if key in short[name]}
+    ran = short.get("ran")
+    if isinstance(ran, dict) and isinstance(ran.get("memory"), dict):  # what was free is another in each record
+        short["ran"] = ran | {"memory": {key: value for key, value in ran["memory"].items() if key != "free"}}
+    return short
