@@ -192,6 +192,7 @@ def phase_taps() -> Tensor:  # [80, 9] float32, zeros and ones
     return torch.cat((over_coarse, torch.einsum("aiyu,bjxv->abijyxuv", cells, cells).reshape(64, 9)))
 
 
+# Length and shape of phase, tap, place in the cell and tap of the 3x3 kernel, as axes of one tensor.
 _AXES = ((2, (2, 1, 1, 1)), (2, (1, 2, 1, 1)), (2, (1, 1, 2, 1)), (3, (1, 1, 1, 3)))
 
 

@@ -51,10 +51,10 @@ def pose(
     kind = task["type"]
     if kind == "inpaint" and known is None:
         raise DipfastError("pose(): task inpaint needs `known`")
-    hit = impulses(observed) if _takes_impulses(task) else None
+    # Impulses count as noise only where the noise is not given; otherwise they are kept, as outliers are.
+    hit = impulses(observed) if kind == "denoise" and task["noise"].get("sigma") == "auto" else None
     if hit is not None:
         observed = without(observed, hit)
-    # Impulses count as noise only where the kind of noise is not given; otherwise they are kept, as outliers are.
     parts = [part for part in (known, visible) if part is not None]
     valid = np.logical_and.reduce(parts) if parts else None
     range = range_of(observed, valid, joint=kind == "jpeg")
@@ -65,21 +65,22 @@ def pose(
         problem = denoise(task, observed, range, valid)
     else:
         problem = {"jpeg": jpeg, "superres": superres}[kind](task, observed, range)
+    if not range.is_whole:
+        problem = replace(problem, facts=problem.facts | {"range": range.text})
+    if hit is not None:
+        problem = _with_impulses(problem, hit)
     outlying = outliers(observed, range)
     if valid is not None:
         outlying &= valid  # values in holes and under transparency are not the picture's
-    facts: dict[str, float | str] = {} if range.is_whole else {"range": range.text}
-    if hit is not None:
-        facts["impulses"] = round(float(hit.mean()), 4)
-        if float(problem.facts["sigma"]) < OTHERWISE_CLEAN:
-            problem = replace(problem, keep=torch.from_numpy(~hit)[None].float())
-    facts |= {"outliers_kept": int(outlying.sum())} if outlying.any() else {}
-    return replace(problem, outlying=outlying if outlying.any() else None, facts=problem.facts | facts)
+    if not outlying.any():
+        return problem
+    return replace(problem, outlying=outlying, facts=problem.facts | {"outliers_kept": int(outlying.sum())})
 
 
-def _takes_impulses(task: Mapping[str, Any]) -> bool:
-    """Return whether the noise is not given, so that it may be impulses."""
-    return task["type"] == "denoise" and task["noise"].get("sigma") == "auto"
+def _with_impulses(problem: Problem, hit: np.ndarray) -> Problem:
+    """Record the share of pixels that are impulses, and keep all others if they are nearly free of noise."""
+    keep = torch.from_numpy(~hit)[None].float() if float(problem.facts["sigma"]) < OTHERWISE_CLEAN else problem.keep
+    return replace(problem, keep=keep, facts=problem.facts | {"impulses": round(float(hit.mean()), 4)})
 
 
 def scale(task: Mapping[str, Any]) -> int:

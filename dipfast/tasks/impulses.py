@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from dipfast.tasks.range import about_medians
+
 LEAST_SHARE = 0.003  # where a smaller share of the pixels seem to be impulses, they are not called noise
 MOST_SHARE = 0.3  # where a larger share seem to be impulses, it is a halftone, or noise of another kind
 STANDS_OUT = 6.0  # an impulse differs from the median of its neighbours by more than so many deviations
 STEPS = (0.2, 0.05, 0.05)  # and by more than this share of the picture's range, in each of three passes
 CLUSTERS = ((0.0, 3), (0.04, 8))  # (share of impulses found so far, number of impulses that may touch from then on)
 TWO_LEVELS = 0.5  # a page has two levels where a larger share of its pixels has the least or the greatest value
-TO_DEVIATION = 1.4826  # the deviation of normal values over their median absolute deviation
 
 
 def impulses(observed: np.ndarray) -> np.ndarray | None:  # [C, H, W] in [0, 1] -> [1, H, W] bool
@@ -61,15 +62,13 @@ def _isolated(
     most: int,
 ) -> np.ndarray:  # [1, H, W] bool
     """Return the pixels that are ``extreme``, stand out by at least ``step``, and touch in groups of up to ``most``."""
-    from scipy.ndimage import label, median_filter
+    from scipy.ndimage import label
 
-    medians = np.stack([median_filter(channel, 3) for channel in observed])
-    about = np.abs(observed - medians)
-    deviation = TO_DEVIATION * np.median(about, axis=(1, 2), keepdims=True)
-    hit = (extreme & (about > np.maximum(STANDS_OUT * deviation, step))).any(0)
+    _, difference, deviation = about_medians(observed)
+    hit = (extreme & (difference > np.maximum(STANDS_OUT * deviation, step))).any(0)
     if not hit.any():
         return hit[None]
-    hit &= _similar_neighbours(observed, about.max(0) / 2) < most
+    hit &= _similar_neighbours(observed, difference.max(0) / 2) < most
     places, _ = label(hit, np.ones((3, 3)))
     return (hit & (np.bincount(places.ravel())[places] <= most))[None]
 

@@ -148,11 +148,19 @@ def outliers(
     outside = (unit < -BEYOND) | (unit > 1 + BEYOND)
     if not outside.any():
         return outside
+    medians, difference, deviation = about_medians(unit)
+    alike = (medians < -BEYOND) | (medians > 1 + BEYOND)
+    found: np.ndarray = outside & (alike | (difference > OUTLYING * deviation))
+    return found
+
+
+def about_medians(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # [C, H, W], twice, [C, 1, 1]
+    """Return the medians of 3×3 pixels, the absolute differences from them, and each channel's robust deviation.
+
+    The deviation is the median of the differences, scaled to the standard deviation of normal values.
+    """
     from scipy.ndimage import median_filter
 
-    medians = np.stack([median_filter(channel, 3) for channel in unit])
-    about = np.abs(unit - medians)
-    deviation = TO_DEVIATION * np.median(about.reshape(len(unit), -1), axis=1)[:, None, None]
-    alike = (medians < -BEYOND) | (medians > 1 + BEYOND)
-    found: np.ndarray = outside & (alike | (about > OUTLYING * deviation))
-    return found
+    medians = np.stack([median_filter(channel, 3) for channel in picture])
+    difference = np.abs(picture - medians)
+    return medians, difference, TO_DEVIATION * np.median(difference, axis=(1, 2), keepdims=True)
