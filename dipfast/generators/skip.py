@@ -42,7 +42,7 @@ class Conv(nn.Module):
 
     def forward(self, x: Tensor, dtype: torch.dtype) -> Tensor:  # [1, I, H, W] -> [1, O, H or H / 2, W or W / 2]
         weight, bias, stride = self.conv.weight, self.conv.bias, self.conv.stride
-        dtype = ops.worth(dtype, x, weight.numel() * x.shape[2] * x.shape[3] // (stride[0] * stride[1]))
+        dtype = ops.conv_dtype(dtype, x, weight.numel() * x.shape[2] * x.shape[3] // (stride[0] * stride[1]))
         x = ops.pad(x.to(dtype), self.margin - self.given, self.pad)
         x = F.conv2d(x, weight.to(dtype), None if bias is None else bias.to(dtype), stride=stride)
         if self.pool == "avg":
