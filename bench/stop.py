@@ -33,7 +33,8 @@ from dipfast.errors import UsageError
 from dipfast.fit import Fit, FitPlan, finish
 from dipfast.fit.loop import smaller_fits
 from dipfast.fit.statistics import newest_weight
-from dipfast.fit.stop import Criterion, choose_stop, make_stop
+from dipfast.fit.stop import choose_stop, make_stop
+from dipfast.fit.stop.criterion import Criterion
 from dipfast.manifest.schema import ImageInput
 from dipfast.manifest.schema.stop import Stop
 from dipfast.metrics import psnr

@@ -12,9 +12,9 @@ from conftest import fit_plan, generator_config
 
 from dipfast import tasks
 from dipfast.fit import FitResult, ProgramCache, choose_machine, fit
-from dipfast.fit.blind import BlindMask, hide
+from dipfast.fit.blind import hide
 from dipfast.fit.checkpoint import load_state_dict, state_dict
-from dipfast.fit.objective import Recorrupted, recorrupt
+from dipfast.fit.objective import pair_losses, recorrupt
 from dipfast.fit.watch import Watch
 from dipfast.image import Limits, read
 from dipfast.manifest.settings import Layer, resolve
@@ -78,9 +78,7 @@ def test_noise_drawn_anew_is_the_pictures_own_and_its_partner_owes_it_nothing(no
     torch.testing.assert_close((shown - target)[seen], 0.5 * drawn[seen])
     assert torch.equal(shown[hidden], hide(target, hidden)[hidden])
     torch.testing.assert_close((aim - target)[seen], -2 * drawn[seen])
-    problem, noise = replace(noisy, data_term=mean_square), ClippedGaussian(torch.tensor(0.1))
-    objective = Recorrupted(problem, lambda output: output, BlindMask(0.5, 0, whole_pixels=False), noise, 0.5)
-    blind, more = objective.judge(hidden, hidden, aim, aim, shown)
+    blind, more = pair_losses(replace(noisy, data_term=mean_square), aim, hidden, hidden, aim)
     assert more == 0 and blind > 0
 
 

@@ -24,7 +24,8 @@ from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
 from dipfast.fit.plan import derive_seed
 from dipfast.fit.statistics import newest_weight
 from dipfast.fit.step import FitState, Member
-from dipfast.fit.stop import Sure, make_stop
+from dipfast.fit.stop import make_stop
+from dipfast.fit.stop.residual import Sure
 from dipfast.fit.watch import LOOK_EVERY, Watch
 from dipfast.generators import make_latent
 from dipfast.metrics import psnr
@@ -325,7 +326,7 @@ def test_pixels_held_out_are_kept_from_the_loss_and_judge_the_picture(noisy: tas
     held = state.stop.held.expand_as(noisy.target)
     assert 0.1 < float(held.float().mean()) < 0.3
     prediction = torch.rand_like(noisy.target).requires_grad_()
-    state.stop.fitted(prediction, noisy.target).sum().backward()
+    state.stop.predict(prediction).sum().backward()
     assert torch.equal(prediction.grad == 0, held)
     state.stop.update(torch.tensor(50), noisy.target + 0.1 * held, noisy.target + 0.1 * held, torch.tensor(0.0))
     assert float(state.stop.value) == pytest.approx(0.01, rel=1e-4)

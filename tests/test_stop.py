@@ -15,7 +15,8 @@ from torch import Tensor
 from dipfast import tasks
 from dipfast.errors import UsageError
 from dipfast.fit import fit
-from dipfast.fit.stop import BLOCKS, DISCREPANCY, FIXED, STILLEST, Valley, choose_stop, make_stop
+from dipfast.fit.stop import BLOCKS, DISCREPANCY, FIXED, STILLEST, choose_stop, make_stop
+from dipfast.fit.stop.criterion import Valley
 from dipfast.fit.stop.residual import TAKEN_UP
 from dipfast.manifest import settings_from
 from dipfast.manifest.schema import BlocksStop, DiscrepancyStop, EmaVarianceStop, Fit, FixedStop, Stop

@@ -1,23 +1,22 @@
 """Objectives: what the network is shown in a step, and how its output is judged.
 
-`choose_objective` takes one of them once for a fit, so that a step asks no questions. Each is called with the member
-that takes the step and returns the input of the network, to which the step adds its jitter, and the function that gives
-the loss of its output. All random numbers come from the member's generator, and nothing waits for the device.
+`choose_objective` chooses one of them once for a fit. An objective is called with the member that takes the step, and
+returns the input of the network, to which the step adds its jitter, and the function that gives the loss of its output.
+All random numbers come from the member's generator, and nothing waits for the device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple, Protocol, final
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from dipfast.errors import UsageError
 from dipfast.fit.blind import BlindMask, blind_mask, hide
-from dipfast.fit.stop import Criterion, HeldOut, Sure
+from dipfast.fit.stop.criterion import Criterion
+from dipfast.fit.stop.residual import HeldOut, Sure
 from dipfast.tasks import Problem
 from dipfast.tasks.coding import CELL, Coding
 from dipfast.tasks.problem import WHITE, ClippedGaussian
@@ -47,7 +46,7 @@ class Network(Protocol):
     forward: Callable[..., Tensor]  # latent, dtype -> output
 
 
-Predict = Callable[[Tensor], Tensor]  # output [1, C, H, W] -> A x [1, C, h, w], as the data term compares it
+Predict = Callable[[Tensor], Tensor]  # output [1, C, H, W] -> A x [1, C, h, w], as it is compared with the target
 Judge = Callable[[Tensor, Tensor], Losses]  # output of the network, and the input that it had
 Objective = Callable[[Network], tuple[Tensor, Judge]]
 
@@ -57,137 +56,90 @@ def choose_objective(problem: Problem, latent: Mapping[str, Any], stop: Criterio
 
     Raises UsageError for what ``latent`` asks for and the task cannot have.
     """
-    predict: Predict = partial(_without_held_out, problem, stop) if isinstance(stop, HeldOut) else problem.operator
-    objective = _shown(problem, latent, predict)
-    return Risk(objective, stop, dtype) if isinstance(stop, Sure) else objective
+    predict: Predict = stop.predict if isinstance(stop, HeldOut) else problem.operator
+    objective = _by_latent(problem, latent, predict)
+    return risk(objective, stop, dtype) if isinstance(stop, Sure) else objective
 
 
-def _without_held_out(problem: Problem, stop: HeldOut, output: Tensor) -> Tensor:
-    return stop.fitted(problem.operator(output), problem.target)
-
-
-def _shown(problem: Problem, latent: Mapping[str, Any], predict: Predict) -> Objective:
-    """Return the objective by what the network is shown: pairs of noise, all but blind spots, a JPEG, or the latent."""
+def _by_latent(problem: Problem, latent: Mapping[str, Any], predict: Predict) -> Objective:
     noise, strength = problem.expected_residual, latent.get("recorrupt")
     if latent.get("reach") == "auto" and problem.grain != WHITE:
-        strength = None  # pairs are independent only where the noise is white
+        strength = None  # pairs are independent only if the noise is white
     if strength is not None and not isinstance(noise, ClippedGaussian):
         raise UsageError("generator.input.recorrupt needs a denoise task with gaussian noise")
     if latent.get("recompress"):
         if problem.coding is None:
             raise UsageError("generator.input.recompress needs task jpeg of some quality")
-        return Recompressed(problem, predict, problem.coding)
+        return recompressed(problem, predict, problem.coding)
     mask = blind_mask(latent, problem.grain)
     if mask is None:
-        return Plain(problem, predict)
+        return plain(problem, predict)
     if strength is None or not isinstance(noise, ClippedGaussian):
-        return BlindSpots(problem, predict, mask)
-    return Recorrupted(problem, predict, mask, noise, strength)
+        return blind_spots(problem, predict, mask)
+    return recorrupted(problem, predict, mask, noise, strength)
 
 
-@final
-@dataclass(frozen=True)
-class Plain:
-    """The latent as it is, and the task's data term on all values."""
-
-    problem: Problem
-    predict: Predict
-
-    def __call__(self, network: Network) -> tuple[Tensor, Judge]:
-        return network.latent, self.judge
-
-    def judge(self, output: Tensor, shown: Tensor) -> Losses:
-        """Return the data term of ``output``."""
-        return Losses(self.problem.data_term(self.predict(output), self.problem.target))
+def plain(problem: Problem, predict: Predict) -> Objective:
+    """Show the latent as it is, and judge all values by the task's data term."""
+    return lambda network: (network.latent, lambda output, _: _fidelity(problem, predict(output)))
 
 
-@final
-@dataclass(frozen=True)
-class Recompressed:
-    """The latent quantised again, as JPEG does it, on a grid that is elsewhere in each step (Nosratinia 2001)."""
+def recompressed(problem: Problem, predict: Predict, coding: Coding) -> Objective:
+    """Show the latent quantised again, as JPEG does it, on a grid elsewhere in each step (Nosratinia 2001)."""
 
-    problem: Problem
-    predict: Predict
-    coding: Coding
-
-    def __call__(self, network: Network) -> tuple[Tensor, Judge]:
+    def objective(network: Network) -> tuple[Tensor, Judge]:
         corner = torch.randint(CELL, (2,), generator=network.random, device=network.latent.device)
-        return self.coding.again(network.latent, corner), Plain(self.problem, self.predict).judge
+        return coding.again(network.latent, corner), lambda output, _: _fidelity(problem, predict(output))
+
+    return objective
 
 
-@final
-@dataclass(frozen=True)
-class BlindSpots:
-    """The latent with random values hidden, and the data term on those values alone."""
+def blind_spots(problem: Problem, predict: Predict, mask: BlindMask) -> Objective:
+    """Hide random values of the latent, and judge those alone by the task's data term."""
 
-    problem: Problem
-    predict: Predict
-    mask: BlindMask
+    def objective(network: Network) -> tuple[Tensor, Judge]:
+        judged, hidden = _draw(mask, network)
+        shown = hide(network.latent, hidden, mask.radius)
+        return shown, lambda output, _: _fidelity(problem, predict(output), judged)
 
-    def __call__(self, network: Network) -> tuple[Tensor, Judge]:
-        judged, hidden = draw_blind(self.mask, network)
-        return hide(network.latent, hidden, self.mask.radius), partial(self.judge, judged)
-
-    def judge(self, judged: Tensor, output: Tensor, shown: Tensor) -> Losses:
-        """Return the data term of ``output`` where the network is ``judged``."""
-        target = self.problem.target
-        return Losses(self.problem.data_term(torch.where(judged, self.predict(output), target), target))
+    return objective
 
 
-@final
-@dataclass(frozen=True)
-class Recorrupted:
-    """Blind spots, and beside them pairs of noise: a judgement of the values that the network sees, too.
+def recorrupted(
+    problem: Problem, predict: Predict, mask: BlindMask, noise: ClippedGaussian, strength: float
+) -> Objective:
+    """Hide random values, and add noise to those that the network sees, so that they can be judged, too.
 
     If the noise is Gaussian of known deviation, more of it, n, is drawn in each step: the network is shown y + a n and
     compared with y - n / a, whose noises are independent (Recorrupted-to-Recorrupted, Pang et al., CVPR 2021).
+    ``strength`` is a.
     """
 
-    problem: Problem
-    predict: Predict
-    mask: BlindMask
-    noise: ClippedGaussian
-    strength: float  # a
-
-    def __call__(self, network: Network) -> tuple[Tensor, Judge]:
-        judged, hidden = draw_blind(self.mask, network)
-        picture = hide(network.latent, hidden, self.mask.radius)
+    def objective(network: Network) -> tuple[Tensor, Judge]:
+        judged, hidden = _draw(mask, network)
+        picture = hide(network.latent, hidden, mask.radius)
         drawn = torch.empty_like(network.noise).normal_(generator=network.random).permute(0, 3, 1, 2)
-        shown, aim = recorrupt(picture, hidden, drawn * self.noise.deviation(network.output), self.strength)
-        return shown, partial(self.judge, judged, hidden, aim)
+        shown, aim = recorrupt(picture, hidden, drawn * noise.deviation(network.output), strength)
+        return shown, lambda output, _: pair_losses(problem, predict(output), judged, hidden, aim)
 
-    def judge(self, judged: Tensor, hidden: Tensor, aim: Tensor, output: Tensor, shown: Tensor) -> Losses:
-        """Return the data term of ``output`` where it is ``judged``, and its distance from ``aim`` where it saw."""
-        fitted, target = self.predict(output), self.problem.target
-        blind = self.problem.data_term(torch.where(judged, fitted, target), target)
-        return Losses(blind, SEEN_WEIGHT * ((fitted - aim).square() * ~hidden).mean())
+    return objective
 
 
-@final
-@dataclass(frozen=True)
-class Risk:
-    """Stein's unbiased risk estimate in place of the loss, by a second forward pass (`dipfast.fit.stop.Sure`)."""
+def risk(objective: Objective, stop: Sure, dtype: torch.dtype) -> Objective:
+    """Make the loss of ``objective`` Stein's unbiased risk estimate, by a second forward pass (`Sure`)."""
 
-    objective: Objective
-    stop: Sure
-    dtype: torch.dtype
+    def estimate(network: Network) -> tuple[Tensor, Judge]:
+        shown, judge = objective(network)
 
-    def __call__(self, network: Network) -> tuple[Tensor, Judge]:
-        shown, judge = self.objective(network)
-        return shown, partial(self.judge, network, judge)
+        def judge_risk(output: Tensor, shown: Tensor) -> Losses:
+            losses = judge(output, shown)
+            stop.probe.normal_(generator=network.random)
+            shifted = network.forward(shown.add(stop.probe, alpha=stop.probe_step), dtype)
+            return losses._replace(reported=losses.reported + stop.penalty(output, shifted))
 
-    def judge(self, network: Network, judge: Judge, output: Tensor, shown: Tensor) -> Losses:
-        """Return the loss of ``output`` and the penalty that makes it a risk."""
-        losses, stop = judge(output, shown), self.stop
-        stop.probe.normal_(generator=network.random)
-        shifted = network.forward(shown.add(stop.probe, alpha=stop.probe_step), self.dtype)
-        return losses._replace(reported=losses.reported + stop.penalty(output, shifted))
+        return shown, judge_risk
 
-
-def draw_blind(mask: BlindMask, network: Network) -> tuple[Tensor, Tensor]:  # [1, C, H, W] bool, both
-    """Draw the values that the network is judged on in this step, and all that are hidden with them."""
-    judged = mask.draw(network.noise.uniform_(generator=network.random).permute(0, 3, 1, 2))
-    return judged, mask.cover(judged)
+    return estimate
 
 
 def recorrupt(
@@ -199,3 +151,21 @@ def recorrupt(
     """Return what the network is shown, y + a n where it sees, and what it is compared with there, y - n / a."""
     shown = torch.where(hidden, picture, picture + strength * drawn)
     return shown, picture - drawn / strength
+
+
+def pair_losses(problem: Problem, fitted: Tensor, judged: Tensor, hidden: Tensor, aim: Tensor) -> Losses:
+    """Return the data term where ``fitted`` is ``judged``, and its distance from ``aim`` where the network sees."""
+    blind = _fidelity(problem, fitted, judged)
+    return blind._replace(extra=SEEN_WEIGHT * ((fitted - aim).square() * ~hidden).mean())
+
+
+def _fidelity(problem: Problem, fitted: Tensor, judged: Tensor | None = None) -> Losses:
+    """Return the data term of ``fitted``, where it is ``judged``."""
+    fitted = fitted if judged is None else torch.where(judged, fitted, problem.target)
+    return Losses(problem.data_term(fitted, problem.target))
+
+
+def _draw(mask: BlindMask, network: Network) -> tuple[Tensor, Tensor]:  # [1, C, H, W] bool, both
+    """Draw the values that the network is judged on in this step, and all that are hidden with them."""
+    judged = mask.draw(network.noise.uniform_(generator=network.random).permute(0, 3, 1, 2))
+    return judged, mask.cover(judged)

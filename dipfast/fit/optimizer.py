@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -112,18 +113,10 @@ def choose_update(plan: FitPlan, problem: Problem, dtype: torch.dtype, *, fused:
     config = plan.optimizer
     burn_in = plan.steps if plan.posterior is None else plan.posterior["burn_in"]
 
-    def descend(parameters: FlatParameters, state: OptimizerState, random: torch.Generator) -> None:
-        optimizer_step(config, parameters, state, dtype, fused=fused)
-
-    def sample_paper(parameters: FlatParameters, state: OptimizerState, random: torch.Generator) -> None:
-        sgld_step(config, parameters, state, random, None, burn_in)
-
-    def sample(parameters: FlatParameters, state: OptimizerState, random: torch.Generator) -> None:
-        sgld_step(config, parameters, state, random, likelihood_scale(config, problem), burn_in)
-
     if config["type"] != "sgld":
-        return descend
-    return sample if config["rule"] == "preconditioned" else sample_paper
+        return lambda parameters, state, _: optimizer_step(config, parameters, state, dtype, fused=fused)
+    scale = partial(likelihood_scale, config, problem) if config["rule"] == "preconditioned" else lambda: None
+    return lambda parameters, state, random: sgld_step(config, parameters, state, random, scale(), burn_in)
 
 
 def optimizer_step(

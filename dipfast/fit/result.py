@@ -13,7 +13,7 @@ from dipfast.errors import ItemError
 from dipfast.fit.engine import Machine
 from dipfast.fit.flecks import mended
 from dipfast.fit.step import FitState
-from dipfast.fit.watch import Curve, Watch
+from dipfast.fit.watch import Curve, Watch, thinned
 from dipfast.generators import SkipNet
 
 
@@ -74,8 +74,8 @@ def collect(state: FitState, watch: Watch, machine: Machine, **ran: Any) -> FitR
         stop=state.choice.stop,
         why=watch.why(),
         rollbacks=watch.rollbacks,
-        losses=watch.losses,
-        stop_curve=watch.stop_curve,
+        losses=thinned(state.losses[:steps]),
+        stop_curve=thinned(state.stop_values[:steps]),
         snapshots=watch.snapshots.generators(state.first.generator, state.first.parameters),
         members=_members(watch),
         **ran,

@@ -20,7 +20,8 @@ from dipfast.fit.objective import Objective, choose_objective
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, Update, choose_update
 from dipfast.fit.plan import FitPlan, derive_seed
 from dipfast.fit.statistics import Buffers, Posterior, Spread, newest_weight
-from dipfast.fit.stop import Choice, Sure, make_stop
+from dipfast.fit.stop import Choice, make_stop
+from dipfast.fit.stop.residual import Sure
 from dipfast.generators import SkipNet, build, latent_channels, make_latent
 from dipfast.tasks import Problem
 from dipfast.tasks.problem import mean_square

@@ -1,4 +1,4 @@
-"""The watch over a fit from the host: has it diverged, and must it be rolled back; has it stopped; its curves, and why.
+"""The watch over a fit from the host: whether it has diverged and must be rolled back, or has stopped; its curves.
 
 The ground truth is not here and cannot be: this room may not import `dipfast.metrics`.
 """
@@ -55,16 +55,6 @@ class Watch:
         self.looks.add_(1)
         self.snapshots.add(int(self.state.step), self.averaged[0])
 
-    @property
-    def losses(self) -> Curve:
-        """The loss along the fit, thinned, without values that were not finite."""
-        return _thinned(self.state.losses[: int(self.state.step)])
-
-    @property
-    def stop_curve(self) -> Curve:
-        """What the stop criterion looks at along the fit, thinned likewise."""
-        return _thinned(self.state.stop_values[: int(self.state.step)])
-
     def why(self) -> str:
         """Return why the fit ended, and how often it was rolled back."""
         state = self.state
@@ -97,8 +87,8 @@ class Watch:
         return newest_weight(constant, self.looks)
 
 
-def _thinned(curve: Tensor) -> Curve:  # [steps]
-    """Return about `CURVE_POINTS` of the values, and of those the ones that are finite."""
+def thinned(curve: Tensor) -> Curve:  # [steps]
+    """Return about `CURVE_POINTS` of the values along a fit, and of those the ones that are finite."""
     stride = max(1, len(curve) // CURVE_POINTS)
     values = curve.tolist()
     return [(i + 1, values[i]) for i in range(stride - 1, len(values), stride) if math.isfinite(values[i])]

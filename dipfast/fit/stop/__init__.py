@@ -14,28 +14,9 @@ from torch import Tensor
 from dipfast.errors import UsageError
 from dipfast.fit.blind import blind_mask
 from dipfast.fit.plan import FitPlan
-from dipfast.fit.stop.criterion import Criterion, EmaVariance, Fixed, Valley, WindowedVariance
+from dipfast.fit.stop.criterion import Criterion, EmaVariance, Fixed, WindowedVariance
 from dipfast.fit.stop.residual import Blocks, Discrepancy, HeldOut, Sure
 from dipfast.tasks import Problem
-
-__all__ = [
-    "BLOCKS",
-    "DISCREPANCY",
-    "FIXED",
-    "STILLEST",
-    "Blocks",
-    "Choice",
-    "Criterion",
-    "Discrepancy",
-    "EmaVariance",
-    "Fixed",
-    "HeldOut",
-    "Sure",
-    "Valley",
-    "WindowedVariance",
-    "choose_stop",
-    "make_stop",
-]
 
 FIXED = {"type": "fixed"}
 DISCREPANCY = {"type": "discrepancy", "factor": "auto"}

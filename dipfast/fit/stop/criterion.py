@@ -58,6 +58,10 @@ class Criterion(Buffers):
         torch.where(better, picture, self.best, out=self.best)
         torch.where(better, step, self.best_step, out=self.best_step)
 
+    def _keep_until_done(self, step: Tensor, picture: Tensor, value: Tensor) -> None:
+        self._keep(~self.done, step, picture)
+        torch.where(self.done, self.value, value, out=self.value)
+
 
 class Fixed(Criterion):
     """Takes all the steps, and returns the last picture."""

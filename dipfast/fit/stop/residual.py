@@ -39,9 +39,9 @@ class HeldOut(Valley):
         self.share, self.problem = config["share"], problem
         self.held = torch.zeros_like(problem.target[:, :1], dtype=torch.bool)  # [1, 1, h, w]
 
-    def fitted(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Return ``prediction`` with the values of ``target`` where pixels are held out, so that no loss is there."""
-        return torch.where(self.held, target, prediction)
+    def predict(self, output: Tensor) -> Tensor:  # [1, C, H, W] -> [1, C, h, w]
+        """Return A x for the loss, with the observed values where pixels are held out, so that they have no part."""
+        return torch.where(self.held, self.problem.target, self.problem.operator(output))
 
     def update(self, step: Tensor, output: Tensor, picture: Tensor, loss: Tensor) -> None:
         prediction, expected = self.problem.operator(picture), self.problem.expected_residual
@@ -90,8 +90,7 @@ class Discrepancy(Criterion):
 
     def update(self, step: Tensor, output: Tensor, picture: Tensor, loss: Tensor) -> None:
         ratio = self.problem.remaining(picture)
-        self._keep(~self.done, step, picture)
-        torch.where(self.done, self.value, ratio, out=self.value)
+        self._keep_until_done(step, picture, ratio)
         reached = ratio <= self.factor
         if self.blind is not None:
             self.heard.lerp_(loss / self.blind, newest_weight("auto", self.seen))
@@ -180,8 +179,7 @@ class Blocks(Criterion):
         found = [steps_of(picture, axis).index_select(0, at) for axis, at in ((2, self.rows), (3, self.columns))]
         ordered = torch.cat(found).sort().values
         ratio = ordered[len(ordered) // 2]
-        self._keep(~self.done, step, picture)
-        torch.where(self.done, self.value, ratio, out=self.value)
+        self._keep_until_done(step, picture, ratio)
         self.done |= ratio >= self.limit
 
     def reset(self, seed: int) -> None:
