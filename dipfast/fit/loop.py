@@ -128,16 +128,16 @@ class Fit:
     def advance(self) -> None:
         """Enqueue the steps up to the next look, without waiting for a GPU. Raises Cancelled."""
         for _ in range(min(LOOK_EVERY - self.steps % LOOK_EVERY, self.plan.steps - self.steps)):
-            self._heed()
+            self._raise_if_cancelled()
             self.step()
             self.steps += 1
             if self.machine.device.type == "cpu":
-                self._tell()
+                self._report()
 
     def look(self) -> None:
         """Wait for the steps, and see whether the fit has diverged or stopped; save it at times. Raises ItemError."""
         if self.machine.device.type != "cpu":
-            self._tell()
+            self._report()
         self.watch.look()
         if time.perf_counter() - self.saved > EVERY_SECONDS:
             self.saved = time.perf_counter()
@@ -155,7 +155,7 @@ class Fit:
             earlier=self.earlier,
         )
 
-    def _heed(self) -> None:
+    def _raise_if_cancelled(self) -> None:
         if self.hooks.cancelled is None or not self.hooks.cancelled():
             return
         if self.seconds > LEAST_SECONDS:
@@ -166,7 +166,7 @@ class Fit:
         if self.hooks.checkpoint is not None:
             self.hooks.checkpoint.save(state_dict(self.state, self.watch, self.seconds))
 
-    def _tell(self) -> None:
+    def _report(self) -> None:
         if self.hooks.progress is not None:
             self.hooks.progress(self.steps, float(self.state.losses[self.steps - 1]))
 
