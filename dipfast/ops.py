@@ -121,7 +121,7 @@ def conv_dtype(
     x: Tensor,  # [B, I, H, W]
     products: int,
 ) -> torch.dtype:
-    """Return the dtype to convolve ``x`` in: ``dtype``, or float32 on a CPU for so few ``products`` that it is faster.
+    """Return ``dtype``, or float32 on a CPU if a convolution of ``x`` has so few ``products`` that that is faster.
 
     A call of oneDNN in bf16 takes at least 150 to 250 microseconds, up to four times one in float32 (LOG.md,
     2026-11-24).

@@ -16,7 +16,18 @@ from torch import nn
 import dipfast
 from dipfast import generators, tasks
 from dipfast.errors import ItemError
-from dipfast.fit import NO_HOOKS, Course, FitPlan, FitResult, Hooks, Workbench, compilations, finish, fitting, stream
+from dipfast.fit import (
+    NO_HOOKS,
+    Course,
+    FitPlan,
+    FitResult,
+    Hooks,
+    ProgramCache,
+    compilations,
+    derive_seed,
+    finish,
+    fitting,
+)
 from dipfast.fit.distil import Distilled, as_it_is, distil_steps, distilling, undistilled
 from dipfast.image import Image, Source, cut, in_range_of, opacity, pad
 from dipfast.metrics import coverage, psnr, ssim, uncertainty_ece
@@ -107,8 +118,8 @@ def restore(
     start = time.perf_counter()
     problem = pose(settings, observation)
     posed = time.perf_counter() - start
-    bench, ladder = hooks.workbench or Workbench(), ladder or Ladder()
-    hooks = replace(hooks, workbench=bench)
+    bench, ladder = hooks.program_cache or ProgramCache(), ladder or Ladder()
+    hooks = replace(hooks, program_cache=bench)
     while True:
         try:
             restored = finish(restoring(settings, observation, problem, device, id, hooks, ladder))
@@ -179,7 +190,7 @@ def _stored(card: generators.Card, module: generators.SkipNet) -> generators.Car
 
 def _latent_seed(seed: int, number: int) -> int:
     """Of the ``number``-th of a fit's seeds, from 0."""
-    return stream(seed, f"latent/{number}" if number else "latent")
+    return derive_seed(seed, f"latent/{number}" if number else "latent")
 
 
 def _restored(
@@ -211,7 +222,7 @@ def _restored(
         memory=memory.record(),
         deviation=None if result.deviation is None else cut(result.deviation[0].numpy(), *card.size),
         kept=tuple(packed(sample) for sample in result.kept),
-        trail=tuple((step, packed(module)) for step, module in result.trail),
+        trail=tuple((step, packed(module)) for step, module in result.snapshots),
         members=tuple(
             packed(module, replace(card, latent_seed=_latent_seed(card.seed, number)))
             for number, module in enumerate(result.members if keep_seeds else (), 1)

@@ -12,9 +12,9 @@ import torch
 from conftest import Memory, fit_plan, generator_config
 
 from dipfast import tasks
-from dipfast.fit import Cancelled, Hooks, Lane, Workbench, abreast, fit, fitting
+from dipfast.fit import Cancelled, FitResult, Hooks, ProgramCache, Slot, finish_all, fit, fitting
 from dipfast.fit.distil import distil_steps
-from dipfast.fit.loop import Fit, FitResult
+from dipfast.fit.loop import Fit
 from dipfast.image import Limits, read
 from dipfast.manifest.layers import Layer, resolve
 from dipfast.metrics import psnr
@@ -140,12 +140,12 @@ def test_it_takes_over_weights_and_what_the_smaller_fit_saw(noisy: tasks.Problem
     before = running.state.first.parameters.values.clone()
     for _ in running.begin():
         pass
-    state, half = running.state, running.bench.half._state
+    state, half = running.state, running.program_cache.half._state
     assert torch.equal(state.first.parameters.values, half.first.parameters.values)
     assert not torch.equal(state.first.parameters.values, before)
     assert torch.equal(state.first.optimizer.first, half.first.optimizer.first) and half.first.optimizer.first.any()
     assert float((state.average - noisy.target).square().mean()) < 0.04
-    assert torch.equal(state.stop.tensors()["mean"], state.average)
+    assert torch.equal(state.stop.state_dict()["mean"], state.average)
     assert int(state.step) == 0
 
 
@@ -154,22 +154,22 @@ def test_it_stops_by_itself(noisy: tasks.Problem) -> None:
     assert 20 < result.chosen_step < result.steps < 300
 
 
-def test_alone_second_on_a_bench_in_lanes_and_resumed_the_bits_are_the_same(
+def test_alone_second_on_a_program_cache_in_slots_and_resumed_the_bits_are_the_same(
     noisy: tasks.Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dipfast.fit.loop.LEAST_SECONDS", 0.0)
     asked = plan(steps=24, coarse=5, seeds=2, keep_seeds=True)
     other = replace(noisy, target=1 - noisy.target, guide=1 - noisy.guide)
-    whole, bench = fit(noisy, CONFIG, asked), Workbench()
-    fit(other, CONFIG, replace(asked, seed=3), workbench=bench)
-    second = fit(noisy, CONFIG, asked, workbench=bench)
+    whole, bench = fit(noisy, CONFIG, asked), ProgramCache()
+    fit(other, CONFIG, replace(asked, seed=3), program_cache=bench)
+    second = fit(noisy, CONFIG, asked, program_cache=bench)
     assert bench.programs == second.programs == 2
 
-    def course(problem: tasks.Problem, workbench: Workbench) -> Any:
-        return fitting(problem, CONFIG, asked, Hooks(workbench=workbench))
+    def course(problem: tasks.Problem, program_cache: ProgramCache) -> Any:
+        return fitting(problem, CONFIG, asked, Hooks(program_cache=program_cache))
 
-    lanes: list[Lane[FitResult]] = [Lane(torch.device("cpu")) for _ in range(2)]
-    first, beside = abreast([partial(course, noisy), partial(course, other)], lanes)
+    slots: list[Slot[FitResult]] = [Slot(torch.device("cpu")) for _ in range(2)]
+    first, beside = finish_all([partial(course, noisy), partial(course, other)], slots)
     found = [second, first, *(_interrupted(noisy, asked, after) for after in (3, 9, 20))]
     for result in found:
         assert torch.equal(result.image, whole.image) and torch.equal(result.averaged, whole.averaged)

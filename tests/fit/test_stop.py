@@ -15,9 +15,9 @@ from torch import Tensor
 from dipfast import tasks
 from dipfast.errors import UsageError
 from dipfast.fit import fit
-from dipfast.fit.auto import BLOCKS, DISCREPANCY, FIXED, STILLEST, choose_stop
-from dipfast.fit.criteria import make_stop
-from dipfast.fit.stop import TAKEN_UP, Valley
+from dipfast.fit.stop import BLOCKS, DISCREPANCY, FIXED, STILLEST, choose_stop, make_stop
+from dipfast.fit.stop.criterion import Valley
+from dipfast.fit.stop.residual import TAKEN_UP
 from dipfast.manifest import settings_from
 from dipfast.settings.fit import Fit
 from dipfast.settings.stop import BlocksStop, DiscrepancyStop, EmaVarianceStop, FixedStop, Stop

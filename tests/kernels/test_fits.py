@@ -14,9 +14,9 @@ from test_capture import Refused
 
 import dipfast
 from dipfast import tasks
-from dipfast.fit import FitResult, Workbench, choose_machine, fit
+from dipfast.fit import FitResult, ProgramCache, choose_machine, fit
 from dipfast.fit.distil import distilling, undistilled
-from dipfast.fit.lane import finish
+from dipfast.fit.slots import finish
 from dipfast.fit.step import FitState
 
 GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
@@ -57,7 +57,7 @@ def noisy() -> np.ndarray:
 def stepped(problem: tasks.Problem, config: dict[str, Any], **changes: Any) -> FitState:
     """Return a state after one step."""
     plan = fit_plan(**{"steps": 3, "optimizer": MUON, "reg_noise_std": 0.0} | changes)
-    state, step = Workbench().lay_out(problem, config, plan, choose_machine(plan))
+    state, step = ProgramCache().prepare(problem, config, plan, choose_machine(plan))
     step()
     return state
 
@@ -100,7 +100,7 @@ def test_a_step_can_be_captured(problem: tasks.Problem, monkeypatch: pytest.Monk
     monkeypatch.setattr(norm_pad, "norm_pad", lambda *arguments: (norm_pad.plain(*arguments),))
     monkeypatch.setattr(newton_schulz, "newton_schulz", newton_schulz.plain)
     plan = fit_plan(steps=3, optimizer=MUON, seeds=2, kernels="triton")
-    _, step = Workbench().lay_out(problem, generator_config(**NEAREST), plan, choose_machine(plan))
+    _, step = ProgramCache().prepare(problem, generator_config(**NEAREST), plan, choose_machine(plan))
     step()
     with Refused():
         step()

@@ -16,7 +16,7 @@ from conftest import TINY, fit_plan, generator_config
 
 from dipfast import tasks
 from dipfast.errors import ItemError
-from dipfast.fit import Workbench, choose_machine
+from dipfast.fit import ProgramCache, choose_machine
 from dipfast.image import Image, Source
 from dipfast.manifest import settings_from
 from dipfast.plan import fit_bytes
@@ -56,7 +56,7 @@ def test_recomputed_activations_give_the_same_bits_in_less_memory(
     config, found, kept = generator_config(upsample=upsample), [], []
     for recompute in (False, True):
         plan = fit_plan(steps=5, precision=precision, optimizer={"type": "muon", "lr": 0.01}, recompute=recompute)
-        state, step = Workbench().lay_out(problem, config, plan, choose_machine(plan))
+        state, step = ProgramCache().prepare(problem, config, plan, choose_machine(plan))
         sizes: list[int] = []
 
         def pack(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:

@@ -10,8 +10,8 @@ import torch
 from conftest import fit_plan, generator_config
 
 from dipfast import tasks
-from dipfast.fit import Workbench, choose_machine, fit
-from dipfast.fit.blind import JUDGED, Spots, hide, spots_of
+from dipfast.fit import ProgramCache, choose_machine, fit
+from dipfast.fit.blind import JUDGED, BlindMask, blind_mask, hide
 from dipfast.image import Limits, read
 from dipfast.manifest.layers import Layer, resolve
 from dipfast.metrics import psnr
@@ -87,7 +87,7 @@ def test_a_large_picture_is_looked_at_in_part() -> None:
 def test_what_lies_within_reach_says_nothing() -> None:
     x, judged = torch.rand(1, 3, 24, 24), torch.zeros(1, 3, 24, 24, dtype=torch.bool)
     judged[0, 1, 12, 9] = judged[0, 2, 0, 23] = True
-    hidden = Spots(0.1, 2, together=False).cover(judged)
+    hidden = BlindMask(0.1, 2, whole_pixels=False).cover(judged)
     assert int(hidden.sum()) == 25 + 9
     near = torch.where(hidden, 7.0, x)
     found = hide(x, hidden, 2)
@@ -101,19 +101,19 @@ def test_what_lies_within_reach_says_nothing() -> None:
 def test_as_much_is_hidden_whatever_the_reach_and_channels_that_share_go_together() -> None:
     uniform = torch.rand(1, 3, 200, 200, generator=torch.Generator().manual_seed(0))
     for reach, judged in ((0, 0.1), (1, JUDGED / 9), (2, JUDGED / 25)):
-        spots = spots_of(AUTO, NoiseCorrelation(reach))
-        assert spots == Spots(judged, reach, together=False)
-        found = spots.draw(uniform)
+        mask = blind_mask(AUTO, NoiseCorrelation(reach))
+        assert mask == BlindMask(judged, reach, whole_pixels=False)
+        found = mask.draw(uniform)
         assert float(found.float().mean()) == pytest.approx(judged, rel=0.1)
         assert not torch.equal(found[:, 0], found[:, 1])
-    together = spots_of(AUTO, NoiseCorrelation(1, across_channels=True))
+    together = blind_mask(AUTO, NoiseCorrelation(1, across_channels=True))
     assert together is not None
     found = together.draw(uniform)
     assert torch.equal(found[:, 0], found[:, 1]) and torch.equal(found[:, 0], found[:, 2])
-    assert spots_of(AUTO | {"reach": 2}, NoiseCorrelation(1, across_channels=True)) == Spots(
-        JUDGED / 25, 2, together=False
+    assert blind_mask(AUTO | {"reach": 2}, NoiseCorrelation(1, across_channels=True)) == BlindMask(
+        JUDGED / 25, 2, whole_pixels=False
     )
-    assert spots_of(AUTO | {"blind": None}, NoiseCorrelation(1)) is None
+    assert blind_mask(AUTO | {"blind": None}, NoiseCorrelation(1)) is None
 
 
 @pytest.mark.parametrize("noise", [BLURRED, SHARED], ids=["blurred", "shared"])
@@ -134,12 +134,12 @@ def test_pairs_are_made_of_white_noise_alone() -> None:
         assert not torch.equal(asked, plain)
 
 
-def test_on_a_workbench_that_had_other_noise_a_fit_has_the_bits_of_one_alone() -> None:
+def test_on_a_program_cache_that_had_other_noise_a_fit_has_the_bits_of_one_alone() -> None:
     white, blurred = (tasks.pose(KNOWN, spoiled("sample:coffee", side=64, **noise).observed) for noise in ({}, BLURRED))
-    config, bench = generator_config(input=AUTO), Workbench()
+    config, bench = generator_config(input=AUTO), ProgramCache()
     plan = fit_plan(steps=6, reg_noise_std=0.0, optimizer={"type": "muon"})
-    fit(white, config, plan, workbench=bench)
-    later, alone = fit(blurred, config, plan, workbench=bench), fit(blurred, config, plan)
+    fit(white, config, plan, program_cache=bench)
+    later, alone = fit(blurred, config, plan, program_cache=bench), fit(blurred, config, plan)
     assert torch.equal(later.image, alone.image)
     assert bench.programs == 2
 
@@ -148,7 +148,7 @@ def test_the_error_heard_is_that_of_one_value() -> None:
     """A criterion that compares the error with the noise must know how many values are judged."""
     problem = tasks.pose(KNOWN, spoiled("sample:coffee", side=64, blur=1.0).observed)
     plan = fit_plan(steps=40, reg_noise_std=0.0, stop={"type": "discrepancy"}, optimizer={"type": "muon"})
-    state, step = Workbench().lay_out(problem, generator_config(input=AUTO), plan, choose_machine(plan))
+    state, step = ProgramCache().prepare(problem, generator_config(input=AUTO), plan, choose_machine(plan))
     for _ in range(40):
         step()
     errors = (state.output - problem.target).square().mean()
