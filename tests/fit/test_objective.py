@@ -52,7 +52,7 @@ def test_a_network_that_sees_all_is_shown_the_latent_itself() -> None:
     ids=["white", "neighbours", "channels"],
 )
 def test_pairs_are_judged_where_the_noise_is_white_and_blind_spots_always(correlation: NoiseCorrelation) -> None:
-    state = state_of(replace(problem_of(GAUSSIAN), correlation=correlation), PAIRED)
+    state = state_of(replace(problem_of(GAUSSIAN), noise_correlation=correlation), PAIRED)
     losses = judged(state, torch.rand_like(state.output))
     assert losses.reported > 0
     assert (losses.extra is None) is (correlation != NoiseCorrelation())
