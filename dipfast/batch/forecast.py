@@ -18,7 +18,7 @@ from dipfast.fit import choose_machine
 from dipfast.manifest import Manifest
 from dipfast.manifest.yaml import collector_paused
 from dipfast.plan import Job, Place, Queue, expected_share, predicted_bytes, predicted_seconds
-from dipfast.restore.line import fit_plan
+from dipfast.restoration.line import fit_plan
 from dipfast.store.folder import RunFolder
 from dipfast.store.index import Index
 from dipfast.store.rows import by_path

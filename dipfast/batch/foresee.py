@@ -13,8 +13,8 @@ import numpy as np
 from dipfast import tasks
 from dipfast.image import Source, check_output, probe
 from dipfast.plan import Job, Place
-from dipfast.restore.line import check_reference, fit_plan
-from dipfast.restore.memory import Fitting, Ladder, available_bytes
+from dipfast.restoration.line import check_reference, fit_plan
+from dipfast.restoration.memory import Fitting, Ladder, available_bytes
 from dipfast.samples import locate
 from dipfast.store.inputs import limits_of
 

@@ -23,7 +23,7 @@ from dipfast.image import Source, encode, format_of, read
 from dipfast.metrics import psnr
 from dipfast.remote import holds
 from dipfast.render.generator import FittedGenerator, OnnxRenderer, Renderer, as_fitted, kept, load
-from dipfast.restore.line import observe, pose, put_back
+from dipfast.restoration.line import observe, pose, put_back
 from dipfast.samples import locate
 
 AHEAD = 2  # generators loaded before they are rendered

@@ -21,9 +21,9 @@ import torch
 
 from dipfast.fit import Cancelled, Course, Hooks, Slot
 from dipfast.plan import Job, Place
-from dipfast.restore.failure import is_dead, is_out_of_memory, reason_of
-from dipfast.restore.line import Restored, fit_plan, restoring
-from dipfast.restore.memory import Free, Ladder
+from dipfast.restoration.failure import is_dead, is_out_of_memory, reason_of
+from dipfast.restoration.line import Restored, fit_plan, restoring
+from dipfast.restoration.memory import Free, Ladder
 from dipfast.store.folder import RunFolder
 from dipfast.workers.checkpoints import Shelf
 from dipfast.workers.cohort import cohort_size

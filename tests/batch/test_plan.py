@@ -25,7 +25,7 @@ from dipfast.plan import (
     shard,
     spread,
 )
-from dipfast.restore.line import observe, restore
+from dipfast.restoration.line import observe, restore
 
 
 def job(id: str, height: int = 64, width: int = 64, steps: int = 10, task: Any = "denoise", **settings: Any) -> Job:

@@ -10,8 +10,8 @@ import torch
 
 from dipfast import tasks
 from dipfast.fit.flecks import mended
-from dipfast.restore.surroundings import outside
-from dipfast.restore.warnings import caveats
+from dipfast.restoration.surroundings import outside
+from dipfast.restoration.warnings import caveats
 from dipfast.tasks.problem import NoiseCorrelation
 
 SIGMA = 10.0

@@ -15,7 +15,7 @@ from dipfast import tasks
 from dipfast.errors import UsageError
 from dipfast.fit import fit
 from dipfast.manifest import settings_from
-from dipfast.restore.warnings import caveats
+from dipfast.restoration.warnings import caveats
 from dipfast.samples import locate
 from dipfast.tasks.coding import LUMA, CodedSquare, Coding, dct, inverse_dct, tables
 from dipfast.tasks.jpeg import chroma_is_halved, quantisation_of

@@ -10,7 +10,7 @@ import pytest
 import dipfast
 from dipfast import tasks
 from dipfast.image import Limits, read
-from dipfast.restore.warnings import caveats
+from dipfast.restoration.warnings import caveats
 from dipfast.samples import locate
 from dipfast.tasks.impulses import impulses, without
 

@@ -13,7 +13,7 @@ import dipfast
 from dipfast import tasks
 from dipfast.errors import ItemError
 from dipfast.image import opacity, read
-from dipfast.restore.line import observe
+from dipfast.restoration.line import observe
 from dipfast.tasks.mask import known_pixels
 
 Y, X = np.mgrid[0:32, 0:48]

@@ -20,9 +20,9 @@ from dipfast.fit import ProgramCache, choose_machine
 from dipfast.image import Image, Source
 from dipfast.manifest import settings_from
 from dipfast.plan import fit_bytes
-from dipfast.restore.line import Restored, observe, restore
-from dipfast.restore.line import fit_plan as plan_of
-from dipfast.restore.memory import GIB, SHARE, Free, Ladder, Rung, available_bytes, rungs_of
+from dipfast.restoration.line import Restored, observe, restore
+from dipfast.restoration.line import fit_plan as plan_of
+from dipfast.restoration.memory import GIB, SHARE, Free, Ladder, Rung, available_bytes, rungs_of
 
 GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
 SHAPE = (3, 32, 32)
@@ -141,7 +141,7 @@ def restored(given: dict[str, Any], picture: np.ndarray, ladder: Ladder) -> Rest
 def test_a_fit_that_runs_out_of_memory_goes_one_rung_down_to_the_same_bits(
     picture: np.ndarray, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dipfast.restore import line as module
+    from dipfast.restoration import line as module
 
     fitting, calls = module.fitting, []
 
@@ -168,7 +168,7 @@ def test_an_error_on_the_last_rung_is_the_items(picture: np.ndarray, monkeypatch
         raise MemoryError
         yield
 
-    monkeypatch.setattr("dipfast.restore.line.fitting", short)
+    monkeypatch.setattr("dipfast.restoration.line.fitting", short)
     with pytest.raises(MemoryError):
         restored(settings(), picture, Ladder(lambda device: 80 * GIB))
 
@@ -189,17 +189,17 @@ def test_free_memory_is_the_least_of_the_machines_and_the_control_groups(tmp_pat
 
 def test_what_this_process_took_since_is_free_for_its_next_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     resident = iter((200, 900, 100))
-    monkeypatch.setattr("dipfast.restore.memory.resident_bytes", lambda: next(resident))
-    monkeypatch.setattr("dipfast.restore.memory.available_bytes", lambda: 5000)
+    monkeypatch.setattr("dipfast.restoration.memory.resident_bytes", lambda: next(resident))
+    monkeypatch.setattr("dipfast.restoration.memory.available_bytes", lambda: 5000)
     free, cpu = Free(), torch.device("cpu")
     assert [free(cpu), free(cpu)] == [5700, 5000]
 
 
 def test_workers_of_one_machine_divide_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = {"self": 100, 7: 100, 8: 100}
-    monkeypatch.setattr("dipfast.restore.memory.resident_bytes", lambda pid="self": taken[pid])
-    monkeypatch.setattr("dipfast.restore.memory.siblings", lambda: [7, 8])
-    monkeypatch.setattr("dipfast.restore.memory.available_bytes", lambda: 6000 - sum(taken.values()))
+    monkeypatch.setattr("dipfast.restoration.memory.resident_bytes", lambda pid="self": taken[pid])
+    monkeypatch.setattr("dipfast.restoration.memory.siblings", lambda: [7, 8])
+    monkeypatch.setattr("dipfast.restoration.memory.available_bytes", lambda: 6000 - sum(taken.values()))
     free, cpu = Free(neighbours=3), torch.device("cpu")
     assert free(cpu) == (6000 - 300) // 3
     taken[7] = 1900  # its part of what all may have, and no more
@@ -209,7 +209,7 @@ def test_workers_of_one_machine_divide_its_memory(monkeypatch: pytest.MonkeyPatc
 
 
 def test_siblings_are_the_other_children_of_ones_parent() -> None:
-    script = "import os, sys; from dipfast.restore.memory import siblings; print(siblings()); sys.stdin.read()"
+    script = "import os, sys; from dipfast.restoration.memory import siblings; print(siblings()); sys.stdin.read()"
     command = [sys.executable, "-c", script]
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as one:
         found = json.loads(subprocess.run(command, input="", capture_output=True, text=True, check=True).stdout)

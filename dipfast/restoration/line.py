@@ -31,10 +31,10 @@ from dipfast.fit import (
 from dipfast.fit.distil import Distilled, as_it_is, distil_steps, distilling, undistilled
 from dipfast.image import Image, Source, cut, in_range_of, opacity, pad
 from dipfast.metrics import coverage, psnr, ssim, uncertainty_ece
-from dipfast.restore.failure import is_out_of_memory
-from dipfast.restore.memory import Fitting, Ladder
-from dipfast.restore.surroundings import outside
-from dipfast.restore.warnings import caveats
+from dipfast.restoration.failure import is_out_of_memory
+from dipfast.restoration.memory import Fitting, Ladder
+from dipfast.restoration.surroundings import outside
+from dipfast.restoration.warnings import caveats
 from dipfast.settings.shapes import on_grid, padded_side
 from dipfast.store.folder import Record, now
 
