@@ -17,7 +17,7 @@ from torch import Tensor
 # Quintic iteration of Jordan (2024), https://kellerjordan.github.io/posts/muon/
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NATIVE_PIXELS = 128 * 128  # up to here a CPU pads by PyTorch's own operation
-SMALL_PRODUCTS, SMALL_INPUT = 2_500_000, 2**16  # up to both a CPU convolves in float32: `worth`
+SMALL_PRODUCTS, SMALL_INPUT = 2_500_000, 2**16  # up to both a CPU convolves in float32: `conv_dtype`
 
 
 def pad(
@@ -115,7 +115,7 @@ class _Bilinear2x(torch.autograd.Function):
         return F.conv2d(F.pad(grad, (1, 1, 1, 1), mode="replicate"), kernel, stride=2, groups=grad.shape[1])
 
 
-def worth(
+def conv_dtype(
     dtype: torch.dtype,
     x: Tensor,  # [B, I, H, W]
     products: int,
@@ -152,7 +152,7 @@ def nearest_conv(
     inner = None if kept is None else inside(kept, margin)
     inverse = [_InverseDeviation.apply(t, eps) for t in (inner, x) if t is not None]
     rows = weight.permute(0, 2, 3, 1).flatten(1, 2) * (gain * torch.cat(inverse))  # [O, 9, S + C]
-    dtype = worth(dtype, x, 4 * weight.numel() * x.shape[2] * x.shape[3] * 4 // 9)
+    dtype = conv_dtype(dtype, x, 4 * weight.numel() * x.shape[2] * x.shape[3] * 4 // 9)
     small = pad(x.to(dtype), 1, "replication")
     kernels = taps[:16] @ rows[..., skips:]  # [O, 16, C]
     if kept is None:

@@ -26,7 +26,7 @@ from dipfast.cli import main
 from dipfast.errors import GateError, MachineError
 from dipfast.export import engine_build, tensorrt
 from dipfast.export.engine_file import beside
-from dipfast.export.fold import freeze
+from dipfast.export.fold import fold
 from dipfast.export.onnx import OPERATORS, to_onnx
 from dipfast.export.save import export_tensorrt
 from dipfast.image import read
@@ -280,7 +280,7 @@ def test_refit_names_are_the_folded_weights_one_to_one(changes: dict[str, Any], 
     model = to_onnx(module.state_dict(), latent, card, precision=precision)
     ends = (".weight", ".bias", "low", "width")
     names = [t.name for t in model.graph.initializer if t.name.endswith(ends)]
-    net = freeze(generator_config(**changes), module.state_dict(), latent)
+    net = fold(generator_config(**changes), module.state_dict(), latent)
     assert sorted(names) == sorted(net.state_dict())
     kinds = {t.name: t.data_type for t in model.graph.initializer}
     for name, value in tensorrt._typed(net, precision).items():

@@ -507,8 +507,8 @@ def test_weights_and_moments_stay_in_fp32_when_convolutions_are_bf16(
 def test_a_cpu_convolves_in_bf16_what_is_large_enough_to_gain_by_it() -> None:
     for side, expected in ((16, torch.float32), (128, torch.bfloat16)):
         x = torch.zeros(1, 32, side, side)
-        assert ops.worth(torch.bfloat16, x, 32 * 32 * 9 * side * side) == expected
-    assert ops.worth(torch.float64, torch.zeros(1, 1, 2, 2), 36) == torch.float64
+        assert ops.conv_dtype(torch.bfloat16, x, 32 * 32 * 9 * side * side) == expected
+    assert ops.conv_dtype(torch.float64, torch.zeros(1, 1, 2, 2), 36) == torch.float64
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "tasks": {"errors", "ops", "tasks"},
     "generators": {"errors", "ops", "shapes", "generators"},
     "fit": {"errors", "ops", "tasks", "generators", "shapes", "fit"},
-    "batch.plan": {"manifest", "errors", "shapes"},
+    "batch.plan": {"manifest", "errors", "generators", "shapes"},
     "batch.ledger": {"manifest", "errors", "files"},
     "batch.restore": {
         "image",

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dipfast.batch.plan import forward_flops, tensor_elements
+from dipfast.generators.architecture import architecture_of
+from dipfast.generators.cost import forward_flops, tensor_elements
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,12 +26,12 @@ PASSES = {"eager": (25, 22), "compiled": (14, 13), "fused": (9, 1)}
 
 def step_flops(generator: Mapping[str, Any], side: int) -> float:
     """Operations of one step at ``side``×``side``; the backward counts twice the forward."""
-    return 3 * forward_flops(generator, 3, side * side)
+    return 3 * forward_flops(architecture_of(generator, 3), side * side)
 
 
 def step_bytes(generator: Mapping[str, Any], side: int, itemsize: int) -> dict[str, float]:
     """Bytes that one step at ``side``×``side`` moves, by how much is fused."""
-    outputs, joined = tensor_elements(generator, side * side)
+    outputs, joined = tensor_elements(architecture_of(generator, 3), side * side)
     return {kind: itemsize * (a * outputs + b * joined) for kind, (a, b) in PASSES.items()}
 
 

@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from dipfast.errors import MachineError, UsageError
-from dipfast.export.fold import freeze
+from dipfast.export.fold import fold
 from dipfast.export.trace import OPSET, trace
 from dipfast.generators import Card
 
@@ -53,7 +53,7 @@ def to_onnx(
         )
     if precision not in ("fp32", "fp16"):
         raise UsageError(f"--precision {precision}: a model is of fp32 or fp16")
-    net = freeze(card.generator, weights, latent)
+    net = fold(card.generator, weights, latent)
     if precision == "fp16":
         net.half_precision()
     config = json.dumps(card.generator, sort_keys=True)

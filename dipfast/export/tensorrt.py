@@ -24,7 +24,7 @@ from torch import Tensor
 from dipfast.errors import MachineError
 from dipfast.export import parity
 from dipfast.export.engine_build import Gpu, Key, Say, bindings, build, cache_folder
-from dipfast.export.fold import FrozenNet, freeze
+from dipfast.export.fold import FoldedNet, fold
 from dipfast.export.onnx import to_onnx
 from dipfast.files import sha256_of, write_atomic
 from dipfast.generators import Card
@@ -97,7 +97,7 @@ class Folded:
     state: Mapping[str, Tensor]
     latent: Tensor
     card: Card
-    net: FrozenNet
+    net: FoldedNet
 
 
 class TensorRTRenderer:
@@ -131,7 +131,7 @@ class TensorRTRenderer:
 
     def fold(self, state: Mapping[str, Tensor], latent: Tensor, card: Card) -> Folded:
         """All that can be done before the GPU is free."""
-        return Folded(state, latent, card, freeze(card.generator, state, latent))
+        return Folded(state, latent, card, fold(card.generator, state, latent))
 
     def render(self, one: Folded) -> tuple[np.ndarray, dict[str, Any]]:
         """Refit and run: the picture [C, H, W], and how it agrees with the folded network in PyTorch."""
@@ -204,7 +204,7 @@ class TensorRTRenderer:
         write_atomic(self.folder / f"{key.name}.json", json.dumps(facts).encode())
 
 
-def _typed(net: FrozenNet, precision: str) -> dict[str, Tensor]:
+def _typed(net: FoldedNet, precision: str) -> dict[str, Tensor]:
     """The weights of a float32 network in the dtypes that the graph of ``precision`` has."""
     whole = ("head.", "low", "width") if precision == "fp16" else ("",)  # the beginnings of what stays in float32
     return {name: value if name.startswith(whole) else value.half() for name, value in net.state_dict().items()}

@@ -16,7 +16,8 @@ import onnx
 import torch
 
 from dipfast.errors import MachineError
-from dipfast.export.fold import FrozenNet
+from dipfast.export.fold import FoldedNet
+from dipfast.generators.architecture import architecture_of
 
 OPSET = 20
 
@@ -37,7 +38,7 @@ def trace(
         raise MachineError(
             "onnxscript is not installed, without which PyTorch exports nothing: pip install 'dipfast[cpu]'"
         )
-    net = FrozenNet(json.loads(config), image_channels).in_phases().eval().requires_grad_(False)
+    net = FoldedNet(architecture_of(json.loads(config), image_channels)).in_phases().eval().requires_grad_(False)
     for parameter in net.parameters():
         parameter.uniform_(0.5, 1.5)
     if precision == "fp16":

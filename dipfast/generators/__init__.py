@@ -1,17 +1,25 @@
-"""Network families behind one face: a config in, a module and its latent out. A generator never sees the task."""
+"""Networks: settings in, a module and its latent out. A generator never sees the task.
+
+What needs torch is imported when it is first asked for, so that plans can count costs without it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from dipfast.generators.latent import make_latent
-from dipfast.generators.skip import SkipNet, parted
-from dipfast.generators.store import Card, card_of, from_bytes, from_file, latent_of, to_bytes, twin
 from dipfast.shapes import latent_channels, multiple, smallest_side
 
+if TYPE_CHECKING:
+    from dipfast.generators.latent import make_latent
+    from dipfast.generators.skip import SkipNet, build, joined, latent_parts
+    from dipfast.generators.store import Card, card_of, from_bytes, from_file, latent_of, to_bytes, twin
+
+_HOME = {
+    "latent": ("make_latent",),
+    "skip": ("SkipNet", "build", "joined", "latent_parts"),
+    "store": ("Card", "card_of", "from_bytes", "from_file", "latent_of", "to_bytes", "twin"),
+}
 __all__ = [
     "Card",
     "SkipNet",
@@ -22,32 +30,17 @@ __all__ = [
     "joined",
     "latent_channels",
     "latent_of",
+    "latent_parts",
     "make_latent",
     "multiple",
-    "parted",
     "smallest_side",
     "to_bytes",
     "twin",
 ]
 
 
-def build(config: Mapping[str, Any], image_channels: int, seed: int) -> SkipNet:
-    """The generator that ``config`` (the manifest's `generator` section, every default filled in) describes.
-
-    Weights are drawn on the CPU from ``seed`` alone, by PyTorch's default initialisation: the same seed gives the
-    same weights on every device.
-    """
-    return SkipNet(config, latent_channels(config["input"], image_channels), image_channels, seed)
-
-
-def joined(modules: Sequence[SkipNet], config: Mapping[str, Any]) -> SkipNet:
-    """One generator with the trunks of all ``modules`` of ``config``, on their device, and the mean of their heads."""
-    first, *others = (module.state_dict() for module in modules)
-    state = dict(first)
-    for number, other in enumerate(others):
-        state |= {f"others.{number}.{name}": value for name, value in other.items() if name.startswith("scales.")}
-    state["head.weight"] = torch.cat([one["head.weight"] for one in (first, *others)], dim=1) / len(modules)
-    state["head.bias"] = torch.stack([one["head.bias"] for one in (first, *others)]).mean(0)
-    module = build({**config, "trunks": len(modules)}, len(state["head.bias"]), seed=0).to(state["head.bias"].device)
-    module.load_state_dict(state)
-    return module
+def __getattr__(name: str) -> Any:
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(import_module(f"dipfast.generators.{module}"), name)
+    raise AttributeError(f"module 'dipfast.generators' has no attribute {name!r}")

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from dipfast.errors import UsageError
 from dipfast.generators.latent import make_latent
-from dipfast.generators.skip import SkipNet
-from dipfast.shapes import latent_channels, trunks
+from dipfast.generators.skip import SkipNet, build
+from dipfast.shapes import trunks
 
 FORMAT = "dipfast-generator/1"
 MAX_PIXELS = 1 << 30  # of a latent: a few bytes in a file must not become terabytes
@@ -147,8 +147,7 @@ def _numbers(tree: Any) -> list[Any]:
 
 def _assemble(tensors: dict[str, Tensor], card: Card, name: str) -> tuple[SkipNet, Tensor, Card]:
     guide = tensors.pop("latent", torch.empty(0))
-    latent_config = card.generator["input"]
-    module = SkipNet(card.generator, latent_channels(latent_config, card.channels), card.channels, seed=0)
+    module = build(card.generator, card.channels, seed=0)
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:
