@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dipfast.errors import MachineError
 from dipfast.export import parity
-from dipfast.export.engine_build import Gpu, Key, Say, bindings, build, cache_folder
+from dipfast.export.engine import Gpu, Key, Say, bindings, build, cache_folder
 from dipfast.export.fold import FoldedNet, fold
 from dipfast.export.onnx import to_onnx
 from dipfast.files import sha256_of, write_atomic
