@@ -23,7 +23,7 @@ from dipfast.batch.cohort import cohort_size
 from dipfast.batch.failure import is_dead, is_out_of_memory, reason_of
 from dipfast.batch.ledger import RunFolder
 from dipfast.batch.load import Loaded, load
-from dipfast.batch.memory import Free, Ladder
+from dipfast.batch.memory import Free, MemoryPolicy
 from dipfast.batch.messages import GiveBack, Leave, Message
 from dipfast.batch.plan import Job, Place
 from dipfast.batch.restore import Restored, fit_plan, restoring
@@ -67,7 +67,7 @@ class Pipeline:
         self.begun: set[str] = set()  # being fitted, or fitted and not saved yet
         self.bucket: tuple = ()  # of what was fitted last
         self.most: dict[tuple, int] = {}  # lanes for which a bucket's memory was found to do
-        self.ladder = Ladder(Free(place.neighbours))
+        self.ladder = MemoryPolicy(Free(place.neighbours))
         self.leaving: Leave | None = None
 
     def run(self) -> None:

@@ -18,7 +18,7 @@ from dipfast import generators, tasks
 from dipfast.batch.caveats import caveats
 from dipfast.batch.failure import is_out_of_memory
 from dipfast.batch.ledger import Record, now
-from dipfast.batch.memory import Fitting, Ladder
+from dipfast.batch.memory import MemoryPolicy, TierChoice
 from dipfast.batch.surroundings import outside
 from dipfast.errors import ItemError
 from dipfast.fit import NO_HOOKS, Course, FitPlan, FitResult, Hooks, Workbench, compilations, finish, fitting, stream
@@ -97,7 +97,7 @@ def restore(
     device: str,
     id: str = "",
     hooks: Hooks = NO_HOOKS,
-    ladder: Ladder | None = None,
+    ladder: MemoryPolicy | None = None,
 ) -> Restored:
     """Fit a generator to ``observation`` on ``device`` and give the picture, cut back to its size.
 
@@ -107,7 +107,7 @@ def restore(
     start = time.perf_counter()
     problem = pose(settings, observation)
     posed = time.perf_counter() - start
-    bench, ladder = hooks.workbench or Workbench(), ladder or Ladder()
+    bench, ladder = hooks.workbench or Workbench(), ladder or MemoryPolicy()
     hooks = replace(hooks, workbench=bench)
     while True:
         try:
@@ -128,7 +128,7 @@ def restoring(
     device: str,
     id: str,
     hooks: Hooks,
-    ladder: Ladder,
+    ladder: MemoryPolicy,
 ) -> Course[Restored]:
     """`restore` of an observation whose ``problem`` is posed, step by step, on the rung that ``ladder`` says."""
     config = settings["generator"]
@@ -188,7 +188,7 @@ def _restored(
     problem: tasks.Problem,
     result: FitResult,
     distilled: Distilled,
-    memory: Fitting,
+    memory: TierChoice,
     *,
     keep_seeds: bool,
 ) -> Restored:

@@ -29,8 +29,9 @@ from dipfast.export.phases import (
     pays,
     phased_head,
 )
-from dipfast.generators import architecture, latent_parts
-from dipfast.generators.architecture import Architecture, Level, architecture_of
+from dipfast.generators import architecture
+from dipfast.generators.architecture import Architecture, Level
+from dipfast.generators.skip import latent_parts
 
 EPS = 1e-5  # of the generator's normalisations
 BAND = 1 << 22  # output elements of a float64 convolution at a time: it unfolds its input
@@ -266,13 +267,13 @@ class FoldedNet(Trunk):
 
 
 def fold(
-    config: Mapping[str, Any],  # the generator's section
+    architecture: Architecture,
     weights: Weights,  # the generator's state
     latent: Tensor,  # [1, D, H, W], or [1, K D, H, W] of K trunks
 ) -> FoldedNet:
     """Return the generator with ``weights`` as it renders at ``latent``, in float32 and without gradients."""
     exact = {name: value.detach().cpu().double() for name, value in weights.items()}
-    net = FoldedNet(architecture_of(config, exact["head.weight"].shape[0])).double()
+    net = FoldedNet(architecture).double()
     with torch.no_grad():
         for number, (trunk, part) in enumerate(zip(net.trunks(), net.latents(latent.cpu().double()), strict=True)):
             trunk.fold(part, exact, f"others.{number - 1}." if number else "")

@@ -63,7 +63,7 @@ def to_onnx(
         )
     if precision not in ("fp32", "fp16"):
         raise UsageError(f"--precision {precision}: a model is of fp32 or fp16")
-    net = fold(card.generator, weights, latent)
+    net = fold(architecture_of(card.generator, card.channels), weights, latent)
     if precision == "fp16":
         net.half_precision()
     config = json.dumps(card.generator, sort_keys=True)

@@ -28,6 +28,7 @@ from dipfast.export.fold import FoldedNet, fold
 from dipfast.export.onnx import to_onnx
 from dipfast.files import sha256_of, write_atomic
 from dipfast.generators import Card
+from dipfast.generators.architecture import architecture_of
 
 
 class Engine:
@@ -131,7 +132,7 @@ class TensorRTRenderer:
 
     def fold(self, state: Mapping[str, Tensor], latent: Tensor, card: Card) -> Folded:
         """All that can be done before the GPU is free."""
-        return Folded(state, latent, card, fold(card.generator, state, latent))
+        return Folded(state, latent, card, fold(architecture_of(card.generator, card.channels), state, latent))
 
     def render(self, one: Folded) -> tuple[np.ndarray, dict[str, Any]]:
         """Refit and run: the picture [C, H, W], and how it agrees with the folded network in PyTorch."""

@@ -92,32 +92,22 @@ class Scale(nn.Module):
     def __init__(self, level: architecture.Level):
         super().__init__()
         self.keeps, self.mode = level.branch is not None, level.join.upsample
-        self.names = tuple(tuple(block.name for block in part) for part in (level.branch or (), level.down, level.up))
+        parts = {"branch": level.branch or (), "down": level.down, "up": level.up}
+        self.names = {part: [block.name for block in blocks] for part, blocks in parts.items()}
         self.in_phases = level.in_phases  # then what follows the upsampling has four phases, each of the coarse size
         if self.in_phases:
             self.register_buffer("taps", ops.phase_taps(), persistent=False)
         self.kept_margin = ops.kept_margin(level.join.kept, level.join.coarse)  # of a branch that is joined in phases
-        for block in (*(level.branch or ()), *level.down):
+        for block in (*parts["branch"], *level.down):
             self.add_module(block.name, Block(block))
         self.norm = Norm(level.join.channels)
         for block in level.up:
             self.add_module(block.name, Block(block))
         self.recompute = False
 
-    def _blocks(self, part: int) -> list[Block]:
+    def blocks(self, part: str) -> list[Block]:
+        """Return the blocks of a part of the level: branch, down or up."""
         return [getattr(self, name) for name in self.names[part]]
-
-    @property
-    def blocks_kept(self) -> list[Block]:
-        return self._blocks(0)
-
-    @property
-    def blocks_down(self) -> list[Block]:
-        return self._blocks(1)
-
-    @property
-    def blocks_up(self) -> list[Block]:
-        return self._blocks(2)
 
     def fuse(self) -> None:
         """Have one kernel do each normalisation with its activation and the padding of the convolution that follows.
@@ -127,14 +117,14 @@ class Scale(nn.Module):
         for part in self.modules():
             if isinstance(part, Norm):
                 part.fused = True
-        for blocks in (self.blocks_kept, self.blocks_down, self.blocks_up):
+        for blocks in map(self.blocks, self.names):
             for before, after in pairwise(blocks):
                 after.conv.pad_in(before.norm)
+        conv, branch = self.blocks("up")[0].conv, self.blocks("branch")
         if not self.in_phases:
-            self.blocks_up[0].conv.pad_in(self.norm)
-        elif self.blocks_kept:
-            last = self.blocks_kept[-1].norm
-            last.margin, last.pad = self.kept_margin, self.blocks_up[0].conv.pad
+            conv.pad_in(self.norm)
+        elif branch:
+            branch[-1].norm.margin, branch[-1].norm.pad = self.kept_margin, conv.pad
 
     def _run(self, part: Callable[..., Tensor], *inputs: Any) -> Tensor:
         """``part`` of ``inputs``; with `recompute` only these are kept for the backward, which runs it again."""
@@ -150,9 +140,11 @@ class Scale(nn.Module):
 
     def descend(self, x: Tensor, dtype: torch.dtype) -> tuple[Tensor | None, Tensor]:
         """Return what is kept, [1, S, H, W] or None, and the input of the next level, [1, D, H / 2, W / 2]."""
-        down = self.blocks_down
-        kept = ops.inside(x, down[0].conv.padded if down else 0) if self.keeps else None
-        return None if kept is None else self._through(self.blocks_kept, kept, dtype), self._through(down, x, dtype)
+        down = self.blocks("down")
+        kept = None
+        if self.keeps:
+            kept = self._through(self.blocks("branch"), ops.inside(x, down[0].conv.padded if down else 0), dtype)
+        return kept, self._through(down, x, dtype)
 
     def ascend(self, x: Tensor, kept: Tensor | None, dtype: torch.dtype) -> Tensor:  # [1, U, H, W]
         x = self.rise(x, kept, dtype)
@@ -160,12 +152,12 @@ class Scale(nn.Module):
 
     def rise(self, x: Tensor, kept: Tensor | None, dtype: torch.dtype) -> Tensor:
         """Return the finer tensor, [1, U, H, W], or its four phases, [4, U, H / 2, W / 2], where it is `in_phases`."""
-        return self._through(self.blocks_up[1:], self._run(self._join, x, kept, dtype), dtype)
+        return self._through(self.blocks("up")[1:], self._run(self._join, x, kept, dtype), dtype)
 
     def _join(self, x: Tensor, kept: Tensor | None, dtype: torch.dtype) -> Tensor:
-        first = self.blocks_up[0]
+        first, branch = self.blocks("up")[0], self.blocks("branch")
         if self.in_phases:
-            conv, margin = first.conv, self.blocks_kept[-1].norm.margin if self.blocks_kept else 0
+            conv, margin = first.conv, branch[-1].norm.margin if branch else 0
             x = ops.nearest_conv(x, kept, conv.conv.weight, self.norm.weight, conv.pad, self.taps, dtype, margin=margin)
             return first.norm(x)
         x = ops.upsample2x(x if kept is None else x.to(kept.dtype), self.mode)
@@ -197,8 +189,8 @@ class Trunk(nn.Module):
         for scale in self._levels():
             scale.fuse()
         for scale, coarser in pairwise(self._levels()):
-            if scale.blocks_down and coarser.blocks_down:
-                coarser.blocks_down[0].conv.pad_in(scale.blocks_down[-1].norm)
+            if scale.blocks("down") and coarser.blocks("down"):
+                coarser.blocks("down")[0].conv.pad_in(scale.blocks("down")[-1].norm)
 
     def features(self, z: Tensor, dtype: torch.dtype) -> Tensor:
         """Return what a head sees: [1, U, H, W], or its phases, [4, U, H / 2, W / 2], where it is `in_phases`."""
