@@ -50,7 +50,7 @@ class Key:
 
 
 class Gpu:
-    """What the engine's buffers lie on, with a stream of its own: on the default one TensorRT waits for all of it."""
+    """The GPU that holds an engine's buffers, with its own stream: on the default one TensorRT waits for all work."""
 
     def __init__(self) -> None:
         if not torch.cuda.is_available():
@@ -66,7 +66,7 @@ class Gpu:
         }
 
     def stream(self) -> int:
-        """Its handle; what is enqueued on it comes behind what PyTorch has been given so far."""
+        """Return the stream's handle; what is enqueued on it runs after what PyTorch has been given so far."""
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
         return int(self._stream.cuda_stream)
 
@@ -75,7 +75,7 @@ class Gpu:
 
     @contextmanager
     def exact(self) -> Iterator[None]:
-        """PyTorch's own convolutions in float32 proper: what an engine is held against."""
+        """Have PyTorch's own convolutions run in float32 without TF32: what an engine is compared with."""
         before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
         try:
             yield
@@ -84,7 +84,7 @@ class Gpu:
 
 
 def bindings() -> Any:
-    """The module tensorrt. Raises MachineError with what to install."""
+    """Return the module tensorrt. Raises MachineError with what to install."""
     try:
         import tensorrt
     except ImportError:
@@ -95,12 +95,12 @@ def bindings() -> Any:
 
 
 def cache_folder() -> Path:
-    """Where engines and timings are kept: $XDG_CACHE_HOME/dipfast/tensorrt."""
+    """Return where engines and timings are kept: $XDG_CACHE_HOME/dipfast/tensorrt."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dipfast" / "tensorrt"
 
 
 def build(trt: Any, model: bytes, key: Key, folder: Path, say: Say) -> bytes:
-    """A refittable plan for ``model``, whose `latent` is an input, with the GPU's timing cache in ``folder``."""
+    """Build a refittable plan for ``model``, whose `latent` is an input, with the GPU's timing cache in ``folder``."""
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -128,7 +128,7 @@ def build(trt: Any, model: bytes, key: Key, folder: Path, say: Say) -> bytes:
 
 
 def _use_timings(config: Any, key: Key, folder: Path) -> Path:
-    """Give the build what earlier ones on such a GPU have measured, where TensorRT takes it; the file that holds it."""
+    """Give the build the timings of earlier ones on such a GPU, if TensorRT takes them; return their file."""
     facts = (key.tensorrt, key.gpu, key.capability, key.driver)
     path = folder / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.timing"
     for data in (path.read_bytes() if path.is_file() else b"", b""):  # one that is broken or of another GPU is refused
@@ -139,7 +139,7 @@ def _use_timings(config: Any, key: Key, folder: Path) -> Path:
 
 
 def _monitor(trt: Any, say: Say) -> Any:
-    """What tells of a build: each outermost phase by its name, in quarters."""
+    """Return a monitor that tells of a build: each outermost phase by its name, in quarters."""
 
     class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
@@ -175,12 +175,12 @@ class StoredEngine:
 
 
 def beside(engine: Path) -> Path:
-    """Where the latent and the sizes of an engine lie."""
+    """Return where the latent and the sizes of an engine lie."""
     return engine.with_name(f"{engine.name}.safetensors")
 
 
 def pack(stored: StoredEngine) -> bytes:
-    """The file beside the engine: it names the engine's hash."""
+    """Return the contents of the file beside the engine, which names the engine's hash."""
     facts = {"format": FORMAT, "card": json.dumps(asdict(stored.card)), "key": json.dumps(asdict(stored.key))}
     facts["sha256"] = hashlib.sha256(stored.plan).hexdigest()
     latent = stored.latent.detach().float().cpu().contiguous()
@@ -188,7 +188,7 @@ def pack(stored: StoredEngine) -> bytes:
 
 
 def load_engine(path: Path) -> StoredEngine:
-    """An engine that `dipfast export --format tensorrt` wrote.
+    """Load an engine that `dipfast export --format tensorrt` wrote.
 
     Raises UsageError where it or the file beside it is missing, or one of them is not what was written.
     """

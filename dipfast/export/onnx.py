@@ -51,7 +51,7 @@ def to_onnx(
     bake_latent: bool = False,
     fit: Mapping[str, Any] | None = None,
 ) -> onnx.ModelProto:
-    """The generator as a model `latent [batch, D, H, W] float32` → `image [batch, C, H, W] float32`.
+    """Return the generator as a model `latent [batch, D, H, W] float32` → `image [batch, C, H, W] float32`.
 
     The latent is an input with the fitted one as its default; with ``bake_latent`` it is a constant, and the model
     has no input. ``precision``: fp32, or fp16 with the head, the sigmoid and both ends in float32. ``fit``: how it was
@@ -86,10 +86,10 @@ def trace(
     image_channels: int,
     precision: str,
 ) -> onnx.ModelProto:
-    """`latent [batch, D, H, W]` → `image [batch, C, H, W]`, with random weights under the generator's names.
+    """Trace `latent [batch, D, H, W]` → `image [batch, C, H, W]`, with random weights under the generator's names.
 
-    Random, for the exporter removes a scale by one and merges tensors that are equal. Not to be changed: others get
-    the same object. Raises MachineError without onnxscript.
+    The weights are random because the exporter removes a scale by one and merges equal tensors. The result is cached
+    and must not be changed. Raises MachineError without onnxscript.
     """
     if importlib.util.find_spec("onnxscript") is None:
         raise MachineError(
@@ -118,7 +118,7 @@ def trace(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter warns of packages that are not needed here."""
+    """Silence the exporter, which warns of packages that are not needed here."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -131,7 +131,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _cleaned(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Less the exporter's notes (paths of this machine among them), and with names that mean something."""
+    """Remove the exporter's notes, paths of this machine among them, and give names that mean something."""
     graph = model.graph
     graph.name = "generator"
     _name_nodes(graph)
@@ -141,7 +141,7 @@ def _cleaned(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:
-    """A convolution gets the name of its weights, every other node that of its part of the network."""
+    """Name a convolution after its weights, and every other node after its part of the network."""
     seen: Counter[str] = Counter()
     for node in graph.node:
         notes = {note.key: note.value for note in node.metadata_props}
@@ -154,7 +154,7 @@ def _name_nodes(graph: onnx.GraphProto) -> None:
 
 
 def _filled(model: onnx.ModelProto, weights: Mapping[str, Tensor]) -> onnx.ModelProto:
-    """A copy of ``model`` with ``weights``, by their names: each is in the graph, and none is left out."""
+    """Return a copy of ``model`` with ``weights``, by their names: each is in the graph, and none is left out."""
     filled = onnx.ModelProto()
     filled.CopyFrom(model)
     places = {tensor.name: tensor for tensor in filled.graph.initializer}
@@ -164,7 +164,7 @@ def _filled(model: onnx.ModelProto, weights: Mapping[str, Tensor]) -> onnx.Model
 
 
 def _metadata(card: Card, precision: str, fit: Mapping[str, Any] | None) -> dict[str, str]:
-    """What the model says of itself, by its key behind `dipfast.`. No paths of the machine that it comes from."""
+    """Return what the model says of itself, by keys that begin with `dipfast.`, without paths of this machine."""
     about = {name: value for name, value in asdict(card).items() if name != "precision"}
     about |= {"task": {k: v for k, v in card.task.items() if k != "mask"}} | ({} if fit is None else {"fit": dict(fit)})
     about |= {"fit_precision": card.precision, "precision": precision, "opset": OPSET, "format": FORMAT}
@@ -174,14 +174,14 @@ def _metadata(card: Card, precision: str, fit: Mapping[str, Any] | None) -> dict
 
 
 def metadata(model: onnx.ModelProto) -> dict[str, Any]:
-    """What `_metadata` wrote: by key, without the `dipfast.`."""
+    """Return what `_metadata` wrote: by key, without the `dipfast.`."""
     props = {p.key.removeprefix("dipfast."): p.value for p in model.metadata_props if p.key.startswith("dipfast.")}
     plain = ("id", "format", "precision", "fit_precision", "valid", "licence", "sha256")
     return {key: value if key in plain else json.loads(value) for key, value in props.items()}
 
 
 def digest(model: onnx.ModelProto) -> str:
-    """SHA-256 of the whole model but for the digest that it carries."""
+    """Return the SHA-256 of the whole model but for the digest that it carries."""
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     kept = [p for p in model.metadata_props if p.key != "dipfast.sha256"]
@@ -191,7 +191,7 @@ def digest(model: onnx.ModelProto) -> str:
 
 
 def verified(data: bytes, name: str) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """The model in ``data`` and its metadata. Raises UsageError with the reason for one that was changed."""
+    """Return the model in ``data`` and its metadata. Raises UsageError with the reason for one that was changed."""
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
@@ -207,7 +207,7 @@ def verified(data: bytes, name: str) -> tuple[onnx.ModelProto, dict[str, Any]]:
 
 
 def _altered(model: onnx.ModelProto, about: Mapping[str, Any]) -> str | None:
-    """Why the model is not the one that was exported, or None."""
+    """Return why the model is not the one that was exported, or None."""
     graph = model.graph
     attributes = [a for node in graph.node for a in node.attribute]
     if graph.sparse_initializer or any(a.tensors or a.graphs or a.HasField("g") for a in attributes):

@@ -109,7 +109,7 @@ class PhasedPointwise(Phased):
 
 
 def phased_head(head: nn.Conv2d, trunks: int) -> nn.Conv2d:
-    """The head on four phases of each of ``trunks``. Not by groups: fast kernels take no groups of three channels."""
+    """Return the head on four phases of each trunk, without groups: fast kernels have none of three channels."""
     phased = nn.Conv2d(4 * head.in_channels, 4 * head.out_channels, 1, dtype=head.weight.dtype)
     parts = head.weight.flatten(1).chunk(trunks, dim=1)
     phased.weight.copy_(torch.cat([torch.block_diag(*[part] * 4) for part in parts], dim=1)[..., None, None])
@@ -118,7 +118,7 @@ def phased_head(head: nn.Conv2d, trunks: int) -> nn.Conv2d:
 
 
 def interleave(x: Tensor) -> Tensor:  # [B, 4 C, H + 1, W + 1] -> [B, C, 2 H, 2 W]
-    """The picture whose phases these are, without the rows and columns that lie outside.
+    """Return the picture whose phases these are, without the rows and columns that lie outside.
 
     Columns first, then rows, each by one transposition: onnxruntime has DepthToSpace and a transposition of both
     move one element at a time, in twice the time.

@@ -110,7 +110,7 @@ def export_tensorrt(
 
 
 def _gate(found: Mapping[str, Any], least: float, path: Path) -> None:
-    """Raises GateError where ``found`` misses the gate, and takes away what an earlier export left."""
+    """Raise GateError where ``found`` misses the gate, and remove what an earlier export left."""
     try:
         parity.check(dict(found), least, path.name)
     except GateError:
@@ -120,12 +120,12 @@ def _gate(found: Mapping[str, Any], least: float, path: Path) -> None:
 
 
 def report_path(model: Path) -> Path:
-    """Where the parity report of a model lies."""
+    """Return where the parity report of a model lies."""
     return model.with_name(f"{model.name.removesuffix('.onnx')}.parity.json")
 
 
 def load_model(path: Path) -> tuple[onnx.ModelProto, dict[str, Any], bytes]:
-    """A model that `export_onnx` wrote: itself, its metadata, its bytes.
+    """Load a model that `export_onnx` wrote: itself, its metadata, its bytes.
 
     Raises UsageError with the reason for one that was changed: by its own digest and, where its parity report lies
     beside it, by the hash in that.
@@ -153,7 +153,7 @@ def _onnxruntime_version() -> str:
 
 
 def ready(formats: Sequence[str], precision: str, say: Say = lambda line: None) -> TensorRTRenderer | None:
-    """What builds engines, where they are asked for, and tells ``say`` of it.
+    """Return what builds engines, where they are asked for, and tells ``say`` of it.
 
     Raises MachineError for what cannot be exported here.
     """
@@ -174,7 +174,7 @@ def export(
     output: Path | None = None,
     say: Say = lambda line: None,
 ) -> tuple[list[Report], list[str]]:
-    """The reports of what was written, and a line for each generator that missed its gate."""
+    """Export each generator; return the reports, and a line for each generator that missed its gate."""
     engines = ready(formats, precision, say)
     reports, missed = [], []
     for one in found:
@@ -200,7 +200,7 @@ def export_run(root: Path, formats: Sequence[str], precision: str, min_psnr: flo
 
 
 def _exported(one: Target, precision: str, min_psnr: float) -> bool:
-    """Whether the model of this very generator is there, whole, and good enough."""
+    """Return whether the model of this very generator is there, whole, and good enough."""
     model = one.folder / f"{one.generator.stem}{'' if precision == 'fp32' else '.' + precision}.onnx"
     try:
         report = json.loads(report_path(model).read_bytes())
