@@ -16,9 +16,8 @@ from torch import Tensor
 
 # The coefficients of the quintic iteration of Jordan (2024), https://kellerjordan.github.io/posts/muon/
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
-NATIVE_PIXELS = 128 * 128  # a CPU pads images of up to so many pixels by PyTorch's own operation
-# A CPU convolves in float32 up to so many products and elements of the input (`conv_dtype`).
-SMALL_PRODUCTS, SMALL_INPUT = 2_500_000, 2**16
+NATIVE_PIXELS = 128 * 128  # up to here a CPU pads by PyTorch's own operation
+SMALL_PRODUCTS, SMALL_INPUT = 2_500_000, 2**16  # up to both a CPU convolves in float32: `conv_dtype`
 
 
 def pad(

@@ -48,7 +48,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write fitted generators as models that need nothing of dipfast, each proved against PyTorch."""
-    from dipfast.export.several import export as write
+    from dipfast.export.save import export as write
     from dipfast.export.targets import targets
 
     reports, missed = write(

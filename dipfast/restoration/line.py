@@ -32,7 +32,7 @@ from dipfast.fit.distil import Distilled, as_it_is, distil_steps, distilling, un
 from dipfast.image import Image, Source, cut, in_range_of, opacity, pad
 from dipfast.metrics import coverage, psnr, ssim, uncertainty_ece
 from dipfast.restoration.failure import is_out_of_memory
-from dipfast.restoration.memory import Fitting, Ladder
+from dipfast.restoration.memory import MemoryPolicy, TierChoice
 from dipfast.restoration.surroundings import outside
 from dipfast.restoration.warnings import caveats
 from dipfast.settings.shapes import on_grid, padded_side
@@ -108,7 +108,7 @@ def restore(
     device: str,
     id: str = "",
     hooks: Hooks = NO_HOOKS,
-    ladder: Ladder | None = None,
+    ladder: MemoryPolicy | None = None,
 ) -> Restored:
     """Fit a generator to ``observation`` on ``device`` and give the picture, cut back to its size.
 
@@ -118,7 +118,7 @@ def restore(
     start = time.perf_counter()
     problem = pose(settings, observation)
     posed = time.perf_counter() - start
-    bench, ladder = hooks.program_cache or ProgramCache(), ladder or Ladder()
+    bench, ladder = hooks.program_cache or ProgramCache(), ladder or MemoryPolicy()
     hooks = replace(hooks, program_cache=bench)
     while True:
         try:
@@ -139,7 +139,7 @@ def restoring(
     device: str,
     id: str,
     hooks: Hooks,
-    ladder: Ladder,
+    ladder: MemoryPolicy,
 ) -> Course[Restored]:
     """`restore` of an observation whose ``problem`` is posed, step by step, on the rung that ``ladder`` says."""
     config = settings["generator"]
@@ -199,7 +199,7 @@ def _restored(
     problem: tasks.Problem,
     result: FitResult,
     distilled: Distilled,
-    memory: Fitting,
+    memory: TierChoice,
     *,
     keep_seeds: bool,
 ) -> Restored:

@@ -23,7 +23,7 @@ from dipfast.fit import Cancelled, Course, Hooks, Slot
 from dipfast.plan import Job, Place
 from dipfast.restoration.failure import is_dead, is_out_of_memory, reason_of
 from dipfast.restoration.line import Restored, fit_plan, restoring
-from dipfast.restoration.memory import Free, Ladder
+from dipfast.restoration.memory import Free, MemoryPolicy
 from dipfast.store.folder import RunFolder
 from dipfast.workers.checkpoints import Shelf
 from dipfast.workers.cohort import cohort_size
@@ -67,7 +67,7 @@ class Pipeline:
         self.begun: set[str] = set()  # being fitted, or fitted and not saved yet
         self.bucket: tuple = ()  # of what was fitted last
         self.most: dict[tuple, int] = {}  # lanes for which a bucket's memory was found to do
-        self.ladder = Ladder(Free(place.neighbours))
+        self.ladder = MemoryPolicy(Free(place.neighbours))
         self.leaving: Leave | None = None
 
     def run(self) -> None:
