@@ -76,7 +76,7 @@ def gpu_check() -> ModuleType:
         "device_agrees_with_cpu",
         "engines_agree",
         "engines_agree_on_jpeg",
-        "used_workbench",
+        "used_program_cache",
         "cohorts",
         "repeats",
         "kernels_by_speed",
