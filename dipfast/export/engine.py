@@ -174,9 +174,9 @@ class StoredEngine:
     key: Key
 
 
-def beside(engine: Path) -> Path:
-    """Return where the latent and the sizes of an engine lie."""
-    return engine.with_name(f"{engine.name}.safetensors")
+def beside(path: Path) -> Path:
+    """Return where the latent and the sizes of the engine at ``path`` lie."""
+    return path.with_name(f"{path.name}.safetensors")
 
 
 def pack(stored: StoredEngine) -> bytes:
