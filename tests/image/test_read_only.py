@@ -292,11 +292,11 @@ def test_none_of_them_is_written() -> None:
 
 
 def test_the_manifest_and_the_images_agree_on_endings_and_formats() -> None:
-    from dipfast import settings as schema
     from dipfast.image.source import READABLE
+    from dipfast.settings import files
 
-    assert tuple(schema.Input().formats) == READABLE
-    assert schema.files.READ_ONLY == READ_ONLY
-    for format, endings in schema.EXTENSIONS.items():
+    assert tuple(files.Input().formats) == READABLE
+    assert files.READ_ONLY == READ_ONLY
+    for format, endings in files.EXTENSIONS.items():
         if format not in READ_ONLY:
             assert {format_of(f"x.{ending}") for ending in endings} == {format}
