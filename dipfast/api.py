@@ -227,7 +227,7 @@ def write_models(manifest: Manifest, result: RunResult) -> int:
     asked = manifest.export
     if not asked.formats or not any(row.status == "done" for row in result.rows):
         return 0
-    from dipfast.export.several import export_run
+    from dipfast.export.save import export_run
 
     written = len(export_run(result.folder.root, asked.formats, asked.precision, asked.min_psnr))
     publish(result.folder)

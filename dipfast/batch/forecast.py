@@ -121,7 +121,7 @@ class _Rows:
         precision, size = machine.precision, predicted_bytes(job, machine.precision)
         try:
             fitting = self.fitting(job)
-            precision, size = fitting.rung.precision, fitting.predicted
+            precision, size = fitting.tier.precision, fitting.predicted
         except ItemError as error:
             self.refused[job.bucket] = error
         channels, height, width = job.padded

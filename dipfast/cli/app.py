@@ -265,7 +265,7 @@ def _run(
     options = replace(asked.options, resume=resume, max_failures=allowed, executor=on)
     ready(manifest, options)  # what is wrong is said alone
     if manifest.export.formats:
-        from dipfast.export.several import ready as ready_to_export
+        from dipfast.export.save import ready as ready_to_export
 
         ready_to_export(manifest.export.formats, manifest.export.precision)
     _say(progress, _opening(manifest, folder))
