@@ -264,7 +264,8 @@ class Campaign:
         if [row.output for row in rows] != [path.name for path in self.inputs]:
             self.wrong.append("the list of items is another one")
         for row in rows:
-            if row.record is not None and not self.run.holds(row.record):
+            record = self.run.record(row.id) if row.id is not None and row.record is not None else None
+            if record is not None and not self.run.holds(record):
                 self.wrong.append(f"{row.output}: its record does not hold")
             if (self.run.images / row.output).read_bytes() != (truth / "images" / row.output).read_bytes():
                 self.wrong.append(f"{row.output}: other pixels than undisturbed")

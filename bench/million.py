@@ -94,11 +94,12 @@ def write_done(folder: Path, count: int) -> None:
 
 def write_items(run: RunFolder, entries: list[dict[str, Any]], record: dict[str, Any], part: int) -> None:
     """What is left of ``entries`` when they are done, with an index and a ledger of their own."""
+    from dipfast.record import Record
     from dipfast.store.file_stat import stamp_of
     from dipfast.store.folder import dumps
-    from dipfast.store.index import BRIEFS, Index, brief
+    from dipfast.store.index import BRIEFS, Index
 
-    index, text, short = Index(run), dumps(record).decode(), brief(record)
+    index, text, short = Index(run), dumps(record).decode(), Record(**record).short()
     with (run.ledger / f"cpu-{part}.jsonl").open("w") as ledger:
         for number, entry in enumerate(entries):
             if number % LINKS == 0:
@@ -119,10 +120,10 @@ def write_items(run: RunFolder, entries: list[dict[str, Any]], record: dict[str,
         id, output = entry["id"], entry["output"]
         generator = f"generators/{id}.safetensors"
         paths = {"sha256": DIGEST, "paths": [output]}
-        own = {"id": id, "output": paths, "generator": {"path": generator, "sha256": DIGEST}}
+        own = {"path": generator, "sha256": DIGEST}
         files = (f"records/{id}.json", f"images/{output}", generator)
         stamps = {path: stamp_of(f"{run.root}/{path}") for path in files}
-        index._write(id, stamps, short | own)  # type: ignore[arg-type]
+        index._write(id, stamps, replace(short, id=id, output=paths, generator=own))  # type: ignore[arg-type]
     for ending, lines in ((".jsonl", index.stamped), (BRIEFS, index.briefs)):
         (run.index / f"run-{part}{ending}").write_text("\n".join(lines.values()) + "\n")
 

@@ -85,10 +85,10 @@ def restore(
     observation = observe(plain, source, hole, truth)
     id = content_id(_digest(source), settings, {} if hole is None else {"mask": _digest(hole)})
     restored = restore_observation(plain, observation, "auto", id, Hooks(progress))
-    seconds = restored.fit.seconds | {"total": time.perf_counter() - start}
+    seconds = restored.seconds | {"total": time.perf_counter() - start}
     return RestoreResult(
         image=to_array(restored.pixels, image if isinstance(image, np.ndarray) else restored.source),
-        record=describe(id, plain, source, observation, restored, seconds),
+        record=describe(id, plain, source, observation, restored, seconds).to_json(),
         generator=FittedGenerator(*generators.from_bytes(restored.generator)),
         uncertainty=_uncertainty(restored.deviation, image),
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from dipfast.errors import MachineError, UsageError
 from dipfast.plan import Place, spread
-from dipfast.store.folder import now
+from dipfast.record import now
 from dipfast.threads import asked_threads, cores
 
 PACKAGES = (

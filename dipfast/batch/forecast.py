@@ -25,7 +25,7 @@ from dipfast.store.rows import by_path
 from dipfast.store.sources import check_free, read_before, source_of
 from dipfast.text import count, duration, printable, reason_of
 from dipfast.threads import cores
-from dipfast.workers.cohort import cohort_size
+from dipfast.workers.messages import cohort_size
 from dipfast.workers.options import RunOptions
 
 SHOWN = 40  # output names in the table; --json has all

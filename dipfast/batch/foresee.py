@@ -54,5 +54,5 @@ def fitting_on(place: Place, places: int, memory: int | None) -> Callable[[Job],
     """
     available = available_bytes()
     on_cpu = None if available is None else available // places
-    ladder = MemoryPolicy(lambda device: memory if device.type == "cuda" else on_cpu)
-    return lambda job: ladder.plan(job.settings, job.padded, fit_plan(job.settings, place.device))[1]
+    policy = MemoryPolicy(lambda device: memory if device.type == "cuda" else on_cpu)
+    return lambda job: policy.plan(job.settings, job.padded, fit_plan(job.settings, place.device))[1]

@@ -5,20 +5,21 @@ They are those of the picture as it was written, at its bit depth; the fit's las
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from dipfast.errors import DipfastError
 from dipfast.image import cut, read
 from dipfast.plan import Job
+from dipfast.record import Record
 from dipfast.restoration.line import quality
-from dipfast.store.folder import Record, RunFolder
-from dipfast.workers.load import load
+from dipfast.store.folder import RunFolder
+from dipfast.workers.items import load
 
 
 def needs_measuring(job: Job, record: Record) -> bool:
     """Whether the metrics in ``record`` are not those against the reference of ``job``."""
-    given = record.get("input")
-    known = given.get("reference") if isinstance(given, dict) else None
+    known = record.input.get("reference") if isinstance(record.input, dict) else None
     known = known.get("sha256") if isinstance(known, dict) else None
     return job.reference_sha256 is not None and job.settings["degrade"] is None and known != job.reference_sha256
 
@@ -35,7 +36,7 @@ def measure_again(job: Job, folder: RunFolder, record: Record) -> str | None:
         metrics = _metrics(job, record, folder)
     except DipfastError as error:
         metrics, reference, reason = {}, None, str(error)
-    folder.commit({**record, "metrics": metrics, "input": {**record["input"], "reference": reference}})
+    folder.commit(replace(record, metrics=metrics, input={**record.input, "reference": reference}))
     return reason
 
 
@@ -47,6 +48,6 @@ def _metrics(job: Job, record: Record, folder: RunFolder) -> dict[str, float | N
     pixels = read(folder.at(f"images/{job.outputs[0]}")).pixels
     if len(clean) == 1 and len(pixels) == 3:  # WebP has no gray
         pixels = pixels.mean(0, keepdims=True)
-    uncertainty = record["output"].get("uncertainty")
+    uncertainty = record.output.get("uncertainty")
     deviation = None if uncertainty is None else read(folder.at(uncertainty["path"])).pixels
     return quality(clean, before, pixels, deviation)

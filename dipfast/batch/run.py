@@ -20,11 +20,12 @@ from dipfast.manifest import Manifest
 from dipfast.manifest.yaml import collector_paused
 from dipfast.plan import Job, Place
 from dipfast.plan import shard as part
+from dipfast.record import now
 from dipfast.remote import is_remote, protocol
 from dipfast.restoration.line import fit_plan
 from dipfast.samples import PREFIX as SAMPLE
 from dipfast.samples import locate
-from dipfast.store.folder import Record, RunFolder, Shard, dumps, now, suffix
+from dipfast.store.folder import RunFolder, Shard, dumps, suffix
 from dipfast.store.index import Index
 from dipfast.store.lock import claimed, writing
 from dipfast.store.mirror import Mirror, mirrored
@@ -39,7 +40,7 @@ from dipfast.store.rows import (
 )
 from dipfast.store.sources import check_free, in_words, kept_of, note_source, read_before, source_of
 from dipfast.text import count
-from dipfast.workers.load import CHANGED
+from dipfast.workers.items import CHANGED
 from dipfast.workers.local import Event, Outcome, execute
 from dipfast.workers.options import Resume, RunOptions
 
@@ -250,8 +251,8 @@ def _measured_again(
     for job in jobs:
         if job.reference_sha256 is None or job.id in todo:
             continue
-        brief = index.record(job.id)
-        if brief is None or not needs_measuring(job, brief) or (record := folder.record(job.id)) is None:
+        known = index.record(job.id)
+        if known is None or not needs_measuring(job, known) or (record := folder.record(job.id)) is None:
             continue
         reason = measure_again(job, folder, record)
         index.held(job.id)  # read back what was written
@@ -296,7 +297,7 @@ def _is_done(job: Job, folder: RunFolder, index: Index) -> bool:
 
 def _rename(job: Job, folder: RunFolder, intact: Sequence[str]) -> None:
     """Have the record name the pictures of ``job``, and those that other items have of it."""
-    record: Record | None = folder.record(job.id)
+    record = folder.record(job.id)
     assert record is not None
     paths = [*job.outputs, *(path for path in intact if path not in job.outputs)]
-    folder.commit({**record, "output": {**record["output"], "paths": paths}})
+    folder.commit(replace(record, output=record.output | {"paths": paths}))

@@ -16,8 +16,9 @@ from contextlib import suppress
 from dipfast.batch.prepare import Known, SettingsBook
 from dipfast.files import open_regular, replacing
 from dipfast.manifest import Item
+from dipfast.record import ID
 from dipfast.store.file_stat import Stamp, Stamps, stamp_of
-from dipfast.store.folder import ID, RunFolder, Shard, suffix
+from dipfast.store.folder import RunFolder, Shard, suffix
 from dipfast.store.index import Index
 from dipfast.store.inputs import path_of, stamp_at
 from dipfast.store.rows import EARLIER, list_of, lists_beside

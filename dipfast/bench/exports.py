@@ -22,10 +22,10 @@ from dipfast.errors import UsageError
 from dipfast.export.onnx import to_onnx
 from dipfast.export.targets import Target
 from dipfast.metrics import psnr
+from dipfast.record import Record
 from dipfast.render.generator import FittedGenerator
 from dipfast.render.pictures import origin
 from dipfast.render.variants import Subject, subject
-from dipfast.store.folder import Record
 from dipfast.text import number
 
 

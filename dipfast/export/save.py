@@ -20,7 +20,8 @@ from dipfast.export.targets import Target, targets
 from dipfast.export.tensorrt import TensorRTRenderer
 from dipfast.files import sha256_of, write_atomic
 from dipfast.generators import from_file
-from dipfast.store.folder import dumps, now
+from dipfast.record import now
+from dipfast.store.folder import dumps
 
 Report = dict[str, Any]
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dipfast.errors import NothingMatchedError, UsageError
-from dipfast.store.folder import Record, RunFolder
+from dipfast.record import Record
+from dipfast.store.folder import RunFolder
 
 SUFFIX = ".safetensors"
 

@@ -28,12 +28,13 @@ from dipfast.image import cut, read
 from dipfast.manifest import yaml
 from dipfast.manifest.wording import explain
 from dipfast.metrics import psnr, ssim
+from dipfast.record import Record
 from dipfast.remote import holds
 from dipfast.render.generator import FittedGenerator, as_fitted, kept, load, renderer
 from dipfast.restoration.line import observe, pose
 from dipfast.samples import locate
 from dipfast.settings.section import Section
-from dipfast.store.folder import Record, RunFolder
+from dipfast.store.folder import RunFolder
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 

@@ -97,9 +97,9 @@ def as_html(folder: RunFolder, title: str, rows: Sequence[Row], summary: Summary
 
 def card(folder: RunFolder, row: Row) -> Card:
     """All that the page says of one done item. Reads its pictures and, for the row's own is brief, its whole record."""
-    record = (row.id and folder.record(row.id)) or row.record or {}
-    row = replace(row, known=record)
-    known = facts(row)
+    whole = folder.record(row.id) if row.id else None
+    row = row if whole is None else replace(row, known=whole)
+    record, known = row.record or {}, facts(row)
     drawing = curve(record.get("losses"), known["steps"], known["chosen_step"])
     return Card(known, pictures(folder, row), lines_of(row), drawing)
 

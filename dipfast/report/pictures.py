@@ -13,9 +13,10 @@ from PIL import Image as Pillow
 
 from dipfast.errors import DipfastError, ItemError
 from dipfast.image import Image, Limits, read
+from dipfast.record import damaged_of
 from dipfast.remote import sha256_of
 from dipfast.report.facts import section
-from dipfast.store.folder import RunFolder, damaged_of
+from dipfast.store.folder import RunFolder
 
 if TYPE_CHECKING:
     from dipfast.store.rows import Row

@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.text import Text
 
 from dipfast.files import replacing, write_atomic
+from dipfast.record import now
 from dipfast.report.aggregate import Aggregate, median, per_hour, rounded
 from dipfast.report.facts import COLUMNS, Facts, facts, finite
-from dipfast.store.folder import RunFolder, now
+from dipfast.store.folder import RunFolder
 from dipfast.text import change, count, duration, number, printable, rate, reason_of
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,12 +31,11 @@ from dipfast.fit import (
 from dipfast.fit.distil import Distilled, as_it_is, distil_steps, distilling, undistilled
 from dipfast.image import Image, Source, cut, in_range_of, opacity, pad
 from dipfast.metrics import coverage, psnr, ssim, uncertainty_ece
+from dipfast.record import Record, now
 from dipfast.restoration.failure import is_out_of_memory
 from dipfast.restoration.memory import MemoryPolicy, TierChoice
-from dipfast.restoration.surroundings import outside
-from dipfast.restoration.warnings import caveats
+from dipfast.restoration.warnings import outside, warnings_of
 from dipfast.settings.shapes import on_grid, padded_side
-from dipfast.store.folder import Record, now
 
 Settings = Mapping[str, Any]  # an item's settings, every default filled in, as plain data
 
@@ -66,7 +65,8 @@ class Restored:
     distilled: Distilled
     generator: bytes  # safetensors, of the distilled weights
     facts: dict[str, Any]
-    memory: dict[str, Any]  # the rung of `batch.memory` that the fit was on
+    memory: dict[str, Any]  # the tier that the fit ran on, for the record
+    seconds: dict[str, float]  # by phase
     deviation: np.ndarray | None = None  # [C, H, W] float32, of the full range; where the fit predicts its error
     kept: tuple[bytes, ...] = ()  # generators of the posterior's samples, safetensors
     trail: tuple[tuple[int, bytes], ...] = ()  # steps, and generators with the averaged weights of then
@@ -108,28 +108,18 @@ def restore(
     device: str,
     id: str = "",
     hooks: Hooks = NO_HOOKS,
-    ladder: MemoryPolicy | None = None,
+    policy: MemoryPolicy | None = None,
 ) -> Restored:
-    """Fit a generator to ``observation`` on ``device`` and give the picture, cut back to its size.
+    """Fit a generator to ``observation`` on ``device`` and return the picture, cut back to its size.
 
-    Raises ItemError, MachineError or Cancelled, as `dipfast.fit.fit` does; ItemError `out-of-memory` where no rung of
-    `batch.memory` fits.
+    Raises ItemError, MachineError or Cancelled, as `dipfast.fit.fit` does; ItemError `out-of-memory` where no tier of
+    the memory policy fits.
     """
     start = time.perf_counter()
     problem = pose(settings, observation)
     posed = time.perf_counter() - start
-    bench, ladder = hooks.program_cache or ProgramCache(), ladder or MemoryPolicy()
-    hooks = replace(hooks, program_cache=bench)
-    while True:
-        try:
-            restored = finish(restoring(settings, observation, problem, device, id, hooks, ladder))
-            break
-        except Exception as error:
-            if not is_out_of_memory(error) or not ladder.descend(settings, problem.shape, fit_plan(settings, device)):
-                raise
-            bench.release()
-    restored.fit.seconds["pose"] = posed
-    return restored
+    restored = finish(restoring(settings, observation, problem, device, id, hooks, policy or MemoryPolicy()))
+    return replace(restored, seconds=restored.seconds | {"pose": posed})
 
 
 def restoring(
@@ -139,14 +129,41 @@ def restoring(
     device: str,
     id: str,
     hooks: Hooks,
-    ladder: MemoryPolicy,
+    policy: MemoryPolicy,
+    is_alone: Callable[[], bool] = lambda: True,
 ) -> Course[Restored]:
-    """`restore` of an observation whose ``problem`` is posed, step by step, on the rung that ``ladder`` says."""
-    config = settings["generator"]
-    plan, memory = ladder.plan(settings, problem.shape, fit_plan(settings, device))
-    result = yield from fitting(problem, config, plan, hooks)
+    """Do what `restore` does, step by step, of an observation whose ``problem`` is posed.
+
+    A fit that runs out of memory is done again a tier of ``policy`` lower, if it ``is_alone`` on its device: where
+    others had some of the memory, they are the first to go, and the error is the caller's.
+    """
+    cache = hooks.program_cache or ProgramCache()
+    hooks = replace(hooks, program_cache=cache)
+    asked = fit_plan(settings, device)
+    while True:
+        plan, choice = policy.plan(settings, problem.shape, asked)
+        try:
+            return (yield from _attempt(settings, observation, problem, id, hooks, plan, choice))
+        except Exception as error:
+            retried = is_out_of_memory(error) and is_alone() and policy.descend(settings, problem.shape, asked)
+            if not retried:
+                raise
+        cache.release()  # once the error is gone, which holds what the attempt has allocated
+
+
+def _attempt(
+    settings: Settings,
+    observation: Observation,
+    problem: tasks.Problem,
+    id: str,
+    hooks: Hooks,
+    plan: FitPlan,
+    choice: TierChoice,
+) -> Course[Restored]:
+    """Fit, distil and pack on the tier of ``choice``."""
+    result = yield from fitting(problem, settings["generator"], plan, hooks)
     start = time.perf_counter()
-    module = undistilled(result, config, plan)
+    module = undistilled(result, settings["generator"], plan)
     card = _card(settings, observation, problem, id, result.machine.precision)
     latent = generators.latent_of(_stored(card, module), problem.shown)
     if result.steps:
@@ -154,8 +171,8 @@ def restoring(
         distilled = yield from distilling(module, latent, result.picture, steps, dtype, hooks.cancelled)
     else:
         distilled = as_it_is(module, latent, result.picture)
-    result.seconds["distil"] = time.perf_counter() - start
-    return _restored(card, observation, problem, result, distilled, memory, keep_seeds=bool(plan.keep_seeds))
+    seconds = result.seconds | {"distil": time.perf_counter() - start}
+    return _restored(card, observation, problem, result, distilled, choice, seconds, keep_seeds=bool(plan.keep_seeds))
 
 
 def _card(
@@ -199,7 +216,8 @@ def _restored(
     problem: tasks.Problem,
     result: FitResult,
     distilled: Distilled,
-    memory: TierChoice,
+    choice: TierChoice,
+    seconds: dict[str, float],
     *,
     keep_seeds: bool,
 ) -> Restored:
@@ -219,7 +237,8 @@ def _restored(
         distilled=distilled,
         generator=packed(distilled.generator, _stored(card, distilled.generator)),
         facts=problem.facts | _facts(card, observation, problem, result, pixels),
-        memory=memory.record(),
+        memory=choice.record(),
+        seconds=seconds,
         deviation=None if result.deviation is None else cut(result.deviation[0].numpy(), *card.size),
         kept=tuple(packed(sample) for sample in result.kept),
         trail=tuple((step, packed(module)) for step, module in result.snapshots),
@@ -324,10 +343,10 @@ def describe(
     """The record of a restored image, but for the files that hold it: what was asked, what ran, what came out."""
     channels, height, width = image.pixels.shape
     fitted = restored.fit
-    return {
-        "version": 1,
-        "id": id,
-        "input": {
+    return Record(
+        version=1,
+        id=id,
+        input={
             "format": image.source.format,
             "mode": image.source.mode,
             "bit_depth": image.source.bit_depth,
@@ -335,33 +354,33 @@ def describe(
             "height": height,
             "channels": channels,
         },
-        "settings": settings,
-        "seed": settings["fit"]["seed"],
-        "ran": ran_on(fitted.machine.device)
+        settings=settings,
+        seed=settings["fit"]["seed"],
+        ran=ran_on(fitted.machine.device)
         | {name: getattr(fitted.machine, name) for name in ("engine", "precision", "kernels")}
         | {"programs": fitted.programs, "compilations": compilations()}
         | {"fitted_at": list(fitted.picture.shape[1:]), "memory": restored.memory}
         | ({"coarse": [{"size": size, "steps": steps} for steps, size in fitted.coarse]} if fitted.coarse else {}),
-        "steps": fitted.steps,
-        "chosen_step": fitted.chosen_step,
-        "stop": dict(fitted.stop),
-        "why": fitted.why,
-        **({"samples": fitted.samples} if fitted.samples else {}),
-        "rollbacks": fitted.rollbacks,
-        "losses": fitted.losses,
-        "stop_curve": fitted.stop_curve,
-        "generator": {
+        steps=fitted.steps,
+        chosen_step=fitted.chosen_step,
+        stop=dict(fitted.stop),
+        why=fitted.why,
+        samples=fitted.samples or None,
+        rollbacks=fitted.rollbacks,
+        losses=fitted.losses,
+        stop_curve=fitted.stop_curve,
+        generator={
             "weights": "distilled onto the kept picture",
             **_trunks(restored.distilled.generator),
             "distil_steps": restored.distilled.steps,
             "parity_db": _decibel(restored.distilled.parity_db),
         },
-        "facts": restored.facts,
-        "warnings": [*image.source.notes, *caveats(settings, restored.facts)],
-        "seconds": {name: round(value, 4) for name, value in seconds.items()},
-        "metrics": measure(observation, restored),
-        "finished": now(),
-    }
+        facts=restored.facts,
+        warnings=[*image.source.notes, *warnings_of(settings, restored.facts)],
+        seconds={name: round(value, 4) for name, value in seconds.items()},
+        metrics=measure(observation, restored),
+        finished=now(),
+    )
 
 
 def _trunks(module: generators.SkipNet) -> dict[str, int]:

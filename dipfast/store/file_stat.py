@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from json.encoder import encode_basestring_ascii as as_json
 
 from dipfast.files import within
-from dipfast.store.folder import uncertainty_of
+from dipfast.record import uncertainty_of
 
 Stamp = list[int]  # size in bytes, modification time in nanoseconds, inode, time of the last change in nanoseconds
 

@@ -12,22 +12,17 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dipfast.files import open_regular, sha256_of, stays_inside, within, write_atomic
+from dipfast.files import open_regular, sha256_of, within, write_atomic
+from dipfast.record import Record, now
 
-ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}")  # a plain name: files are called by it
-Record = dict[str, Any]
+Event = dict[str, Any]
 Shard = tuple[int, int]  # part I of N, I from 1
-FURTHER = ("samples", "checkpoints", "seeds")  # further generators of one item, in its record's `generator`
 
 
 @dataclass(frozen=True)
@@ -83,7 +78,7 @@ class RunFolder:
         line = json.dumps({"time": now(), "event": event, **facts}, ensure_ascii=False)
         append_line(self.at(f"ledger/{worker}.jsonl"), line)
 
-    def events(self) -> Iterator[Record]:
+    def events(self) -> Iterator[Event]:
         """Every event that can be read, oldest first. A torn line is passed over."""
         events = [event for line in self._lines() if (event := _event(line)) is not None]
         return iter(sorted(events, key=lambda event: str(event.get("time"))))
@@ -93,17 +88,17 @@ class RunFolder:
             with suppress(OSError):  # a link or a pipe is no ledger
                 yield from self.read(f"ledger/{path.name}").splitlines()
 
-    def commit(self, record: Record) -> None:
+    def commit(self, record: Mapping[str, Any]) -> None:
         """Write the record of an item whose files are all there. Raises OSError."""
-        self.put(f"records/{record['id']}.json", dumps(record))
+        self.put(f"records/{record['id']}.json", dumps(dict(record)))
 
     def record(self, id: str) -> Record | None:
         """The record of ``id``, or None where there is none that can be read."""
         try:
-            record = json.loads(self.read(f"records/{id}.json"))
+            record = Record.from_json(json.loads(self.read(f"records/{id}.json")))
         except (OSError, ValueError):
             return None
-        return record if is_record(record) and record["id"] == id else None
+        return record if record is not None and record.id == id else None
 
     def forget(self, id: str) -> None:
         """Take back the record of an item that is to be fitted again. Raises OSError."""
@@ -116,7 +111,7 @@ class RunFolder:
 
     def holds(self, record: Record) -> bool:
         """Whether every file that ``record`` vouches for is there, with the hash that it names."""
-        return all(self._has_hash(path, digest) for path, digest in files_of(record).items())
+        return all(self._has_hash(path, digest) for path, digest in record.files.items())
 
     def _has_hash(self, path: str, digest: str) -> bool:
         try:
@@ -130,34 +125,11 @@ def suffix(shard: Shard | None) -> str:
     return "" if shard is None else f".{shard[0]}-of-{shard[1]}"
 
 
-def files_of(record: Record) -> dict[str, str]:
-    """The files that ``record`` vouches for, from the run's folder, and their SHA-256."""
-    pictures = {f"images/{path}": record["output"]["sha256"] for path in record["output"]["paths"]}
-    return pictures | {record["generator"]["path"]: record["generator"]["sha256"]} | posterior_files(record)
-
-
-def posterior_files(record: Record) -> dict[str, str]:
-    """Of the files that ``record`` vouches for, the map of deviations and further generators, where there are."""
-    parts = [record["output"].get("uncertainty")]
-    parts += [part for kind in FURTHER for part in record["generator"].get(kind, ())]
-    return {part["path"]: part["sha256"] for part in parts if part}
-
-
-def damaged_of(output: str) -> str:
-    """Where the damaged input of the picture ``output`` lies, from the run's folder: always a PNG."""
-    return Path("damaged", output).with_suffix(".png").as_posix()
-
-
-def uncertainty_of(output: str) -> str:
-    """Where the map of deviations of the picture ``output`` lies, from the run's folder: a PNG of that name."""
-    return f"uncertainty/{output}" if output.lower().endswith(".png") else f"uncertainty/{output}.png"
-
-
-def failures(folder: RunFolder) -> dict[str, Record]:
+def failures(folder: RunFolder) -> dict[str, Event]:
     """The last failure of every id or path that failed and was not done since: id or path → event."""
     if not any(_tells_failure(line) for line in folder._lines()):
         return {}
-    last: dict[str, Record] = {}
+    last: dict[str, Event] = {}
     for event in folder.events():
         if event["event"] in ("failed", "quarantined"):
             last[event.get("id") or event.get("path") or ""] = event
@@ -171,7 +143,7 @@ def _tells_failure(line: bytes) -> bool:
     return b'"event": "failed"' in line or b'"event": "quarantined"' in line
 
 
-def _event(line: bytes) -> Record | None:
+def _event(line: bytes) -> Event | None:
     try:
         event = json.loads(line)
     except ValueError:
@@ -180,30 +152,6 @@ def _event(line: bytes) -> Record | None:
         return None
     words = (event.get(name) for name in ("id", "path", "kind", "reason"))
     return event if all(word is None or isinstance(word, str) for word in words) else None
-
-
-def is_record(tree: object) -> bool:
-    """Whether ``tree`` has what a record's files are checked by, and names none outside the run's folder."""
-    if not (isinstance(tree, dict) and isinstance(tree.get("id"), str) and ID.fullmatch(tree["id"])):
-        return False
-    output, generator = tree.get("output"), tree.get("generator")
-    if not (isinstance(output, dict) and isinstance(generator, dict)):
-        return False
-    paths, further = output.get("paths"), [generator.get(kind, []) for kind in FURTHER]
-    if not (isinstance(paths, list) and isinstance(output.get("sha256"), str)):
-        return False
-    if not all(isinstance(parts, list) for parts in further):
-        return False
-    parts = [generator, *(part for part in (output.get("uncertainty"), *chain.from_iterable(further)) if part)]
-    return all(map(_is_part, parts)) and all(isinstance(path, str) and stays_inside(path) for path in paths)
-
-
-def _is_part(part: object) -> bool:
-    """Whether ``part`` names a file of the run's folder and its hash."""
-    if not isinstance(part, dict):
-        return False
-    path, digest = part.get("path"), part.get("sha256")
-    return isinstance(path, str) and stays_inside(path) and isinstance(digest, str)
 
 
 def append_line(path: Path, line: str) -> None:
@@ -224,11 +172,6 @@ def dumps(value: Any) -> bytes:
     """JSON as this project writes it to files: indented, UTF-8, no NaN; odd bytes of file names as escapes."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     return (text + "\n").encode("utf-8", "backslashreplace")
-
-
-def now() -> str:
-    """UTC, to the millisecond, sortable as text."""
-    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
 
 
 def _ends_with_newline(path: Path) -> bool:

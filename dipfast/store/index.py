@@ -15,18 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from hashlib import sha256
+from typing import Any
 
 from dipfast.files import sha256_of, stays_inside
+from dipfast.record import Record
 from dipfast.store.file_stat import Stamp, Stamps
-from dipfast.store.folder import Record, RunFolder, append_line, files_of, is_record, posterior_files
+from dipfast.store.folder import RunFolder, append_line
 
-BULK = ("losses", "stop_curve", "stop", "facts", "rollbacks", "seed")  # of a record, for its own page only
 BRIEFS = ".records.jsonl"  # how files with brief records end
 IN_COMMON = ("version", "settings", "ran")  # mostly the same in all records of a worker
-KEPT: dict[str, tuple[str, ...]] = {  # of parts of a brief record
-    "settings": ("task", "preset", "degrade"),
-    "input": ("path", "width", "height", "reference"),
-}
 DOUBTFUL = re.compile(
     r'\.\.|\\|"/|""' if os.name != "nt" else ""
 )  # what a path that leads out of the folder would have in it
@@ -40,7 +37,7 @@ class Index:
         self.stamps = Stamps(str(folder.root))
         self.briefs: dict[str, str] = {}  # of an id its brief record, of a key what records have in common
         self.briefs_read = False
-        self.common: dict[str, Record] = {}  # parts of records that have been parsed, by key
+        self.common: dict[str, dict[str, Any]] = {}  # parts of records that have been parsed, by key
         self.written: set[str] = set()  # keys of this owner's file
         self.added = 0  # findings that are new
 
@@ -93,7 +90,7 @@ class Index:
         if found is not None:
             return found
         whole = self.folder.record(id)
-        return None if whole is None else brief(whole)
+        return None if whole is None else whole.short()
 
     def _as_it_was(self, id: str, pictures: Sequence[str]) -> bool:
         """Whether the line of ``id`` is what would be written now, were ``pictures`` all that it has: as of most."""
@@ -112,14 +109,14 @@ class Index:
             whole = self.folder.record(id)
             if whole is None:
                 return None
-            files, record = {own: stamp}, brief(whole)
+            files, record = {own: stamp}, whole.short()
         known = dict(files)
-        intact = {path for path, digest in files_of(record).items() if self._is_intact(path, digest, known)}
-        if not {record["generator"]["path"], *posterior_files(record)} <= intact:
+        intact = {path for path, digest in record.files.items() if self._is_intact(path, digest, known)}
+        if not record.files_beside_pictures.keys() <= intact:
             return None
-        if known != files and len(known) == 1 + len(intact) == 1 + len(files_of(record)):
-            self._write(id, {path: known[path] for path in (own, *files_of(record))}, record)
-        return record, {path for path in record["output"]["paths"] if f"images/{path}" in intact}
+        if known != files and len(known) == 1 + len(intact) == 1 + len(record.files):
+            self._write(id, {path: known[path] for path in (own, *record.files)}, record)
+        return record, {path for path in record.pictures if f"images/{path}" in intact}
 
     def _files(self, id: str) -> dict[str, Stamp]:
         """The files of ``id`` as they were last found right; nothing where its line is not there, or torn."""
@@ -140,10 +137,9 @@ class Index:
             _, key, own = self.briefs.get(id, "").split("\t")
             if key not in self.common:
                 self.common[key] = json.loads(self.briefs[key].partition("\t")[2])
-            record = {**self.common[key], **json.loads(own)}
+            return Record.from_json({**self.common[key], **json.loads(own)})
         except (ValueError, KeyError, TypeError):
             return None
-        return record if is_record(record) else None
 
     def _is_intact(self, path: str, digest: str, known: dict[str, Stamp]) -> bool:
         stamp = self.stamps.of(path)
@@ -180,15 +176,3 @@ class Index:
 
 def _pictures(files: dict[str, Stamp]) -> set[str]:
     return {path[7:] for path in files if path.startswith("images/")}
-
-
-def brief(record: Record) -> Record:
-    """The record without what only its own page needs."""
-    short = {key: value for key, value in record.items() if key not in BULK}
-    for name, keys in KEPT.items():
-        if isinstance(short.get(name), dict):
-            short[name] = {key: short[name][key] for key in keys if key in short[name]}
-    ran = short.get("ran")
-    if isinstance(ran, dict) and isinstance(ran.get("memory"), dict):  # what was free is another in each record
-        short["ran"] = ran | {"memory": {key: value for key, value in ran["memory"].items() if key != "free"}}
-    return short

@@ -15,7 +15,8 @@ from pathlib import Path
 from dipfast.errors import UsageError
 from dipfast.files import sha256_of, write_atomic
 from dipfast.manifest import Item, Manifest, content_id, load
-from dipfast.store.folder import Record, RunFolder, damaged_of, files_of
+from dipfast.record import Record, damaged_of
+from dipfast.store.folder import RunFolder
 from dipfast.store.index import Index
 from dipfast.store.lock import claimed, writing
 from dipfast.store.rows import Entry, read_entries, write_earlier, write_entries
@@ -27,7 +28,7 @@ class Taken:
     """The result of one id: from which run, and under which names it goes on."""
 
     run: RunFolder
-    record: Record  # brief, with the pictures that are intact
+    record: Record  # short, with the pictures that are intact
     outputs: list[str]
 
 
@@ -55,7 +56,7 @@ def merge(runs: Sequence[RunFolder], out: RunFolder) -> RunFolder:
         forget_source(out)
         index = Index(out, owner="merge")
         for result in taken:
-            index.held(result.record["id"])
+            index.held(result.record.id)
     return out
 
 
@@ -116,15 +117,15 @@ def _taken(sources: Sequence[RunFolder], entries: Sequence[Entry]) -> list[Taken
             wanted[entry["id"]].add(entry["output"])
     indexes = [(run, Index(run)) for run in sources]
     held = {id: _first(id, indexes) for id in wanted}
-    return [Taken(run, record, sorted(wanted[id])) for id, (run, record) in held.items() if run is not None]
+    return [Taken(*first, sorted(wanted[id])) for id, first in held.items() if first is not None]
 
 
-def _first(id: str, indexes: Sequence[tuple[RunFolder, Index]]) -> tuple[RunFolder | None, Record]:
+def _first(id: str, indexes: Sequence[tuple[RunFolder, Index]]) -> tuple[RunFolder, Record] | None:
     for run, index in indexes:
         held = index.held(id)
         if held is not None and held[1]:
-            return run, {**held[0], "output": {**held[0]["output"], "paths": sorted(held[1])}}
-    return None, {}
+            return run, replace(held[0], output=held[0].output | {"paths": sorted(held[1])})
+    return None
 
 
 def _beside(sources: Sequence[RunFolder]) -> dict[Path, str]:
@@ -157,33 +158,28 @@ def _check_free(out: RunFolder, taken: Sequence[Taken], beside: Mapping[Path, st
 def _pictures_and_generators(taken: Sequence[Taken]) -> Iterator[tuple[str, str]]:
     for result in taken:
         for output in result.outputs:
-            yield f"images/{output}", result.record["output"]["sha256"]
-        yield from _others(result.record).items()
-
-
-def _others(record: Record) -> dict[str, str]:
-    """What a record vouches for beside its pictures."""
-    return {path: digest for path, digest in files_of(record).items() if not path.startswith("images/")}
+            yield f"images/{output}", result.record.output["sha256"]
+        yield from result.record.files_beside_pictures.items()
 
 
 def _copy(result: Taken, out: RunFolder) -> None:
     """Copy one result, its record last. Raises UsageError where a file changed since it was looked at, OSError."""
-    run, brief = result.run, result.record
-    if run is out and set(result.outputs) <= set(brief["output"]["paths"]):
+    run, short = result.run, result.record
+    if run is out and set(result.outputs) <= set(short.pictures):
         return
-    record = run.record(brief["id"])
+    record = run.record(short.id)
     if record is None:
         raise UsageError(f"{run.root}: changed while it was merged; merge again")
-    picture, *_ = brief["output"]["paths"]
-    data = _read(run, f"images/{picture}", brief["output"]["sha256"])
+    picture, *_ = short.pictures
+    data = _read(run, f"images/{picture}", short.output["sha256"])
     damaged = run.at(damaged_of(picture)).is_file()
-    for path, digest in _others(brief).items():
+    for path, digest in short.files_beside_pictures.items():
         out.put(path, _read(run, path, digest))
     for output in result.outputs:
         out.put(f"images/{output}", data)
         if damaged:
             out.put(damaged_of(output), run.read(damaged_of(picture)))
-    out.commit(record | {"output": {**record["output"], "paths": result.outputs}})
+    out.commit(replace(record, output=record.output | {"paths": result.outputs}))
 
 
 def _read(run: RunFolder, path: str, digest: str) -> bytes:

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from dipfast import remote
 from dipfast.errors import MachineError, UsageError
-from dipfast.store.folder import Record, RunFolder, damaged_of, dumps, files_of, is_record
+from dipfast.record import Record, damaged_of
+from dipfast.store.folder import RunFolder, dumps
 
 FILE = "remote.json"  # in the run's folder: where its results go
 HANDS = 4  # uploads at a time
@@ -96,10 +97,10 @@ class Mirror:
                     self._take_back(id)
 
     def _take_back(self, id: str) -> None:
-        record: Record = json.loads(self._fetch(f"records/{id}.json"))
-        if not is_record(record) or record["id"] != id:
+        record = Record.from_json(json.loads(self._fetch(f"records/{id}.json")))
+        if record is None or record.id != id:
             return
-        for path, digest in files_of(record).items():
+        for path, digest in record.files.items():
             data = self._fetch(path)
             if sha256(data).hexdigest() != digest:
                 return
@@ -120,7 +121,7 @@ class Mirror:
         record = None if self.address is None else self.folder.record(id)
         if record is not None:
             beside = [path for path in _damaged(record) if (self.folder.root / path).is_file()]
-            self.send([*beside, *files_of(record), f"records/{id}.json"])
+            self.send([*beside, *record.files, f"records/{id}.json"])
 
     def send(self, paths: Sequence[str]) -> None:
         """Upload files of the folder, one after the other."""
@@ -143,4 +144,4 @@ class Mirror:
 
 
 def _damaged(record: Record) -> list[str]:
-    return [damaged_of(output) for output in record["output"]["paths"]]
+    return [damaged_of(output) for output in record.pictures]

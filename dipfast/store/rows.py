@@ -20,7 +20,8 @@ from typing import Any, Literal
 from dipfast.errors import DipfastError, UsageError
 from dipfast.files import open_regular, stays_inside, write_atomic
 from dipfast.manifest.yaml import collector_paused
-from dipfast.store.folder import ID, Record, RunFolder, Shard, failures, suffix
+from dipfast.record import ID, Record
+from dipfast.store.folder import Event, RunFolder, Shard, failures, suffix
 from dipfast.store.index import Index
 
 EARLIER = "items.earlier.jsonl"
@@ -30,7 +31,7 @@ Entry = Mapping[str, Any]  # path, output, id, and what was seen of the input
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One item of a run as it stands: done (with its brief record), failed (with a reason), or pending.
+    """One item of a run as it stands: done (with its short record), failed (with a reason), or pending.
 
     ``known``: the record, or what reads it: a million are not held at once. ``pixels``: of what is pending, its
     input's, where its header has been read.
@@ -40,15 +41,16 @@ class Row:
     output: str
     id: str | None
     status: Literal["done", "failed", "pending"]
-    known: Record | Callable[[], Record | None] | None = None
+    known: Record | dict[str, Any] | Callable[[], Record | None] | None = None
     kind: str | None = None
     reason: str | None = None
     pixels: int | None = None
 
     @property
-    def record(self) -> Record | None:
-        """The brief record, read anew each time."""
-        return self.known() if callable(self.known) else self.known
+    def record(self) -> dict[str, Any] | None:
+        """The short record as plain data, read anew each time."""
+        known = self.known() if callable(self.known) else self.known
+        return known.to_json() if isinstance(known, Record) else known
 
 
 def done_rows(items: Iterable[tuple[str, str, str]], index: Index) -> list[Row]:
@@ -65,7 +67,7 @@ def rows_of(folder: RunFolder, entries: Iterable[Entry] | None = None, index: In
         return [_row(entry, known, failed) for entry in entries]
 
 
-def _row(entry: Entry, index: Index, failed: Mapping[str, Record]) -> Row:
+def _row(entry: Entry, index: Index, failed: Mapping[str, Event]) -> Row:
     """Done is what has a record whose hashes hold. A record is taken back before its item is fitted again."""
     about = entry["path"], entry["output"], entry["id"]
     held = index.row(entry["id"], entry["output"]) if entry["id"] else None

@@ -1,7 +1,7 @@
-"""A worker's items under way: one thread loads them, the lanes fit them, one thread saves them.
+"""A worker's items under way: one thread loads them, the slots fit them, one thread saves them.
 
 While an item is fitted the next ones are read and decoded, and the last ones encoded and written. Every decision is
-made in the thread that moves the lanes, which is the only one that touches the device; the others take from one queue
+made in the thread that moves the slots, which is the only one that touches the device; the others take from one queue
 and put into another. Loading and saving cost the fit the processor time that they take, and nothing else.
 """
 
@@ -22,14 +22,11 @@ import torch
 from dipfast.fit import Cancelled, Course, Hooks, Slot
 from dipfast.plan import Job, Place
 from dipfast.restoration.failure import is_dead, is_out_of_memory, reason_of
-from dipfast.restoration.line import Restored, fit_plan, restoring
+from dipfast.restoration.line import Restored, restoring
 from dipfast.restoration.memory import Free, MemoryPolicy
 from dipfast.store.folder import RunFolder
-from dipfast.workers.checkpoints import Shelf
-from dipfast.workers.cohort import cohort_size
-from dipfast.workers.load import Loaded, load
-from dipfast.workers.messages import GiveBack, Leave, Message
-from dipfast.workers.save import save
+from dipfast.workers.items import CheckpointFile, Loaded, load, save
+from dipfast.workers.messages import GiveBack, Leave, Message, cohort_size
 
 PROGRESS_SECONDS = 0.5  # between two progress events of one fit
 Event = dict[str, Any]
@@ -62,12 +59,12 @@ class Pipeline:
         self.writing = threading.Lock()  # of the ledger
         self.given: dict[str, Job] = {}  # not ended and not given back
         self.loaded: deque[Loaded] = deque()
-        self.lanes: list[Slot[Restored]] = []
+        self.slots: list[Slot[Restored]] = []
         self.fitting: dict[Slot[Restored], Loaded] = {}
         self.begun: set[str] = set()  # being fitted, or fitted and not saved yet
         self.bucket: tuple = ()  # of what was fitted last
-        self.most: dict[tuple, int] = {}  # lanes for which a bucket's memory was found to do
-        self.ladder = MemoryPolicy(Free(place.neighbours))
+        self.most: dict[tuple, int] = {}  # slots for which a bucket's memory was found to do
+        self.policy = MemoryPolicy(Free(place.neighbours))
         self.leaving: Leave | None = None
 
     def run(self) -> None:
@@ -78,8 +75,8 @@ class Pipeline:
         while self.leaving is None or self.given:
             self._hear(wait=not (self.fitting or (self.loaded and self._has_room(self.loaded[0].job))))
             self._fill()
-            for lane in list(self.fitting):
-                self._move(lane)
+            for slot in list(self.fitting):
+                self._move(slot)
         self.to_load.put(None)
         self.to_save.put(None)
         for thread in threads:
@@ -138,14 +135,14 @@ class Pipeline:
                 self.inbox.put(Failed(job, reason_of(error), start))
 
     def _fill(self) -> None:
-        """Begin what is loaded while there are lanes for it; all that are fitted at a time are of one bucket."""
+        """Begin what is loaded while there are slots for it; all that are fitted at a time are of one bucket."""
         while self.loaded and self._has_room(self.loaded[0].job):
             loaded = self.loaded.popleft()
-            lane = self._free_lane(loaded.job)
-            self.fitting[lane] = loaded
+            slot = self._free_slot(loaded.job)
+            self.fitting[slot] = loaded
             self.begun.add(loaded.job.id)
             self._tell("fitting", loaded.job)
-            lane.begin(self._course(loaded, lane))
+            slot.begin(self._course(loaded, slot))
 
     def _has_room(self, job: Job) -> bool:
         """Whether its fit may begin: beside those of its bucket, and not while as many wait to be saved.
@@ -159,25 +156,28 @@ class Pipeline:
             return True
         return job.bucket == self.bucket and len(self.fitting) < min(most, self.most.get(job.bucket, most))
 
-    def _free_lane(self, job: Job) -> Slot[Restored]:
-        """A lane that fits nothing. For another bucket than the last one, all others let go of their memory."""
+    def _free_slot(self, job: Job) -> Slot[Restored]:
+        """A slot that fits nothing. For another bucket than the last one, all others let go of their memory."""
         if job.bucket != self.bucket:
             self.bucket = job.bucket
-            for lane in self.lanes[1:]:
-                lane.program_cache.release()
-        for lane in self.lanes:
-            if lane not in self.fitting:
-                return lane
-        self.lanes.append(Slot(torch.device(self.place.device)))
-        return self.lanes[-1]
+            for slot in self.slots[1:]:
+                slot.program_cache.release()
+        for slot in self.slots:
+            if slot not in self.fitting:
+                return slot
+        self.slots.append(Slot(torch.device(self.place.device)))
+        return self.slots[-1]
 
-    def _course(self, loaded: Loaded, lane: Slot[Restored]) -> Course[Restored]:
+    def _course(self, loaded: Loaded, slot: Slot[Restored]) -> Course[Restored]:
         job = loaded.job
         hooks = Hooks(
-            self._reporter(job), partial(self._is_cancelled, job.id), lane.program_cache, Shelf(self.folder, job.id)
+            self._reporter(job),
+            partial(self._is_cancelled, job.id),
+            slot.program_cache,
+            CheckpointFile(self.folder, job.id),
         )
-        device, settings = self.place.device, job.settings
-        return (yield from restoring(settings, loaded.observation, loaded.problem, device, job.id, hooks, self.ladder))
+        about = job.settings, loaded.observation, loaded.problem, self.place.device, job.id
+        return (yield from restoring(*about, hooks, self.policy, lambda: len(self.fitting) == 1))
 
     def _reporter(self, job: Job) -> Callable[[int, float], None]:
         """Progress of one fit to the driver, not more often than every half second."""
@@ -196,12 +196,12 @@ class Pipeline:
         self._hear()
         return self.leaving is not None and id not in self.leaving.finish
 
-    def _move(self, lane: Slot[Restored]) -> None:
-        """Go on with the fit in ``lane``. No exception of an item gets past here; that of a dead device does."""
-        loaded = self.fitting[lane]
+    def _move(self, slot: Slot[Restored]) -> None:
+        """Go on with the fit in ``slot``. No exception of an item gets past here; that of a dead device does."""
+        loaded = self.fitting[slot]
         too_large = False
         try:
-            restored = lane.move()
+            restored = slot.move()
         except Cancelled:
             outcome = {"event": "cancelled"}
         except Exception as error:
@@ -210,37 +210,30 @@ class Pipeline:
             outcome, too_large = {"event": "failed", **reason_of(error)}, is_out_of_memory(error)
         else:
             if restored is not None:
-                del self.fitting[lane]
+                del self.fitting[slot]
                 self._tell("fitted", loaded.job)
-                self.to_save.put((loaded, restored, self.lanes.index(lane)))
+                self.to_save.put((loaded, restored, self.slots.index(slot)))
             return
-        del self.fitting[lane]
-        if too_large and self._has_less(loaded):
-            lane.program_cache.release()
+        del self.fitting[slot]
+        if too_large and self.fitting:
+            self.most[self.bucket] = len(self.fitting)
+            slot.program_cache.release()
             self.begun.discard(loaded.job.id)
-            self.loaded.appendleft(loaded)  # again, with fewer neighbours or in less memory
+            self.loaded.appendleft(loaded)  # again, with fewer neighbours
             self._tell("loaded", loaded.job)
         else:
             self._end(loaded.job, outcome, loaded.since)
 
-    def _has_less(self, loaded: Loaded) -> bool:
-        """Whether a fit that ran out of memory has another chance: with fewer neighbours, then a rung down."""
-        if self.fitting:
-            self.most[self.bucket] = len(self.fitting)
-            return True
-        settings = loaded.job.settings
-        return self.ladder.descend(settings, loaded.problem.shape, fit_plan(settings, self.place.device))
-
     def _save(self) -> None:
         """The life of the saving thread."""
         while (fitted := self.to_save.get()) is not None:
-            loaded, restored, lane = fitted
+            loaded, restored, slot = fitted
             job = loaded.job
             try:
                 self._tell("saving", job)
-                record = save(loaded, restored, self.folder, lane)
+                record = save(loaded, restored, self.folder, slot)
                 self._log("done", job)
-                outcome = {"event": "done", "record": record}
+                outcome = {"event": "done", "record": record.to_json()}
             except Exception as error:
                 outcome = {"event": "failed", **reason_of(error)}
             self._tell_end(job, outcome, loaded.since)

@@ -25,8 +25,7 @@ from typing import Any
 from dipfast.plan import Job, Place, predicted_seconds
 from dipfast.store.folder import RunFolder
 from dipfast.threads import use_threads, wait_briefly
-from dipfast.workers.cohort import cohort_size, held_at_most
-from dipfast.workers.messages import AT_WORK, GIVEN, STAGES, GiveBack, Leave, Message
+from dipfast.workers.messages import AT_WORK, GIVEN, STAGES, GiveBack, Leave, Message, cohort_size, held_at_most
 
 START_SECONDS = 600.0  # until a worker is ready: torch from a cold network disk
 SILENT_SECONDS = 300.0
@@ -205,7 +204,7 @@ class Process(Worker):
 class InProcess(Worker):
     """A worker that is a thread of this process, with one item at a time, for tests: their order is the queue's."""
 
-    room = 1  # type: ignore[assignment]
+    room = 1
 
     def __init__(self, place: Place, root: str) -> None:
         from dipfast.workers.pipeline import Pipeline

@@ -10,8 +10,7 @@ import torch
 
 from dipfast import tasks
 from dipfast.fit.flecks import mended
-from dipfast.restoration.surroundings import outside
-from dipfast.restoration.warnings import caveats
+from dipfast.restoration.warnings import outside, warnings_of
 from dipfast.tasks.problem import NoiseCorrelation
 
 SIGMA = 10.0
@@ -94,7 +93,7 @@ def test_white_squares_in_a_hole_are_remarked_on() -> None:
     found = outside(answer, observed * known, known, problem, INPAINT)
     assert found is not None and found.count == 12 and 33 <= found.row < 36 and 30 <= found.column < 34
     facts = {"outside": found.count, "outside_by": found.most, "outside_row": found.row, "outside_column": found.column}
-    (warning,) = caveats({"generator": {"input": {"type": "noise"}}}, facts)
+    (warning,) = warnings_of({"generator": {"input": {"type": "noise"}}}, facts)
     assert warning.startswith("12 pixels of the answer lie outside the range of what is around them")
 
 

@@ -22,9 +22,10 @@ from dipfast.fit.statistics import Posterior
 from dipfast.fit.watch import Watch
 from dipfast.manifest import settings_from
 from dipfast.metrics import calibration_scale, coverage, uncertainty_ece
+from dipfast.record import uncertainty_of
 from dipfast.report.evaluate import evaluate
 from dipfast.settings.fit import Fit, Sgld
-from dipfast.store.folder import RunFolder, uncertainty_of
+from dipfast.store.folder import RunFolder
 
 GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
 RULES = ["paper", "preconditioned"]

@@ -18,9 +18,9 @@ from test_summary import done, failed, pending, record
 
 from dipfast.files import sha256_of
 from dipfast.image import from_array, write
+from dipfast.record import Record
 from dipfast.report import markdown, page, summarize, write_report
 from dipfast.store.folder import RunFolder
-from dipfast.store.index import brief
 from dipfast.store.rows import Row
 
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\udce9\u202e|`[x](javascript:y)"
@@ -311,7 +311,9 @@ def test_a_card_has_what_a_brief_record_leaves_out(folder) -> None:
         "generator": {"sha256": "", "path": "generators/a.safetensors"},
     }
     folder.commit(row.record | vouched)
-    html = report(folder, [replace(row, known=brief(row.record))])
+    record = Record.from_json(row.record | vouched)
+    assert record is not None
+    html = report(folder, [replace(row, known=record.short())])
     assert '<svg class="curve"' in html
     assert "300 of 400" in html
 

@@ -1,4 +1,4 @@
-"""A fit too large for its device: predicted, brought down the ladder one rung at a time, or failed with the numbers."""
+"""A fit too large for its device: predicted, brought down one tier at a time, or failed with the numbers."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def settings(**memory: Any) -> dict[str, Any]:
     return settings_from("denoise", "paper", overrides).model_dump(mode="json")
 
 
-def chosen(ladder: MemoryPolicy, given: dict[str, Any]) -> Tier:
-    return ladder.plan(given, SHAPE, plan_of(given, "cpu"))[1].tier
+def chosen(policy: MemoryPolicy, given: dict[str, Any]) -> Tier:
+    return policy.plan(given, SHAPE, plan_of(given, "cpu"))[1].tier
 
 
 def room_for(given: dict[str, Any], precision: str, recompute: bool) -> int:
@@ -73,7 +73,7 @@ def test_recomputed_activations_give_the_same_bits_in_less_memory(
     assert kept[1] < kept[0] / 2
 
 
-def test_the_first_rung_that_fits_is_taken_and_remembered_for_its_bucket() -> None:
+def test_the_first_tier_that_fits_is_taken_and_remembered_for_its_bucket() -> None:
     given = settings()
     roomy = MemoryPolicy(lambda device: room_for(given, "fp32", False))
     assert chosen(roomy, given) == Tier(False, "fp32")
@@ -84,7 +84,7 @@ def test_the_first_rung_that_fits_is_taken_and_remembered_for_its_bucket() -> No
     assert chosen(tight, settings(limit=80 * GIB)) == Tier(False, "fp32")  # another bucket
 
 
-def test_what_fits_no_rung_is_refused_with_the_numbers() -> None:
+def test_what_fits_no_tier_is_refused_with_the_numbers() -> None:
     given, shape = settings(), (3, 512, 512)
     reason = (
         r"512×512×3 in fp32 needs about \d{3} MiB as it is, \d{3} MiB with activations recomputed; cpu has 64 MiB free"
@@ -96,11 +96,11 @@ def test_what_fits_no_rung_is_refused_with_the_numbers() -> None:
 
 def test_precision_goes_down_only_where_that_is_allowed() -> None:
     forbidden, allowed = settings(), settings(lower_precision=True)
-    ladder = MemoryPolicy(lambda device: room_for(allowed, "bf16", True))
+    policy = MemoryPolicy(lambda device: room_for(allowed, "bf16", True))
     with pytest.raises(ItemError, match="recomputed"):
-        chosen(ladder, forbidden)
-    assert chosen(ladder, allowed) == Tier(True, "bf16")
-    assert ladder.plan(allowed, SHAPE, plan_of(allowed, "cpu"))[0].precision == "bf16"
+        chosen(policy, forbidden)
+    assert chosen(policy, allowed) == Tier(True, "bf16")
+    assert policy.plan(allowed, SHAPE, plan_of(allowed, "cpu"))[0].precision == "bf16"
 
 
 def test_a_limit_counts_where_it_is_less_than_what_is_free() -> None:
@@ -110,7 +110,7 @@ def test_a_limit_counts_where_it_is_less_than_what_is_free() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "rungs"),
+    ("changes", "tiers"),
     [
         ({"memory": {"recompute": "never"}}, [False]),
         ({"memory": {"recompute": "always"}}, [True]),
@@ -119,14 +119,14 @@ def test_a_limit_counts_where_it_is_less_than_what_is_free() -> None:
         ({"memory": {"lower_precision": True}}, [False, True, True]),
     ],
 )
-def test_rungs_are_what_the_settings_allow(changes: dict[str, Any], rungs: list[bool]) -> None:
+def test_tiers_are_what_the_settings_allow(changes: dict[str, Any], tiers: list[bool]) -> None:
     plan = fit_plan(**changes)
-    assert [rung.recompute for rung in tiers_of(plan, choose_machine(plan))] == rungs
+    assert [tier.recompute for tier in tiers_of(plan, choose_machine(plan))] == tiers
 
 
-def restored(given: dict[str, Any], picture: np.ndarray, ladder: MemoryPolicy) -> Restored:
+def restored(given: dict[str, Any], picture: np.ndarray, policy: MemoryPolicy) -> Restored:
     image = Image(picture, Source("png", "rgb", 8))
-    return restore(given, observe(given, image, None, None), "cpu", ladder=ladder)
+    return restore(given, observe(given, image, None, None), "cpu", policy=policy)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def restored(given: dict[str, Any], picture: np.ndarray, ladder: MemoryPolicy) -
     ],
     ids=["cuda", "cpu", "python"],
 )
-def test_a_fit_that_runs_out_of_memory_goes_one_rung_down_to_the_same_bits(
+def test_a_fit_that_runs_out_of_memory_goes_one_tier_down_to_the_same_bits(
     picture: np.ndarray, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dipfast.restoration import line as module
@@ -153,17 +153,17 @@ def test_a_fit_that_runs_out_of_memory_goes_one_rung_down_to_the_same_bits(
 
     whole = restored(settings(), picture, MemoryPolicy(lambda device: 80 * GIB))
     monkeypatch.setattr(module, "fitting", short)
-    ladder = MemoryPolicy(lambda device: 80 * GIB)
-    low = restored(settings(), picture, ladder)
+    policy = MemoryPolicy(lambda device: 80 * GIB)
+    low = restored(settings(), picture, policy)
     assert calls == [False, True]
     assert np.array_equal(low.pixels, whole.pixels)
     assert (low.memory["recompute"], low.memory["rungs_above"]) == (True, 1)
     assert (whole.memory["recompute"], whole.memory["rungs_above"]) == (False, 0)
-    restored(settings(), picture, ladder)
+    restored(settings(), picture, policy)
     assert calls == [False, True, True]
 
 
-def test_an_error_on_the_last_rung_is_the_items(picture: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_on_the_last_tier_is_the_items(picture: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     def short(*inputs: Any) -> Iterator[None]:
         raise MemoryError
         yield

@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from dipfast.image import Limits, read
 from dipfast.progress import sentence
-from dipfast.restoration.warnings import caveats
+from dipfast.restoration.warnings import warnings_of
 from dipfast.samples import locate
 from dipfast.tasks import pose
 
@@ -28,27 +28,27 @@ def facts(name: str, sigma: float, blur: float, said: float | str) -> dict[str, 
 @pytest.mark.parametrize("name", ["sample:coffee", "sample:brick", "sample:rocket"])
 @pytest.mark.parametrize("sigma", [10, 50])
 def test_white_noise_is_taken_as_such(name: str, sigma: float) -> None:
-    assert caveats(BLIND, facts(name, sigma, 0, sigma)) == []
+    assert warnings_of(BLIND, facts(name, sigma, 0, sigma)) == []
 
 
 @pytest.mark.parametrize(("blur", "said"), [(0.7, 25), (0, 40)])
 def test_shared_noise_and_less_noise_are_told(blur: float, said: float) -> None:
     found = facts("sample:coffee", 25, blur, said)
-    (text,) = caveats(BLIND, found)
+    (text,) = warnings_of(BLIND, found)
     assert text.startswith(f"task.noise.sigma is {said}, but the finest details hold ")
-    assert caveats(SIGHTED, found) == []
+    assert warnings_of(SIGHTED, found) == []
 
 
 def test_where_neighbours_that_share_their_noise_are_hidden_only_less_noise_is_told() -> None:
-    assert caveats(MEASURED, facts("sample:coffee", 25, 0.7, 25)) == []
-    (text,) = caveats(MEASURED, facts("sample:coffee", 25, 0, 40))
+    assert warnings_of(MEASURED, facts("sample:coffee", 25, 0.7, 25)) == []
+    (text,) = warnings_of(MEASURED, facts("sample:coffee", 25, 0, 40))
     assert text.endswith("of such noise: it is less; sigma: auto estimates it")
 
 
 def test_nothing_is_said_of_a_level_that_was_estimated_or_a_picture_that_shows_none() -> None:
-    assert caveats(BLIND, facts("sample:coffee", 25, 0.7, "auto")) == []
+    assert warnings_of(BLIND, facts("sample:coffee", 25, 0.7, "auto")) == []
     flat = pose({"type": "denoise", "noise": {"type": "gaussian", "sigma": 25}}, np.full((1, 8, 8), 0.5, np.float32))
-    assert caveats(BLIND, flat.facts) == []
+    assert warnings_of(BLIND, flat.facts) == []
 
 
 def test_a_terminal_hears_of_it() -> None:

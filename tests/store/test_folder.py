@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dipfast.files import write_atomic
+from dipfast.record import Record
 from dipfast.store.folder import RunFolder, failures
 
 
@@ -35,7 +36,7 @@ def test_a_record_comes_back(folder: RunFolder) -> None:
     record = committed(folder)
     assert folder.record("abc") == record
     assert folder.all_records() == [record]
-    assert folder.holds(record)
+    assert folder.holds(Record(**record))
 
 
 @pytest.mark.parametrize("damage", ["images/a.png", "generators/abc.safetensors"])
@@ -46,7 +47,7 @@ def test_a_record_does_not_hold_when_a_file_is_gone_or_changed(folder: RunFolder
     path.unlink()
     if data is not None:
         path.write_bytes(data)
-    assert not folder.holds(record)
+    assert not folder.holds(Record(**record))
 
 
 @pytest.mark.parametrize("data", [b"", b'{"id": "ab', b"[]", b'{"id": "other"}', b'{"id": "abc"}', b"\xff\xfe"])

@@ -15,7 +15,7 @@ from dipfast import tasks
 from dipfast.errors import UsageError
 from dipfast.fit import fit
 from dipfast.manifest import settings_from
-from dipfast.restoration.warnings import caveats
+from dipfast.restoration.warnings import warnings_of
 from dipfast.samples import locate
 from dipfast.tasks.coding import LUMA, CodedSquare, Coding, dct, inverse_dct, tables
 from dipfast.tasks.jpeg import chroma_is_halved, quantisation_of
@@ -141,7 +141,7 @@ def test_nothing_is_held_to_a_quality_that_was_assumed():
     assert torch.equal(problem.finish(black), black)
     with pytest.raises(UsageError, match=r"give task\.quality"):
         fit(problem, generator_config(), fit_plan(steps=1, stop={"type": "discrepancy"}))
-    (text,) = caveats({"generator": {"input": {"type": "image"}}}, problem.facts)
+    (text,) = warnings_of({"generator": {"input": {"type": "image"}}}, problem.facts)
     assert text == (
         "no JPEG quantisation was found in the pixels, so quality 50 was assumed; task.quality says another"
     )

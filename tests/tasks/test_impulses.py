@@ -10,7 +10,7 @@ import pytest
 import dipfast
 from dipfast import tasks
 from dipfast.image import Limits, read
-from dipfast.restoration.warnings import caveats
+from dipfast.restoration.warnings import warnings_of
 from dipfast.samples import locate
 from dipfast.tasks.impulses import impulses, without
 
@@ -81,7 +81,7 @@ def test_a_fax_with_specks_is_not_taken_for_strong_gaussian_noise() -> None:
     assert float(facts["sigma"]) < 5
     assert float(facts["impulses"]) == pytest.approx(0.02, rel=0.25)
     settings = {"generator": {"input": {"type": "image", "blind": 0.1, "reach": "auto"}}}
-    (warning,) = caveats(settings, facts)
+    (warning,) = warnings_of(settings, facts)
     assert "salt-and-pepper" in warning and warning.startswith("1.9 %")
 
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import fit_plan, generator_config
 
 from dipfast.plan import Job, predicted_bytes
-from dipfast.workers.cohort import MOST, cohort_size, held_at_most
+from dipfast.workers.messages import MOST, cohort_size, held_at_most
 
 GIB = 1 << 30
 

@@ -17,8 +17,10 @@ from dipfast.batch.prepare import prepare
 from dipfast.image import Source, write
 from dipfast.manifest import parse
 from dipfast.plan import Job, Place
-from dipfast.store.folder import Record, RunFolder
-from dipfast.workers import pipeline, save
+from dipfast.record import Record
+from dipfast.restoration import line
+from dipfast.store.folder import RunFolder
+from dipfast.workers import items, pipeline
 from dipfast.workers.messages import GiveBack, Leave
 from dipfast.workers.pipeline import Pipeline
 
@@ -91,7 +93,7 @@ def test_the_next_item_is_loaded_while_one_is_fitted_and_the_last_is_saved_meanw
     """The first fit ends only once the second item is loaded; the first save only once the second fit has begun."""
     seen = {key: threading.Event() for key in (("loaded", "c"), ("fitting", "c"))}
     first, second = jobs[0], jobs[2]
-    fit, write_all = pipeline.restoring, save._write
+    fit, write_all = pipeline.restoring, items._write
 
     def fitting(settings: Any, observation: Any, problem: Any, device: str, id: str, *rest: Any) -> Iterator[None]:
         if id == first.id:
@@ -109,7 +111,7 @@ def test_the_next_item_is_loaded_while_one_is_fitted_and_the_last_is_saved_meanw
             seen[key].set()
 
     monkeypatch.setattr(pipeline, "restoring", fitting)
-    monkeypatch.setattr(save, "_write", saving)
+    monkeypatch.setattr(items, "_write", saving)
     events = told(work([first, second], tmp_path / "run", hear=hear))
     assert events.index(("loading", "c")) < events.index(("fitted", "a"))
     assert events.index(("fitting", "c")) < events.index(("done", "a"))
@@ -267,18 +269,18 @@ def test_an_order_to_leave_finishes_what_it_names_cancels_the_rest_and_returns_w
     assert sorted(ends) == [("cancelled", "c"), ("done", "a"), ("returned", "d"), ("returned", "e")]
 
 
-def test_an_item_that_finds_no_memory_alone_is_tried_again_a_rung_down(
+def test_an_item_that_finds_no_memory_alone_is_tried_again_a_tier_lower(
     jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fit, failed = pipeline.restoring, list[str]()
+    fit, failed = line.fitting, list[bool]()
 
-    def short(settings: Any, observation: Any, problem: Any, device: str, id: str, *rest: Any) -> Iterator[None]:
+    def short(problem: Any, config: Any, plan: Any, *rest: Any) -> Iterator[None]:
         if not failed:
-            failed.append(id)
+            failed.append(plan.recompute)
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
-        return (yield from fit(settings, observation, problem, device, id, *rest))
+        return (yield from fit(problem, config, plan, *rest))
 
-    monkeypatch.setattr(pipeline, "restoring", short)
+    monkeypatch.setattr(line, "fitting", short)
     events = work(jobs[:1], tmp_path / "run", 1)
     ends = [event for event in events if event["event"] in ENDS]
     assert [event["event"] for event in ends] == ["done"]
