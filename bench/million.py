@@ -95,9 +95,9 @@ def write_done(folder: Path, count: int) -> None:
 def write_items(run: RunFolder, entries: list[dict[str, Any]], record: dict[str, Any], part: int) -> None:
     """What is left of ``entries`` when they are done, with an index and a ledger of their own."""
     from dipfast.record import Record
-    from dipfast.store.file_stat import stamp_of
+    from dipfast.store.file_stat import stat_of
     from dipfast.store.folder import dumps
-    from dipfast.store.index import BRIEFS, Index
+    from dipfast.store.index import SHORT_RECORDS, Index
 
     index, text, short = Index(run), dumps(record).decode(), Record(**record).short()
     with (run.ledger / f"cpu-{part}.jsonl").open("w") as ledger:
@@ -116,15 +116,15 @@ def write_items(run: RunFolder, entries: list[dict[str, Any]], record: dict[str,
                 os.link(base, run.root / path)
             for event in ("claimed", "done"):
                 ledger.write(json.dumps({"time": "", "event": event, "id": id, "path": entry["path"]}) + "\n")
-    for entry in entries:  # once all links are made: each changes the stamp of its file
+    for entry in entries:  # once all links are made: each changes the stat of its file
         id, output = entry["id"], entry["output"]
         generator = f"generators/{id}.safetensors"
         paths = {"sha256": DIGEST, "paths": [output]}
         own = {"path": generator, "sha256": DIGEST}
         files = (f"records/{id}.json", f"images/{output}", generator)
-        stamps = {path: stamp_of(f"{run.root}/{path}") for path in files}
-        index._write(id, stamps, replace(short, id=id, output=paths, generator=own))  # type: ignore[arg-type]
-    for ending, lines in ((".jsonl", index.stamped), (BRIEFS, index.briefs)):
+        stats = {path: stat_of(f"{run.root}/{path}") for path in files}
+        index._write(id, stats, replace(short, id=id, output=paths, generator=own))  # type: ignore[arg-type]
+    for ending, lines in ((".jsonl", index.lines), (SHORT_RECORDS, index.short_records)):
         (run.index / f"run-{part}{ending}").write_text("\n".join(lines.values()) + "\n")
 
 

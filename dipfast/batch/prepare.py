@@ -1,8 +1,8 @@
 """Items to jobs: every input's hash, header, content id and fitted size. An input that is as it was is not read again.
 
-What it trusts: an input with the same stamp as when `items.jsonl` was written has the same bytes, and with the same
+What it trusts: an input with the same stat as when `items.jsonl` was written has the same bytes, and with the same
 settings (`rule`) and no second file the same id. A worker hashes the input once more before it fits, and where it finds
-other bytes, `distrusted` has the next run hash that input again, whatever its stamp.
+other bytes, `distrusted` has the next run hash that input again, whatever its stat.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from dipfast.manifest import Item, Settings
 from dipfast.manifest.identity import identified, settings_text
 from dipfast.plan import Job, fit_flops, program
 from dipfast.restoration.line import padded_sides
-from dipfast.store.inputs import Facts, hash_of, limits_of, look_at, path_of, stamp_at
+from dipfast.store.inputs import Facts, hash_of, limits_of, look_at, path_of, stat_at
 
 Event = dict[str, Any]
 FACTS = ("sha256", "stamp", "shape", "limits", "mask", "reference", "rule")  # of an input, in `items.jsonl`
 LONGEST = 255  # bytes of a file's name, nearly everywhere
-Known = Mapping[str, Any]  # sha256 (empty where it was not hashed), stamp and shape of an input, or all of its entry
+Known = Mapping[str, Any]  # sha256 (empty where it was not hashed), stat and shape of an input, or all of its entry
 Seen = Mapping[str, Mapping[str, Any]]  # path → its entry of items.jsonl
 
 
@@ -79,11 +79,11 @@ def _entry(item: Item, job: Job, facts: Known) -> Known:
 
 
 def distrusted(entries: Sequence[Known], ids: Collection[str]) -> list[Known]:
-    """``entries`` with no stamp in those of ``ids``, whose files were found to be others than their stamps say."""
-    return [_unstamped(entry) if entry["id"] in ids else entry for entry in entries]
+    """``entries`` with no stat in those of ``ids``, whose files were found to be others than their stats say."""
+    return [_without_stat(entry) if entry["id"] in ids else entry for entry in entries]
 
 
-def _unstamped(entry: Known) -> Known:
+def _without_stat(entry: Known) -> Known:
     beside = {name: {**entry[name], "stamp": None} for name in ("mask", "reference") if name in entry}
     return {**entry, "stamp": None, **beside}
 
@@ -152,8 +152,8 @@ class _Identifier:
         seen = self.seen.get(item.path)
         if seen is None or seen.get("limits") != self.book[item].limits_name:
             return None
-        stamp = stamp_at(path_of(item.path))
-        return seen if stamp is not None and seen.get("stamp") == stamp else None
+        stat = stat_at(path_of(item.path))
+        return seen if stat is not None and seen.get("stamp") == stat else None
 
     def __call__(self, item: Item, found: Known | ItemError, apart: bool = False) -> tuple[Job, Known]:
         """The job, and what `items.jsonl` keeps of its input. ``apart``: from a twin with another reference.
@@ -223,9 +223,9 @@ class _Identifier:
     def _beside(self, item: Item, kind: str, path: str, limits: Limits) -> Facts:
         """What `items.jsonl` says of the mask or reference of ``item``; read only where it is not known."""
         known: Facts = self.seen.get(item.path, {}).get(kind) or {}
-        stamp = stamp_at(path)
-        if stamp is None or (known.get("path"), known.get("stamp")) != (path, stamp):
-            return {"path": path, "sha256": self._checked(path, limits), "stamp": stamp}
+        stat = stat_at(path)
+        if stat is None or (known.get("path"), known.get("stamp")) != (path, stat):
+            return {"path": path, "sha256": self._checked(path, limits), "stamp": stat}
         return known
 
     def _checked(self, path: str, limits: Limits) -> str:

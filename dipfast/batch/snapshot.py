@@ -1,6 +1,6 @@
 """A run in which all is done, as its files were then: a line for each item, in the manifest's order.
 
-A line has the item's input with its stamp, its output, the name of its settings, and its line of the index. A later run
+A line has the item's input with its stat, its output, the name of its settings, and its line of the index. A later run
 makes the lines anew, from the files as they are. Where all are the same, all is done: no list, no index and no record
 is read, and one line is held at a time. At the first that differs the run looks at each item, as without a snapshot.
 
@@ -17,10 +17,10 @@ from dipfast.batch.prepare import Known, SettingsBook
 from dipfast.files import open_regular, replacing
 from dipfast.manifest import Item
 from dipfast.record import ID
-from dipfast.store.file_stat import Stamp, Stamps, stamp_of
+from dipfast.store.file_stat import FileStat, FileStats, files_in, stat_of
 from dipfast.store.folder import RunFolder, Shard, suffix
 from dipfast.store.index import Index
-from dipfast.store.inputs import path_of, stamp_at
+from dipfast.store.inputs import path_of, stat_at
 from dipfast.store.rows import EARLIER, list_of, lists_beside
 
 
@@ -31,15 +31,15 @@ def done_before(folder: RunFolder, items: Sequence[Item], shard: Shard | None) -
         lines = (line.decode(errors="surrogateescape").rstrip("\n") for line in file)
         if next(lines, None) != _head(folder, shard, len(items)):
             return None
-        stamps, line_of = Stamps(str(folder.root)), _Writer()
+        stats, line_of = FileStats(str(folder.root)), _Writer()
         for item, line in zip(items, lines, strict=False):
             id = line[: line.find("\t")]
             if not ID.fullmatch(id) or item.mask is not None or item.reference is not None:
                 return None
             files = line[line.rfind("\t") + 1 :]
-            if line != line_of(item, id, stamp_at(path_of(item.path)), files):
+            if line != line_of(item, id, stat_at(path_of(item.path)), files):
                 return None
-            if not stamps.is_line(files, id, (item.output,)):
+            if not stats.match(files, id, (item.output,)):
                 return None
             ids.append(id)
     return ids if len(ids) == len(items) else None
@@ -56,11 +56,11 @@ def keep(folder: RunFolder, items: Sequence[Item], entries: Sequence[Known], ind
 def _lines(items: Sequence[Item], entries: Sequence[Known], index: Index) -> Iterator[str]:
     line_of = _Writer()
     for item, entry in zip(items, entries, strict=True):
-        found, stamp = index.stamped.get(entry["id"], ""), entry.get("stamp")
-        alone = item.mask is None and item.reference is None and found.count('": [') in (3, 4)
-        if not alone or stamp is None or "\n" in item.path:
+        found, stat = index.lines.get(entry["id"], ""), entry.get("stamp")
+        alone = item.mask is None and item.reference is None and len(files_in(found)) in (3, 4)
+        if not alone or stat is None or "\n" in item.path:
             raise _NoLineError
-        yield line_of(item, entry["id"], stamp, found)
+        yield line_of(item, entry["id"], stat, found)
 
 
 class _NoLineError(Exception):
@@ -73,16 +73,16 @@ class _Writer:
     def __init__(self) -> None:
         self.book = SettingsBook()
 
-    def __call__(self, item: Item, id: str, stamp: Stamp | None, found: str) -> str:
+    def __call__(self, item: Item, id: str, stat: FileStat | None, found: str) -> str:
         shared = self.book[item]
-        return f"{id}\t{item.path}\t{stamp}\t{item.output}\t{shared.limits_name} {shared.rule}\t{found}"
+        return f"{id}\t{item.path}\t{stat}\t{item.output}\t{shared.limits_name} {shared.rule}\t{found}"
 
 
 def _head(folder: RunFolder, shard: Shard | None, count: int) -> str:
     """What the snapshot begins with: the lists are as they were, and no other way of dividing the run is there."""
     other = lists_beside(folder, shard)
-    stamps = [stamp_of(str(path), follow=False) for path in (list_of(folder, shard), folder.root / EARLIER)]
-    return f"{count} items, listed {stamps} {len(other)}"
+    stats = [stat_of(str(path), follow=False) for path in (list_of(folder, shard), folder.root / EARLIER)]
+    return f"{count} items, listed {stats} {len(other)}"
 
 
 def _name(shard: Shard | None) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from dipfast.report.summary import print_summary, summarize
-from dipfast.store.file_stat import stamp_of
+from dipfast.store.file_stat import stat_of
 from dipfast.store.folder import RunFolder, dumps
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def summary_of(folder: RunFolder, rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def _prints(summary: Any) -> bool:
-    """Whether it is a summary at all: a run's folder may come from anyone, with stamps to match."""
+    """Whether it is a summary at all: a run's folder may come from anyone, with stats to match."""
     try:
         print_summary(summary, Console(file=io.StringIO()))
     except (AttributeError, LookupError, TypeError, ValueError):
@@ -73,6 +73,6 @@ def _state(folder: RunFolder) -> dict[str, Any]:
     sources = sorted(path for pattern in SOURCES for path in folder.root.glob(pattern))
     return {
         "dipfast": version("dipfast"),
-        "sources": {path.relative_to(folder.root).as_posix(): stamp_of(str(path), follow=False) for path in sources},
-        "products": {name: stamp_of(f"{folder.root}/{name}", follow=False) for name in PRODUCTS},
+        "sources": {path.relative_to(folder.root).as_posix(): stat_of(str(path), follow=False) for path in sources},
+        "products": {name: stat_of(f"{folder.root}/{name}", follow=False) for name in PRODUCTS},
     }

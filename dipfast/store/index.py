@@ -1,9 +1,9 @@
-"""What is known of a run's files without reading them: which records were found to hold, and when that was seen.
+"""The index of a run's folder: which records were found to hold, and what their files were like then.
 
-A line names all files of an item, with the stamps at which their hashes were found right. Its record without its bulk
-stands in a file beside that one, which is read where records are asked for: a run that finds all as it was asks for
-none. What many records have in common (settings, and what ran) stands there once, under a key. A file with another
-stamp is hashed again; losing lines of the index costs time only.
+A line names all files of an item with the stats at which their hashes were found right. The short record stands in a
+file of its own, which is read where records are asked for: a run that finds all as it was asks for none. What many
+records have in common (settings, and what ran) stands there once, under a key. A file with another stat is hashed
+again; losing lines of the index costs time only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property, partial
 from hashlib import sha256
@@ -19,10 +19,10 @@ from typing import Any
 
 from dipfast.files import sha256_of, stays_inside
 from dipfast.record import Record
-from dipfast.store.file_stat import Stamp, Stamps
+from dipfast.store.file_stat import FileStat, FileStats, files_in, id_in, line_of
 from dipfast.store.folder import RunFolder, append_line
 
-BRIEFS = ".records.jsonl"  # how files with brief records end
+SHORT_RECORDS = ".records.jsonl"  # how files with short records end
 IN_COMMON = ("version", "settings", "ran")  # mostly the same in all records of a worker
 DOUBTFUL = re.compile(
     r'\.\.|\\|"/|""' if os.name != "nt" else ""
@@ -34,28 +34,28 @@ class Index:
 
     def __init__(self, folder: RunFolder, owner: str | None = None) -> None:
         self.folder, self.owner = folder, owner
-        self.stamps = Stamps(str(folder.root))
-        self.briefs: dict[str, str] = {}  # of an id its brief record, of a key what records have in common
-        self.briefs_read = False
+        self.stats = FileStats(str(folder.root))
+        self.short_records: dict[str, str] = {}  # of an id its short record, of a key what records have in common
+        self.short_records_read = False
         self.common: dict[str, dict[str, Any]] = {}  # parts of records that have been parsed, by key
         self.written: set[str] = set()  # keys of this owner's file
         self.added = 0  # findings that are new
 
     @cached_property
-    def stamped(self) -> dict[str, str]:
-        """Of each id the line with the stamps of its files."""
-        return dict(self._lines(of_records=False))
+    def lines(self) -> dict[str, str]:
+        """The line with the stats of its files, for each id."""
+        return dict(self._read(of_records=False))
 
-    def _lines(self, of_records: bool) -> Iterator[tuple[str, str]]:
-        """The lines of all files of one kind, each behind the id or key that it begins with. The last of one counts."""
+    def _read(self, of_records: bool) -> Iterator[tuple[str, str]]:
+        """Every line of the files of one kind, with the id or key that it begins with. The last of one counts."""
         for path in sorted(self.folder.index.glob("*.jsonl")):
-            if path.name.endswith(BRIEFS) == of_records:
+            if path.name.endswith(SHORT_RECORDS) == of_records:
                 with suppress(OSError):
                     text = self.folder.read(f".index/{path.name}").decode(errors="replace")
-                    yield from ((line[8 : line.find('"', 8)], line) for line in text.split("\n"))
+                    yield from ((id_in(line), line) for line in text.split("\n"))
 
     def held(self, id: str) -> tuple[Record, set[str]] | None:
-        """The brief record of ``id`` and those of its pictures whose hashes hold; None without record or generator."""
+        """The short record of ``id`` and those of its pictures whose hashes hold; None without record or generator."""
         files = self._files(id)
         record = self._record(id) if files else None
         if record is not None and self._unchanged(files):
@@ -85,7 +85,7 @@ class Index:
         return self._looked_at(id, files, self._record(id))
 
     def record(self, id: str) -> Record | None:
-        """The brief record of ``id``, whatever became of its files; None where there is none."""
+        """The short record of ``id``, whatever became of its files; None where there is none."""
         found = self._record(id)
         if found is not None:
             return found
@@ -94,59 +94,55 @@ class Index:
 
     def _as_it_was(self, id: str, pictures: Sequence[str]) -> bool:
         """Whether the line of ``id`` is what would be written now, were ``pictures`` all that it has: as of most."""
-        return id in self.stamped and self.stamps.is_line(self.stamped[id], id, pictures)
+        return id in self.lines and self.stats.match(self.lines[id], id, pictures)
 
-    def _unchanged(self, files: dict[str, Stamp]) -> bool:
-        return all(self.stamps.of(path) == stamp for path, stamp in files.items())
+    def _unchanged(self, files: Mapping[str, FileStat]) -> bool:
+        return all(self.stats.of(path) == known for path, known in files.items())
 
-    def _looked_at(self, id: str, files: dict[str, Stamp], record: Record | None) -> tuple[Record, set[str]] | None:
+    def _looked_at(self, id: str, files: dict[str, FileStat], record: Record | None) -> tuple[Record, set[str]] | None:
         """What `held` finds where a file is new, changed or gone."""
         own = f"records/{id}.json"
-        stamp = self.stamps.of(own)
-        if stamp is None:
+        stat = self.stats.of(own)
+        if stat is None:
             return None
-        if record is None or files.get(own) != stamp:
+        if record is None or files.get(own) != stat:
             whole = self.folder.record(id)
             if whole is None:
                 return None
-            files, record = {own: stamp}, whole.short()
-        known = dict(files)
-        intact = {path for path, digest in record.files.items() if self._is_intact(path, digest, known)}
+            files, record = {own: stat}, whole.short()
+        known, vouched = dict(files), record.files
+        intact = {path for path, digest in vouched.items() if self._is_intact(path, digest, known)}
         if not record.files_beside_pictures.keys() <= intact:
             return None
-        if known != files and len(known) == 1 + len(intact) == 1 + len(record.files):
-            self._write(id, {path: known[path] for path in (own, *record.files)}, record)
+        if known != files and len(known) == 1 + len(intact) == 1 + len(vouched):
+            self._write(id, {path: known[path] for path in (own, *vouched)}, record)
         return record, {path for path in record.pictures if f"images/{path}" in intact}
 
-    def _files(self, id: str) -> dict[str, Stamp]:
+    def _files(self, id: str) -> dict[str, FileStat]:
         """The files of ``id`` as they were last found right; nothing where its line is not there, or torn."""
-        text = self.stamped.get(id, "")
-        try:
-            files = json.loads(text)["files"]
-        except (ValueError, KeyError, TypeError):
-            return {}
-        if not isinstance(files, dict) or (DOUBTFUL.search(text) and not all(map(stays_inside, files))):
-            return {}
-        return files
+        line = self.lines.get(id, "")
+        files = files_in(line)
+        return {} if DOUBTFUL.search(line) and not all(map(stays_inside, files)) else files
 
     def _record(self, id: str) -> Record | None:
-        """The brief record of ``id``; None where a part of it is missing or torn."""
-        if not self.briefs_read:
-            self.briefs, self.briefs_read = dict(self._lines(of_records=True)) | self.briefs, True
+        """The short record of ``id``; None where a part of it is missing or torn."""
+        if not self.short_records_read:
+            self.short_records = dict(self._read(of_records=True)) | self.short_records
+            self.short_records_read = True
         try:
-            _, key, own = self.briefs.get(id, "").split("\t")
+            _, key, own = self.short_records.get(id, "").split("\t")
             if key not in self.common:
-                self.common[key] = json.loads(self.briefs[key].partition("\t")[2])
+                self.common[key] = json.loads(self.short_records[key].partition("\t")[2])
             return Record.from_json({**self.common[key], **json.loads(own)})
         except (ValueError, KeyError, TypeError):
             return None
 
-    def _is_intact(self, path: str, digest: str, known: dict[str, Stamp]) -> bool:
-        stamp = self.stamps.of(path)
-        if stamp is None:
+    def _is_intact(self, path: str, digest: str, known: dict[str, FileStat]) -> bool:
+        stat = self.stats.of(path)
+        if stat is None:
             known.pop(path, None)
             return False
-        if known.get(path) == stamp:
+        if known.get(path) == stat:
             return True
         known.pop(path, None)
         try:
@@ -154,25 +150,25 @@ class Index:
                 return False
         except OSError:
             return False
-        known[path] = stamp
+        known[path] = stat
         return True
 
-    def _write(self, id: str, files: dict[str, Stamp], record: Record) -> None:
+    def _write(self, id: str, files: Mapping[str, FileStat], record: Record) -> None:
         common = json.dumps({name: record[name] for name in IN_COMMON if name in record})
         own = json.dumps({name: value for name, value in record.items() if name not in IN_COMMON})
         key = sha256(common.encode()).hexdigest()[:16]
-        briefs = {} if key in self.written else {key: f"{json.dumps({'id': key})}\t{common}"}
-        briefs[id] = f"{json.dumps({'id': id})}\t{key}\t{own}"
-        self.stamped[id] = json.dumps({"id": id, "files": files})
-        self.briefs |= briefs
+        new = {} if key in self.written else {key: f"{json.dumps({'id': key})}\t{common}"}
+        new[id] = f"{json.dumps({'id': id})}\t{key}\t{own}"
+        self.lines[id] = line_of(id, files)
+        self.short_records |= new
         self.added += 1
         if self.owner is not None:
-            with suppress(OSError):  # the record comes first: a file's stamps never stand beside an older one
-                for line in briefs.values():
-                    append_line(self.folder.at(f".index/{self.owner}{BRIEFS}"), line)
-                append_line(self.folder.at(f".index/{self.owner}.jsonl"), self.stamped[id])
+            with suppress(OSError):  # the record comes first: a file's stats never stand beside an older one
+                for line in new.values():
+                    append_line(self.folder.at(f".index/{self.owner}{SHORT_RECORDS}"), line)
+                append_line(self.folder.at(f".index/{self.owner}.jsonl"), self.lines[id])
                 self.written.add(key)
 
 
-def _pictures(files: dict[str, Stamp]) -> set[str]:
+def _pictures(files: Mapping[str, FileStat]) -> set[str]:
     return {path[7:] for path in files if path.startswith("images/")}

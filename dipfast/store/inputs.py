@@ -19,7 +19,7 @@ from dipfast.errors import ItemError
 from dipfast.image import Limits, probe
 from dipfast.samples import PREFIX as SAMPLE
 from dipfast.samples import locate
-from dipfast.store.file_stat import stamp_of
+from dipfast.store.file_stat import stat_of
 from dipfast.threads import cores
 
 MANY, CORES = 20_000, 4  # inputs and cores for which processes pay: each costs as much again to start and to hear
@@ -30,7 +30,7 @@ Request = tuple[str, Limits]
 
 
 def look_at(requests: Sequence[Request], hashing: bool) -> Iterator[Facts | ItemError]:
-    """Of each input in turn: its SHA-256 (empty unless ``hashing``), stamp and shape; or why it cannot be had."""
+    """Of each input in turn: its SHA-256 (empty unless ``hashing``), stat and shape; or why it cannot be had."""
     seen = 0
     if len(requests) >= MANY and cores() >= CORES:
         try:
@@ -62,10 +62,10 @@ def look(request: Request, hashing: bool) -> Facts | ItemError:
     path, limits = request
     try:
         file = path_of(path)
-        stamp = stamp_at(file)
+        stat = stat_at(file)
         header = probe(file, limits)
         shape = [header.channels, header.height, header.width]
-        return {"sha256": hash_of(file, limits.max_bytes) if hashing else "", "stamp": stamp, "shape": shape}
+        return {"sha256": hash_of(file, limits.max_bytes) if hashing else "", "stamp": stat, "shape": shape}
     except ItemError as error:
         return ItemError(error.kind, str(error))  # without what it came from, which may not travel
 
@@ -81,9 +81,9 @@ def path_of(path: str) -> str:
     return locate(path) if path.startswith(SAMPLE) else path
 
 
-def stamp_at(path: str) -> list[Any] | None:
+def stat_at(path: str) -> list[Any] | None:
     """What tells a file or an object from a later one at the same path; None where there is none."""
-    return remote.stamp(path) if remote.is_remote(path) else stamp_of(path)
+    return remote.stamp(path) if remote.is_remote(path) else stat_of(path)
 
 
 def hash_of(path: str, most: int = MOST) -> str:

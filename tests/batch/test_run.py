@@ -126,7 +126,7 @@ def test_what_a_worker_finds_changed_is_taken_by_the_next_run_whatever_its_stamp
     inputs: Path, monkeypatch: pytest.MonkeyPatch, which: str
 ) -> None:
     """Where a file system keeps no times that can be relied on, only the worker's hash tells."""
-    monkeypatch.setattr("dipfast.store.inputs.stamp_of", lambda path: [Path(path).stat().st_size, 1, 1, 1])
+    monkeypatch.setattr("dipfast.store.inputs.stat_of", lambda path: [Path(path).stat().st_size, 1, 1, 1])
     folder = RunFolder(inputs.parent / "run")
     job = alone(inputs, task="{type: inpaint, mask: mask.tif, known: white}")
     replaced(inputs / "a.tif", 0)

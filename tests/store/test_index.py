@@ -122,9 +122,9 @@ def test_records_are_not_read_where_nothing_changed(folder: RunFolder) -> None:
     index = Index(folder)
     assert index.pictures("abc") == index.pictures("abc", ["a.png"]) == {"a.png"}
     row = index.row("abc", "a.png")
-    assert row is not None and not index.briefs_read
+    assert row is not None and not index.short_records_read
     assert callable(row[0]) and row[0] is not None
-    assert index.record("abc") == row[0]() and index.briefs_read
+    assert index.record("abc") == row[0]() and index.short_records_read
 
 
 @pytest.mark.parametrize("likely", [["b.png"], ["a.png", "b.png"], ["../run/images/a.png"], ["a.png"]])
