@@ -23,7 +23,8 @@ from dipfast.manifest import load as load_manifest
 from dipfast.remote import checked, is_remote
 from dipfast.render.generator import FittedGenerator, load
 from dipfast.report import current_summary, note_current, write_report, write_summary
-from dipfast.restoration.line import describe, observe
+from dipfast.restoration.describe import describe
+from dipfast.restoration.line import observe
 from dipfast.restoration.line import restore as restore_observation
 from dipfast.samples import locate
 from dipfast.store.folder import RunFolder, Shard

@@ -12,7 +12,7 @@ from dipfast.errors import DipfastError
 from dipfast.image import cut, read
 from dipfast.plan import Job
 from dipfast.record import Record
-from dipfast.restoration.line import quality
+from dipfast.restoration.describe import quality
 from dipfast.store.folder import RunFolder
 from dipfast.workers.items import load
 

@@ -19,7 +19,8 @@ from dipfast.errors import ItemError
 from dipfast.image import Image, Source, check_output, encode, format_of, losses, read
 from dipfast.plan import Job
 from dipfast.record import Record, damaged_of, uncertainty_of
-from dipfast.restoration.line import Observation, Restored, describe, observe, pose
+from dipfast.restoration.describe import describe
+from dipfast.restoration.line import Observation, Restored, observe, pose
 from dipfast.samples import locate
 from dipfast.store.folder import RunFolder
 from dipfast.store.inputs import hash_of, limits_of
