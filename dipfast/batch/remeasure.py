@@ -18,7 +18,7 @@ from dipfast.workers.items import load
 
 
 def needs_measuring(job: Job, record: Record) -> bool:
-    """Whether the metrics in ``record`` are not those against the reference of ``job``."""
+    """Return whether the metrics in ``record`` are not those against the reference of ``job``."""
     known = record.input.get("reference") if isinstance(record.input, dict) else None
     known = known.get("sha256") if isinstance(known, dict) else None
     return job.reference_sha256 is not None and job.settings["degrade"] is None and known != job.reference_sha256

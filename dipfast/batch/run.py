@@ -155,7 +155,7 @@ def _with_failures(options: RunOptions, failed: int) -> RunOptions:
 
 
 def shard_of(manifest: Manifest, shard: Shard | None) -> Manifest:
-    """The manifest with the items of one shard. Raises NothingMatchedError where there are none."""
+    """Return the manifest with the items of one shard. Raises NothingMatchedError where there are none."""
     if shard is None:
         return manifest
     items = tuple(part(manifest.items, *shard))
@@ -165,7 +165,7 @@ def shard_of(manifest: Manifest, shard: Shard | None) -> Manifest:
 
 
 def _changed_software(folder: RunFolder) -> str | None:
-    """What is another than when the folder's last run was made."""
+    """Return what software is another than when the folder's last run was made; None where none is."""
     try:
         return changed_software(json.loads((folder.root / "environment.json").read_bytes()))
     except (OSError, ValueError):
@@ -196,7 +196,7 @@ def ready(manifest: Manifest, options: RunOptions) -> list[Place]:
 
 
 def _write_head(manifest: Manifest, folder: RunFolder, shard: Shard | None) -> None:
-    """What a run is, before it begins. The manifest is the whole one, for every shard."""
+    """Write what a run is, before it begins. The manifest is the whole one, for every shard."""
     write_atomic(folder.root / "manifest.resolved.yaml", manifest.resolved().encode("utf-8", "surrogateescape"))
     here = dumps(environment())
     for name in sorted({"environment.json", f"environment{suffix(shard)}.json"}):
@@ -211,7 +211,7 @@ def _prepared(
     index: Index,
     on_event: Callable[[Event], None],
 ) -> Prepared:
-    """The jobs of a run, with its list of items written, and that of what other sources have done in its folder.
+    """Return the jobs of a run, and write its list of items and that of what other sources have done in its folder.
 
     Raises UsageError, before anything is written, where their results are in the way.
     """
@@ -232,7 +232,7 @@ def _prepared(
 def _looked_at(
     jobs: Sequence[Job], folder: RunFolder, index: Index, resume: Resume, mirror: Mirror
 ) -> tuple[list[Job], int]:
-    """The jobs to fit, and how many are done, here or where the results go."""
+    """Return the jobs to fit, and how many are done, here or where the results go."""
     _check_folders(jobs, folder)
     there = mirror.held()
     if resume != "never":
@@ -246,7 +246,7 @@ def _looked_at(
 def _measured_again(
     jobs: Sequence[Job], todo: Collection[str], folder: RunFolder, index: Index, on_event: Callable[[Event], None]
 ) -> list[str]:
-    """The ids of what is done and was measured now, against a reference that its record does not know."""
+    """Measure what is done against references that its records do not know, and return the ids."""
     ids = []
     for job in jobs:
         if job.reference_sha256 is None or job.id in todo:
@@ -266,7 +266,7 @@ def _measured_again(
 
 
 def _check_folders(jobs: Sequence[Job], folder: RunFolder) -> None:
-    """Raises OSError where a file of the run would come to lie behind a link: said before an hour is spent."""
+    """Raise OSError where a file of the run would be reached through a link: said before an hour is spent."""
     pictures = {output.rpartition("/")[0] for job in jobs for output in job.outputs}
     folders = {f"{kind}/{below}".rstrip("/") for kind in PICTURES for below in pictures}
     for path in sorted(folders | {"records", "generators", "checkpoints", "ledger", ".index"}):
@@ -274,7 +274,7 @@ def _check_folders(jobs: Sequence[Job], folder: RunFolder) -> None:
 
 
 def _split(jobs: Sequence[Job], folder: RunFolder, index: Index, resume: Resume) -> tuple[list[Job], int]:
-    """The jobs to fit, and how many are done. The records of those to fit are taken back: what failed has none."""
+    """Return the jobs to fit, whose records are taken back, for what failed has none, and how many are done."""
     undone = [job for job in jobs if resume == "never" or not _is_done(job, folder, index)]
     for job in undone:
         folder.forget(job.id)
@@ -284,7 +284,7 @@ def _split(jobs: Sequence[Job], folder: RunFolder, index: Index, resume: Resume)
 
 
 def _is_done(job: Job, folder: RunFolder, index: Index) -> bool:
-    """Whether all pictures of ``job`` are there; one that another item of the same id has is copied."""
+    """Return whether all pictures of ``job`` are there; one that another item of the same id has is copied."""
     intact = index.pictures(job.id, job.outputs)
     missing = set(job.outputs) - intact
     if missing and intact:

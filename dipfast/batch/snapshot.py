@@ -25,7 +25,7 @@ from dipfast.store.rows import EARLIER, list_of, lists_beside
 
 
 def done_before(folder: RunFolder, items: Sequence[Item], shard: Shard | None) -> list[str] | None:
-    """The ids of all items, where every file is as it was when all were done; None otherwise."""
+    """Return the ids of all items, where every file is as it was when all were done; None otherwise."""
     ids = []
     with suppress(OSError), open_regular(folder.at(_name(shard)), follow=False) as file:
         lines = (line.decode(errors="surrogateescape").rstrip("\n") for line in file)
@@ -79,7 +79,7 @@ class _Writer:
 
 
 def _head(folder: RunFolder, shard: Shard | None, count: int) -> str:
-    """What the snapshot begins with: the lists are as they were, and no other way of dividing the run is there."""
+    """Return what the snapshot begins with: the lists are as they were, and the run is divided in no other way."""
     other = lists_beside(folder, shard)
     stats = [stat_of(str(path), follow=False) for path in (list_of(folder, shard), folder.root / EARLIER)]
     return f"{count} items, listed {stats} {len(other)}"

@@ -28,7 +28,7 @@ def describe(
     restored: Restored,
     seconds: Mapping[str, float],
 ) -> Record:
-    """The record of a restored image, but for the files that hold it: what was asked, what ran, what came out."""
+    """Return the record of a restored image, but for its files: what was asked, what ran, what came out."""
     channels, height, width = image.pixels.shape
     fitted = restored.fit
     return Record(
@@ -72,17 +72,17 @@ def describe(
 
 
 def _trunks(module: generators.SkipNet) -> dict[str, int]:
-    """How many, where there are several."""
+    """Return the number of trunks, where there are several."""
     return {"trunks": 1 + len(module.others)} if len(module.others) else {}
 
 
 def _decibel(value: float) -> float | None:
-    """None where it is infinite."""
+    """Return ``value`` with three digits; None where it is infinite."""
     return round(value, 3) if np.isfinite(value) else None
 
 
 def measure(observation: Observation, restored: Restored) -> dict[str, float | None]:
-    """The metrics of a restored picture, where there is a truth: those of `quality`, and the last output's PSNR."""
+    """Return the metrics of a restored picture, where the truth is known: `quality`, and the last output's PSNR."""
     clean = observation.clean
     if clean is None:
         return {}
@@ -93,7 +93,7 @@ def measure(observation: Observation, restored: Restored) -> dict[str, float | N
 def quality(
     clean: np.ndarray, before: np.ndarray, pixels: np.ndarray, deviation: np.ndarray | None
 ) -> dict[str, float | None]:
-    """PSNR in dB and SSIM of the picture ``before`` and after the fit against the truth, all [C, H, W] in [0, 1].
+    """Return PSNR in dB and SSIM of the picture before and after the fit against the truth, all [C, H, W] in [0, 1].
 
     A PSNR that is None is infinite: the two are equal. With a predicted deviation, how much of the truth its 90 %
     interval covers, and its expected calibration error.
@@ -111,12 +111,12 @@ def quality(
 
 
 def _rounded(value: float | None) -> float | None:
-    """To four digits; None where it is not finite."""
+    """Return ``value`` with four digits; None where it is not finite."""
     return round(value, 4) if value is not None and np.isfinite(value) else None
 
 
 def ran_on(device: torch.device) -> dict[str, Any]:
-    """What a fit ran on, for the record."""
+    """Return what a fit ran on, for the record."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
         "device": str(device),

@@ -1,4 +1,4 @@
-"""What an item failed of, in one line: the kind and reason of an exception."""
+"""Why an item failed: the kind and the reason of an exception, in one line."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ OUT_OF_MEMORY = "out-of-memory"
 
 
 def is_dead(error: Exception) -> bool:
-    """Whether the device takes no more work of this process: an error of its own, but for a lack of memory."""
+    """Return whether the device does no more work of this process: its own error, but for a lack of memory."""
     return isinstance(error, torch.AcceleratorError) and not isinstance(error, torch.OutOfMemoryError)
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether ``error`` says that a device's memory is used up, rather than that a fit was refused for its size."""
+    """Return whether ``error`` says that a device's memory is used up, and not that a fit was refused for its size."""
     return not isinstance(error, ItemError) and reason_of(error)["kind"] == OUT_OF_MEMORY
 
 
 def reason_of(error: Exception) -> dict[str, str]:
-    """Kind and reason of a failure; where the run cannot go on for any item, also what broke."""
+    """Return kind and reason of a failure; where the run cannot go on for any item, also what broke."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     match error:
         case ItemError():

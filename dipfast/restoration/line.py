@@ -68,7 +68,7 @@ class Restored:
 
 
 def observe(settings: Settings, image: Image, mask: Image | None, reference: Image | None) -> Observation:
-    """The item as the fit will see it. Raises ItemError for a mask or reference that does not belong to the image."""
+    """Return the item as the fit will see it. Raises ItemError for a mask or reference of another image."""
     if settings["degrade"] is not None:
         damaged = tasks.degrade(settings["degrade"], image.pixels)
         source = replace(image.source, alpha=None, size=damaged.clean.shape[1:], tags=())  # it may be cropped
@@ -86,7 +86,7 @@ def observe(settings: Settings, image: Image, mask: Image | None, reference: Ima
 
 
 def _visible(source: Source) -> np.ndarray | None:  # [1, H, W] bool
-    """Where alpha shows the colours; None where that is everywhere, or nowhere.
+    """Return where alpha shows the colours; None where that is everywhere, or nowhere.
 
     Premultiplied colours are 0 where nothing shows, and fade to that at edges.
     """
@@ -172,7 +172,7 @@ def _attempt(
 def _card(
     settings: Settings, observation: Observation, problem: tasks.Problem, id: str, precision: str
 ) -> generators.Card:
-    """What the item's generators say of themselves."""
+    """Return what the item's generators say of themselves."""
     task, seed = settings["task"], settings["fit"]["seed"]
     height, width = (side * tasks.scale(task) for side in observation.observed.shape[1:])
     return generators.Card(
@@ -189,7 +189,7 @@ def _card(
 
 
 def _stored(card: generators.Card, module: generators.SkipNet) -> generators.Card:
-    """The card of the generator that is stored; ``card`` is that of the first seed's alone."""
+    """Return the card of the generator that is stored; ``card`` is that of the first seed's alone."""
     count = 1 + len(module.others)
     if count == 1:
         return card
@@ -200,7 +200,7 @@ def _stored(card: generators.Card, module: generators.SkipNet) -> generators.Car
 
 
 def _latent_seed(seed: int, number: int) -> int:
-    """Of the ``number``-th of a fit's seeds, from 0."""
+    """Return the seed of the latent of the ``number``-th of a fit's seeds, from 0."""
     return derive_seed(seed, f"latent/{number}" if number else "latent")
 
 
@@ -215,7 +215,7 @@ def _restored(
     *,
     keep_seeds: bool,
 ) -> Restored:
-    """The picture cut back to its size, and every generator as bytes."""
+    """Return the picture cut back to its size, and every generator as bytes."""
     range = None if problem.range.is_whole else (problem.range.low, problem.range.width)
 
     def packed(module: nn.Module, card: generators.Card = card) -> bytes:
@@ -250,7 +250,7 @@ def _facts(
     result: FitResult,
     pixels: np.ndarray,
 ) -> dict[str, float | str]:
-    """What the answer says of itself, for the record."""
+    """Return what the answer says of itself, for the record."""
     found: dict[str, float | str] = {"flecks_mended": result.flecks} if result.flecks else {}
     beyond = outside(pixels, observation.observed, observation.known, problem, card.task)
     if beyond is not None:
@@ -260,18 +260,18 @@ def _facts(
 
 
 def fit_plan(settings: Settings, device: str) -> FitPlan:
-    """The plan of a fit by a worker on ``device``; a device that the settings name wins."""
+    """Return the plan of a fit by a worker on ``device``; a device that the settings name wins."""
     asked = dict(settings["fit"])
     return FitPlan(**(asked | {"device": device if asked["device"] == "auto" else asked["device"]}))
 
 
 def pose(settings: Settings, observation: Observation) -> tasks.Problem:
-    """The problem of ``observation``, padded to what the generator needs."""
+    """Return the problem of ``observation``, padded to what the generator needs."""
     return tasks.pose(settings["task"], *_padded(settings, observation))
 
 
 def put_back(observation: Observation, problem: tasks.Problem, pixels: np.ndarray) -> np.ndarray:
-    """``pixels`` [C, H, W] as they are returned: what is not the fit's to change is as it was observed, to the bit.
+    """Return ``pixels`` [C, H, W] with what the fit may not change as it was observed, to the bit.
 
     A channel of one value stays one. Of a picture of the observed size, outliers, known pixels that are kept, and
     colours that alpha hides are put back too.
@@ -296,14 +296,14 @@ def put_back(observation: Observation, problem: tasks.Problem, pixels: np.ndarra
 
 
 def _padded(settings: Settings, observation: Observation) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """The observation grown by reflection to what the generator needs; the masks likewise."""
+    """Return the observation, grown by reflection to what the generator needs, and its masks likewise."""
     sides = padded_sides(settings, observation.observed.shape[1:])
     masks = (None if mask is None else pad(mask, sides) for mask in (observation.known, observation.visible))
     return pad(observation.observed, sides), *masks  # type: ignore[return-value]
 
 
 def padded_sides(settings: Settings, sides: Sequence[int]) -> tuple[int, int]:
-    """Height and width that the picture given is padded to: what the generator can take, or the next of a grid."""
+    """Return height and width that a picture is padded to: what the generator can take, or the next of a grid."""
     task, config = settings["task"], settings["generator"]
     multiple = tasks.padded_multiple(task, generators.multiple(config))
     smallest = -(-generators.smallest_side(config) // tasks.scale(task))
@@ -312,13 +312,13 @@ def padded_sides(settings: Settings, sides: Sequence[int]) -> tuple[int, int]:
 
 
 def _matching(reference: np.ndarray, observed: np.ndarray, scale: int) -> np.ndarray:
-    """The reference, where it has the size and channels of the picture sought."""
+    """Return the reference. Raises ItemError where it has another size or other channels than the picture sought."""
     check_reference(reference.shape, observed.shape, scale)
     return reference
 
 
 def check_reference(reference: Sequence[int], observed: Sequence[int], scale: int) -> None:
-    """Raises ItemError where a reference's shape [C, H, W] is not that of the picture sought."""
+    """Raise ItemError where a reference's shape [C, H, W] is not that of the picture sought."""
     channels, height, width = observed
     wanted = (channels, height * scale, width * scale)
     if tuple(reference) != wanted:

@@ -32,7 +32,7 @@ def warnings_of(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> list[s
 
 
 def _of_answer(facts: Mapping[str, Any]) -> list[str]:
-    """What the picture returned has that no picture should have."""
+    """Return warnings of what no restored picture should have."""
     if "outside" not in facts:
         return []
     return [
@@ -43,7 +43,7 @@ def _of_answer(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _of_noise(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
-    """What was found of the noise, or of JPEG's quantisation, that differs from what was told or assumed."""
+    """Return warnings of noise, or of JPEG's quantisation, that differs from what was told or assumed."""
     if "impulses" in facts:
         return [
             f"{100 * facts['impulses']:.2g} % of the pixels are specks of the lightest or darkest value: taken for "
@@ -87,7 +87,7 @@ def outside(
     problem: Problem,
     task: Mapping[str, Any],
 ) -> Outside | None:
-    """Where ``pixels`` leave the range of what was observed around them by more than is allowed, if anywhere."""
+    """Return where ``pixels`` leave the range of what was observed around them by more than is allowed, if anywhere."""
     told = observed if known is None else observed[:, known[0]]
     span = float(np.ptp(np.quantile(told, (TAIL, 1 - TAIL))))
     allowed = SHARE[task["type"]] * span + DEVIATIONS * _deviation(problem)
@@ -107,7 +107,7 @@ def outside(
 
 
 def _greatest(values: Tensor, counts: Tensor) -> Tensor:  # [1, C, h, w], [1, 1, h, w] bool -> [1, C, h, w]
-    """The greatest value around each pixel, of those that count; further away in a wide hole."""
+    """Return the greatest value around each pixel, of those that count; further away in a wide hole."""
     values = values.masked_fill(~counts, -torch.inf)
     side, found = WINDOW, torch.full_like(values, -torch.inf)
     while not bool(torch.isfinite(found).all()):
@@ -118,7 +118,7 @@ def _greatest(values: Tensor, counts: Tensor) -> Tensor:  # [1, C, h, w], [1, 1,
 
 
 def _deviation(problem: Problem) -> float:
-    """Of the noise at its strongest, in the full range; 0 where it is not known."""
+    """Return the deviation of the noise at its strongest, in the full range; 0 where it is not known."""
     noise = problem.expected_residual
     if not isinstance(noise, ClippedGaussian | PoissonVariance):
         return 0.0

@@ -68,7 +68,7 @@ class FileStats:
         return stat_of(f"{self.root}/{path}", follow=False) if self._is_sound(path) else None
 
     def match(self, line: str, id: str, pictures: Sequence[str]) -> bool:
-        """Whether ``line`` is what the index would say of an item with just these pictures, as its files are now.
+        """Return whether ``line`` is what the index would say now of an item with just these pictures.
 
         Beside record, pictures and generator it may have a map of deviations.
         """

@@ -32,7 +32,7 @@ class RunFolder:
     root: Path
 
     def at(self, path: str) -> Path:
-        """The file at ``path`` in the folder. Raises OSError where '..' or a linked folder would lead out of it."""
+        """Return the file at ``path`` in the folder. Raises OSError where '..' or a link would lead out of it."""
         return Path(within(self.root, path))
 
     def put(self, path: str, data: bytes) -> None:
@@ -40,7 +40,7 @@ class RunFolder:
         write_atomic(self.at(path), data)
 
     def read(self, path: str) -> bytes:
-        """The bytes of a regular file of the folder. Raises OSError for another, and for a link."""
+        """Return the bytes of a regular file of the folder. Raises OSError for another, and for a link."""
         with open_regular(self.at(path), follow=False) as file:
             return file.read()
 
@@ -62,7 +62,7 @@ class RunFolder:
         return self.root / "generators"
 
     def checkpoint(self, id: str) -> Path:
-        """Where the fit of item ``id`` is saved while it runs."""
+        """Return where the fit of item ``id`` is saved while it runs."""
         return self.root / "checkpoints" / f"{id}.safetensors"
 
     @property
@@ -79,7 +79,7 @@ class RunFolder:
         append_line(self.at(f"ledger/{worker}.jsonl"), line)
 
     def events(self) -> Iterator[Event]:
-        """Every event that can be read, oldest first. A torn line is passed over."""
+        """Return every event that can be read, oldest first. A torn line is passed over."""
         events = [event for line in self._lines() if (event := _event(line)) is not None]
         return iter(sorted(events, key=lambda event: str(event.get("time"))))
 
@@ -93,7 +93,7 @@ class RunFolder:
         self.put(f"records/{record['id']}.json", dumps(dict(record)))
 
     def record(self, id: str) -> Record | None:
-        """The record of ``id``, or None where there is none that can be read."""
+        """Return the record of ``id``; None where there is none that can be read."""
         try:
             record = Record.from_json(json.loads(self.read(f"records/{id}.json")))
         except (OSError, ValueError):
@@ -105,12 +105,12 @@ class RunFolder:
         self.at(f"records/{id}.json").unlink(missing_ok=True)
 
     def all_records(self) -> list[Record]:
-        """Every readable record, in the order of the ids."""
+        """Return every readable record, in the order of the ids."""
         found = (self.record(path.stem) for path in sorted(self.records.glob("*.json")))
         return [record for record in found if record is not None]
 
     def holds(self, record: Record) -> bool:
-        """Whether every file that ``record`` vouches for is there, with the hash that it names."""
+        """Return whether every file that ``record`` vouches for is there, with the hash that it names."""
         return all(self._has_hash(path, digest) for path, digest in record.files.items())
 
     def _has_hash(self, path: str, digest: str) -> bool:
@@ -121,12 +121,12 @@ class RunFolder:
 
 
 def suffix(shard: Shard | None) -> str:
-    """What the files of a shard have in their names: ``.1-of-2``; nothing for a whole run."""
+    """Return what the files of a shard have in their names: ``.1-of-2``; nothing for a whole run."""
     return "" if shard is None else f".{shard[0]}-of-{shard[1]}"
 
 
 def failures(folder: RunFolder) -> dict[str, Event]:
-    """The last failure of every id or path that failed and was not done since: id or path → event."""
+    """Return the last failure of every id or path that failed and was not done since: id or path → event."""
     if not any(_tells_failure(line) for line in folder._lines()):
         return {}
     last: dict[str, Event] = {}
@@ -169,7 +169,7 @@ def append_line(path: Path, line: str) -> None:
 
 
 def dumps(value: Any) -> bytes:
-    """JSON as this project writes it to files: indented, UTF-8, no NaN; odd bytes of file names as escapes."""
+    """Return JSON as this project writes it to files: indented, UTF-8, no NaN; odd bytes of file names as escapes."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     return (text + "\n").encode("utf-8", "backslashreplace")
 

@@ -47,7 +47,7 @@ class Index:
         return dict(self._read(of_records=False))
 
     def _read(self, of_records: bool) -> Iterator[tuple[str, str]]:
-        """Every line of the files of one kind, with the id or key that it begins with. The last of one counts."""
+        """Return every line of the files of one kind, with the id or key that it begins with. The last one counts."""
         for path in sorted(self.folder.index.glob("*.jsonl")):
             if path.name.endswith(SHORT_RECORDS) == of_records:
                 with suppress(OSError):
@@ -55,7 +55,7 @@ class Index:
                     yield from ((id_in(line), line) for line in text.split("\n"))
 
     def held(self, id: str) -> tuple[Record, set[str]] | None:
-        """The short record of ``id`` and those of its pictures whose hashes hold; None without record or generator."""
+        """Return the short record of ``id`` and its pictures whose hashes hold; None without record or generator."""
         files = self._files(id)
         record = self._record(id) if files else None
         if record is not None and self._unchanged(files):
@@ -63,7 +63,7 @@ class Index:
         return self._looked_at(id, files, record)
 
     def pictures(self, id: str, likely: Sequence[str] = ()) -> set[str]:
-        """The pictures of ``id`` whose hashes hold: what `held` finds, without the record where nothing changed.
+        """Return the pictures of ``id`` whose hashes hold, as `held` does, without the record where nothing changed.
 
         ``likely``: what it should have. Where it has just these, as they were, its line needs no parsing.
         """
@@ -76,7 +76,7 @@ class Index:
         return set() if held is None else held[1]
 
     def row(self, id: str, likely: str) -> tuple[Record | Callable[[], Record | None], set[str]] | None:
-        """What `held` finds, with the record to be read when it is asked for, where nothing changed."""
+        """Return what `held` does, with the record to be read when it is asked for, where nothing changed."""
         if self._as_it_was(id, (likely,)):
             return partial(self.record, id), {likely}
         files = self._files(id)
@@ -85,7 +85,7 @@ class Index:
         return self._looked_at(id, files, self._record(id))
 
     def record(self, id: str) -> Record | None:
-        """The short record of ``id``, whatever became of its files; None where there is none."""
+        """Return the short record of ``id``, whatever became of its files; None where there is none."""
         found = self._record(id)
         if found is not None:
             return found
@@ -93,14 +93,14 @@ class Index:
         return None if whole is None else whole.short()
 
     def _as_it_was(self, id: str, pictures: Sequence[str]) -> bool:
-        """Whether the line of ``id`` is what would be written now, were ``pictures`` all that it has: as of most."""
+        """Return whether the line of ``id`` is what would be written now, if ``pictures`` are all that it has."""
         return id in self.lines and self.stats.match(self.lines[id], id, pictures)
 
     def _unchanged(self, files: Mapping[str, FileStat]) -> bool:
         return all(self.stats.of(path) == known for path, known in files.items())
 
     def _looked_at(self, id: str, files: dict[str, FileStat], record: Record | None) -> tuple[Record, set[str]] | None:
-        """What `held` finds where a file is new, changed or gone."""
+        """Return what `held` does where a file is new, changed or gone."""
         own = f"records/{id}.json"
         stat = self.stats.of(own)
         if stat is None:
@@ -119,13 +119,13 @@ class Index:
         return record, {path for path in record.pictures if f"images/{path}" in intact}
 
     def _files(self, id: str) -> dict[str, FileStat]:
-        """The files of ``id`` as they were last found right; nothing where its line is not there, or torn."""
+        """Return the files of ``id`` as they were last found right; none where its line is not there, or torn."""
         line = self.lines.get(id, "")
         files = files_in(line)
         return {} if DOUBTFUL.search(line) and not all(map(stays_inside, files)) else files
 
     def _record(self, id: str) -> Record | None:
-        """The short record of ``id``; None where a part of it is missing or torn."""
+        """Return the short record of ``id``; None where a part of it is missing or torn."""
         if not self.short_records_read:
             self.short_records = dict(self._read(of_records=True)) | self.short_records
             self.short_records_read = True

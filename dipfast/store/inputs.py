@@ -1,4 +1,4 @@
-"""What lies behind the paths of a manifest: hash, size, time and shape of each input.
+"""The inputs that a manifest names: hash, size, time and shape of each.
 
 Where there are many, several processes read them: most of what a header costs is spent in Python. A file that cannot
 be read is an answer like any other.
@@ -30,7 +30,7 @@ Request = tuple[str, Limits]
 
 
 def look_at(requests: Sequence[Request], hashing: bool) -> Iterator[Facts | ItemError]:
-    """Of each input in turn: its SHA-256 (empty unless ``hashing``), stat and shape; or why it cannot be had."""
+    """Return SHA-256 (empty unless ``hashing``), stat and shape of each input in turn, or why it cannot be read."""
     seen = 0
     if len(requests) >= MANY and cores() >= CORES:
         try:
@@ -58,7 +58,7 @@ def _look_at_chunk(requests: Sequence[Request], hashing: bool) -> list[Facts | I
 
 
 def look(request: Request, hashing: bool) -> Facts | ItemError:
-    """What `look_at` says of one input."""
+    """Return what `look_at` does of one input."""
     path, limits = request
     try:
         file = path_of(path)
@@ -71,23 +71,23 @@ def look(request: Request, hashing: bool) -> Facts | ItemError:
 
 
 def limits_of(settings: Mapping[str, Any]) -> Limits:
-    """What an item's settings allow of its files."""
+    """Return what an item's settings allow of its files."""
     given = settings["input"]
     return Limits(**(given | {"formats": tuple(given["formats"])}))
 
 
 def path_of(path: str) -> str:
-    """The file behind a path or a sample's name."""
+    """Return the file that a path or the name of a sample stands for."""
     return locate(path) if path.startswith(SAMPLE) else path
 
 
 def stat_at(path: str) -> list[Any] | None:
-    """What tells a file or an object from a later one at the same path; None where there is none."""
+    """Return what tells a file or an object from a later one at the same path; None where there is none."""
     return remote.stamp(path) if remote.is_remote(path) else stat_of(path)
 
 
 def hash_of(path: str, most: int = MOST) -> str:
-    """SHA-256 of an input, a file or an object of at most ``most`` bytes. Raises ItemError."""
+    """Return the SHA-256 of an input, a file or an object of at most ``most`` bytes. Raises ItemError."""
     try:
         return remote.sha256_of(path, most)
     except OSError as error:

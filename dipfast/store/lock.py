@@ -1,6 +1,6 @@
 """Who may write into a run's folder: one whole run, or one run of each shard, on as many machines as there are.
 
-Every run passes the gate, `.lock`. A whole run keeps it; a shard takes its own lock behind it and lets it go. The
+Every run passes the gate, `.lock`. A whole run keeps it; a shard takes its own lock inside and lets the gate go. The
 locks are the kernel's, so those of a dead process are free. Their trade-off: the file system must carry `flock`
 between machines, as NFS and most cluster file systems do; where it has none, filelock uses files that exist.
 """
@@ -59,7 +59,7 @@ def _take(folder: RunFolder, shard: Shard | None) -> FileLock:
 
 
 def _others(folder: RunFolder, shard: Shard | None) -> list[Shard]:
-    """The shards whose runs exclude this one: those that divide the items another way."""
+    """Return the shards whose runs exclude this one: those that divide the items another way."""
     found = [_shard_of(path.name) for path in folder.root.glob(".lock.*-of-*")]
     return [other for other in found if shard is None or other[1] != shard[1]]
 

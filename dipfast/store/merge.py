@@ -65,7 +65,7 @@ def _already(out: RunFolder) -> list[RunFolder]:
 
 
 def _entries(sources: Sequence[RunFolder]) -> list[Entry]:
-    """All items, one for each output. An input that could not be read in one run may have been in another."""
+    """Return all items, one for each output. An input that could not be read in one run may have been in another."""
     found: dict[str, Entry] = {}
     where: dict[str, RunFolder] = {}
     for run in sources:
@@ -83,7 +83,7 @@ def _entries(sources: Sequence[RunFolder]) -> list[Entry]:
 
 
 def _manifest(sources: Sequence[RunFolder]) -> bytes:
-    """One resolved manifest. The shards of one manifest have it in common."""
+    """Return one resolved manifest. The shards of one manifest have it in common."""
     files = [run.root / "manifest.resolved.yaml" for run in sources]
     for file in files:
         if not file.is_file():
@@ -110,7 +110,7 @@ def _fingerprint(item: Item) -> str:
 
 
 def _taken(sources: Sequence[RunFolder], entries: Sequence[Entry]) -> list[Taken]:
-    """The first intact result of every id, under the names that items have for it."""
+    """Return the first intact result of every id, under the names that items have for it."""
     wanted: dict[str, set[str]] = defaultdict(set)
     for entry in entries:
         if entry["id"] is not None:
@@ -129,7 +129,7 @@ def _first(id: str, indexes: Sequence[tuple[RunFolder, Index]]) -> tuple[RunFold
 
 
 def _beside(sources: Sequence[RunFolder]) -> dict[Path, str]:
-    """Exports and environments: each file and where it goes, from the merged run's folder."""
+    """Return exports and environments: each file and where it goes, relative to the merged run's folder."""
     found: dict[Path, str] = {}
     for run in sources:
         for file in _own(run.root.glob("environment*.json")):
@@ -142,12 +142,12 @@ def _beside(sources: Sequence[RunFolder]) -> dict[Path, str]:
 
 
 def _own(paths: Iterable[Path]) -> list[Path]:
-    """The files among ``paths``, in order; what a link leads to is not the run's."""
+    """Return the files among ``paths``, in order; what a link leads to is not the run's."""
     return sorted(path for path in paths if path.is_file() and not path.is_symlink())
 
 
 def _check_free(out: RunFolder, taken: Sequence[Taken], beside: Mapping[Path, str]) -> None:
-    """Raises UsageError where a file would be overwritten by another one."""
+    """Raise UsageError where a file would be overwritten by another one."""
     planned: dict[str, str] = {}
     for target, digest in [*_pictures_and_generators(taken), *((to, sha256_of(file)) for file, to in beside.items())]:
         there = out.root / target
@@ -190,7 +190,7 @@ def _read(run: RunFolder, path: str, digest: str) -> bytes:
 
 
 def _merge_ledgers(sources: Sequence[RunFolder], out: RunFolder) -> None:
-    """The events of all runs, each once."""
+    """Write the events of all runs, each once."""
     lines: dict[str, dict[bytes, None]] = defaultdict(dict)
     for run in sources:
         for file in sorted(run.ledger.glob("*.jsonl")):

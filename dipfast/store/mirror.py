@@ -22,7 +22,7 @@ from dipfast.record import Record, damaged_of
 from dipfast.store.folder import RunFolder, dumps
 
 FILE = "remote.json"  # in the run's folder: where its results go
-HANDS = 4  # uploads at a time
+UPLOADS = 4  # at a time
 MOST = 1 << 32  # bytes of a file that is taken back
 WHOLE_RUN = ("manifest.resolved.yaml", "items*.jsonl", "environment*.json", "ledger/*.jsonl", "summary.json")
 PAGES = ("results.csv", "report.html", "report.md", "export/*")
@@ -37,7 +37,7 @@ def mark(folder: RunFolder, address: str) -> None:
 
 
 def address_of(folder: RunFolder) -> str | None:
-    """Where the results of the run in ``folder`` go, beside the folder itself. Raises UsageError for a bad address."""
+    """Return where the results of the run in ``folder`` go, beside the folder. Raises UsageError for a bad address."""
     try:
         tree = json.loads(folder.read(FILE))
     except FileNotFoundError:
@@ -52,7 +52,7 @@ def address_of(folder: RunFolder) -> str | None:
 
 @contextmanager
 def mirrored(folder: RunFolder) -> Iterator[Mirror]:
-    """The folder's mirror, which does nothing where it has none. Raises MachineError if anything was not uploaded."""
+    """Open the folder's mirror, which does nothing where it has none. Raises MachineError if an upload failed."""
     mirror = Mirror(folder, address_of(folder))
     try:
         yield mirror
@@ -74,11 +74,11 @@ class Mirror:
 
     def __init__(self, folder: RunFolder, address: str | None) -> None:
         self.folder, self.address = folder, address
-        self.pool = ThreadPoolExecutor(HANDS)
+        self.pool = ThreadPoolExecutor(UPLOADS)
         self.sent: list[Future[None]] = []
 
     def held(self) -> set[str]:
-        """The ids whose records are there. Raises MachineError."""
+        """Return the ids whose records are there. Raises MachineError."""
         if self.address is None:
             return set()
         try:
@@ -133,7 +133,7 @@ class Mirror:
             remote.put(f"{self.address}/{path}", self.folder.read(path))
 
     def check(self) -> None:
-        """Raises MachineError where anything could not be uploaded."""
+        """Raise MachineError where anything could not be uploaded."""
         errors = [error for error in (one.exception() for one in self.sent) if error is not None]
         if errors:
             reason = getattr(errors[0], "strerror", None) or str(errors[0])

@@ -54,13 +54,13 @@ class Row:
 
 
 def done_rows(items: Iterable[tuple[str, str, str]], index: Index) -> list[Row]:
-    """The rows of a run that found all done: it has just looked at every file. ``items``: path, output and id."""
+    """Return the rows of a run that found all done: it has just seen every file. ``items``: path, output and id."""
     with collector_paused():
         return [Row(path, output, id, "done", partial(index.record, id)) for path, output, id in items]
 
 
 def rows_of(folder: RunFolder, entries: Iterable[Entry] | None = None, index: Index | None = None) -> list[Row]:
-    """Every item of the folder's last run, or those of ``entries``. Raises UsageError where the folder holds no run."""
+    """Return every item of the folder's last run, or of ``entries``. Raises UsageError where it holds no run."""
     with collector_paused():
         entries = read_entries(folder) if entries is None else entries
         failed, known = failures(folder), index or Index(folder)
@@ -68,7 +68,7 @@ def rows_of(folder: RunFolder, entries: Iterable[Entry] | None = None, index: In
 
 
 def _row(entry: Entry, index: Index, failed: Mapping[str, Event]) -> Row:
-    """Done is what has a record whose hashes hold. A record is taken back before its item is fitted again."""
+    """Return the row of an item, which is done where it has a record whose hashes hold."""
     about = entry["path"], entry["output"], entry["id"]
     held = index.row(entry["id"], entry["output"]) if entry["id"] else None
     if held is not None and entry["output"] in held[1]:
@@ -83,14 +83,14 @@ def _row(entry: Entry, index: Index, failed: Mapping[str, Event]) -> Row:
 
 
 def _pixels(shape: object) -> int | None:
-    """Of a picture of ``shape`` [C, H, W], as a list from anywhere may have it."""
+    """Return the pixels of a picture of ``shape`` [C, H, W]; None for what is no shape."""
     if not (isinstance(shape, list) and len(shape) == 3 and all(type(side) is int and side > 0 for side in shape)):
         return None
     return int(shape[1] * shape[2])
 
 
 def row_as_json(row: Row) -> dict[str, Any]:
-    """A row without its record's bulk, for `status --json`."""
+    """Return a row without its record, for `status --json`."""
     return {name: getattr(row, name) for name in ("path", "output", "id", "status", "kind", "reason")}
 
 
@@ -127,18 +127,18 @@ def _lines(entries: Sequence[Entry]) -> bytes:
 
 
 def list_of(folder: RunFolder, shard: Shard | None) -> Path:
-    """The list of a run's items, or of a shard's."""
+    """Return the list of a run's items, or of a shard's."""
     return folder.root / f"items{suffix(shard)}.jsonl"
 
 
 def lists_beside(folder: RunFolder, shard: Shard | None) -> list[Path]:
-    """The lists of runs that divided the items in another way."""
+    """Return the lists of runs that divided the items in another way."""
     others = [path for path in _parts(folder) if path != list_of(folder, shard)]
     return [path for path in others if shard is None or not path.name.endswith(f"-of-{shard[1]}.jsonl")]
 
 
 def read_entries(folder: RunFolder, shard: Shard | None = None) -> Iterator[Entry]:
-    """The items of the folder's last run, then what is done of other sources; or those of one shard.
+    """Return the items of the folder's last run, then what is done of other sources; or those of one shard.
 
     Raises UsageError where there is no list, DipfastError where one is damaged.
     """
@@ -154,7 +154,7 @@ def read_entries(folder: RunFolder, shard: Shard | None = None) -> Iterator[Entr
 
 
 def earlier_entries(folder: RunFolder) -> Iterator[Entry]:
-    """What runs of other sources have done in the folder. Raises as `read_entries`."""
+    """Return what runs of other sources have done in the folder. Raises as `read_entries`."""
     if os.path.lexists(folder.root / EARLIER):
         yield from _entries(folder.root / EARLIER)
 
@@ -178,7 +178,7 @@ def _entries(path: Path) -> Iterator[Entry]:
 
 
 def _parsed_together(lines: list[bytes]) -> list[Any]:
-    """What each of ``lines`` says: many at once share their keys, and cost less."""
+    """Return what each of ``lines`` says: many at once share their keys, and cost less."""
     try:
         entries = json.loads(b"[" + b",".join(lines) + b"]")
     except ValueError:
@@ -203,7 +203,7 @@ def _is_entry(entry: object) -> bool:
 
 
 def entries_before(folder: RunFolder) -> tuple[list[Entry], list[Entry]]:
-    """What the last run saw of each input, and earlier ones of other sources. A damaged list is as good as none."""
+    """Return what the last run saw of each input, and earlier runs of other sources. A damaged list counts as none."""
     found: list[list[Entry]] = [[], []]
     with suppress(DipfastError):
         found[0] = [entry for path in _parts(folder) for entry in _entries(path)]
@@ -213,5 +213,5 @@ def entries_before(folder: RunFolder) -> tuple[list[Entry], list[Entry]]:
 
 
 def by_path(entries: Iterable[Entry]) -> dict[str, Entry]:
-    """The entries of inputs that were read, by path."""
+    """Return the entries of inputs that were read, by path."""
     return {entry["path"]: entry for entry in entries if entry["id"] is not None}

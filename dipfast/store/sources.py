@@ -25,21 +25,21 @@ NOTE = ".source.json"  # in the run's folder: what its lists of items are of, an
 
 
 def source_of(manifest: Manifest, folder: RunFolder) -> str:
-    """What the run of ``manifest`` is of: its file, folder or glob; of the folder's own manifest, what that was of."""
+    """Return the source of a run: its file, folder or glob; for the folder's own manifest, the source of that."""
     source = manifest.source if is_remote(manifest.source) else str(Path(manifest.source).resolve())
     own = str((folder.root / "manifest.resolved.yaml").resolve())
     return (_noted(folder, "manifest") or source) if source == own else source
 
 
 def note_source(folder: RunFolder, source: str, *, listed: bool = True) -> None:
-    """Remember what the folder's resolved manifest is of, and where it is ``listed``, its lists. Raises OSError."""
+    """Write the source of the folder's resolved manifest, and where it is ``listed``, of its lists. Raises OSError."""
     note = {"manifest": source, "lists": source if listed else _noted(folder, "lists")}
     if {name: _noted(folder, name) for name in note} != note:
         folder.put(NOTE, dumps(note))
 
 
 def forget_source(folder: RunFolder) -> None:
-    """The lists are of several sources now. Raises OSError."""
+    """Forget the source of the lists, which are of several now. Raises OSError."""
     (folder.root / NOTE).unlink(missing_ok=True)
 
 
@@ -60,7 +60,7 @@ class Before(NamedTuple):
 
 
 def read_before(folder: RunFolder, source: str) -> Before:
-    """What the folder lists, for a run of ``source``."""
+    """Return what the folder lists, for a run of ``source``."""
     noted = _noted(folder, "lists")  # first: shards of one run may be writing lists and note, in this order
     last, earlier = entries_before(folder)
     foreign = [entry for entry in earlier if entry.get("source") != source]
@@ -70,7 +70,7 @@ def read_before(folder: RunFolder, source: str) -> Before:
 
 
 def check_free(foreign: Sequence[Entry], entries: Iterable[Entry], index: Index) -> None:
-    """Raises UsageError where one of ``entries`` would write over a picture that another source has done.
+    """Raise UsageError where one of ``entries`` would write over a picture that another source has done.
 
     A file of the same bytes elsewhere is the same source: it was moved.
     """
@@ -102,7 +102,7 @@ def _has_bytes_of(old: Entry, new: Entry) -> bool:
 def kept_of(
     foreign: Sequence[Entry], named: Iterable[Item], entries: Iterable[Entry], folder: RunFolder
 ) -> tuple[list[Entry], int]:
-    """What is done of the entries ``foreign`` that no item ``named`` by this run's manifest is, and how many are not.
+    """Return those of ``foreign`` that are done and not ``named`` by this run's manifest, and how many are not done.
 
     ``entries`` are the run's own. An item of theirs that had another name, which is gone, is not listed twice.
     """
@@ -127,7 +127,7 @@ def _is_gone(path: str) -> bool:
 
 
 def in_words(kept: Sequence[Entry], dropped: int, folder: RunFolder) -> str | None:
-    """One line that says what of other sources is in ``folder``; None where that is nothing."""
+    """Return one line that says what of other sources is in ``folder``; None where that is nothing."""
     undone = f"{count(dropped, 'item')} of another source that {'was' if dropped == 1 else 'were'} not done"
     if not kept:
         return f"{folder.root}: no longer lists {undone}" if dropped else None

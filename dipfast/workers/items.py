@@ -66,7 +66,7 @@ def load(job: Job) -> Loaded:
 
 
 def _check_hash(job: Job, path: str, expected: str | None) -> None:
-    """Raises ItemError for a file that is another than the one that the id of ``job`` was made of."""
+    """Raise ItemError for a file that is another than the one that the id of ``job`` was made of."""
     if hash_of(path, job.settings["input"]["max_bytes"]) != expected:
         raise ItemError(CHANGED, f"{path}: the file changed after the run had started; the next run takes it as it is")
 
@@ -127,7 +127,7 @@ def _reference(loaded: Loaded) -> dict[str, Any]:
 
 
 def _outputs_elsewhere(job: Job, folder: RunFolder) -> list[str]:
-    """Pictures of the same id that the run of another shard has written since this one began."""
+    """Return pictures of the same id that the run of another shard has written since this one began."""
     record = folder.record(job.id)
     return [] if record is None else [path for path in record.pictures if path not in job.outputs]
 
@@ -159,7 +159,7 @@ def _write(loaded: Loaded, restored: Restored, folder: RunFolder) -> tuple[dict[
 
 
 def _further(job: Job, folder: RunFolder, restored: Restored) -> dict[str, Any]:
-    """Write the generators kept along the fit and those of its other seeds: their entries in the record."""
+    """Write the snapshots of the fit and the generators of its other seeds. Return what the record says of them."""
     found: dict[str, list[dict[str, Any]]] = {"checkpoints": [], "seeds": []}
     for step, data in restored.trail:
         one = _written(folder, f"generators/{job.id}.step-{step}.safetensors", data)

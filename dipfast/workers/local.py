@@ -90,12 +90,12 @@ class Driver(Generic[W]):
         return self.outcome
 
     def _tell_expectation(self) -> None:
-        """What the plan says of all jobs together, for whoever shows how long the run will take."""
+        """Send what the plan says of all jobs together, for what shows how long the run will take."""
         seconds = sum(self._expected(job)["expected_seconds"] for job in self.queue)
         self.on_event({"event": "scheduled", "expected_seconds": round(seconds, 1), "workers": len(self.places)})
 
     def _expected(self, job: Job) -> dict[str, float]:
-        """What the plan says of ``job``; the same of all in its bucket."""
+        """Return what the plan says of ``job``; the same for all in its bucket."""
         if job.bucket not in self.expected:
             place, share = self.places[0], expected_share(job.settings)
             seconds = share * predicted_seconds(job, place.device.split(":")[0], place.threads, "fp32")
@@ -160,7 +160,7 @@ class Driver(Generic[W]):
         self._feed(worker)
 
     def _feed(self, worker: W) -> None:
-        """As many jobs as it has room for; where there are none and it has none, one that waits at another worker."""
+        """Give a worker as many jobs as it has room for; where none are left, ask for one that waits at another."""
         while self._going() and not worker.leaving and (job := self._next(worker)) is not None:
             try:
                 worker.give(job)
@@ -171,7 +171,7 @@ class Driver(Generic[W]):
             self._ask_back()
 
     def _next(self, worker: W) -> Job | None:
-        """Its next job: of its own bucket, of one that no other worker has, or else of another's. At most its share.
+        """Return its next job: of its own bucket, of one that no worker has, or else of another's. At most its share.
 
         What was at work in a worker that died is tried again in a worker that has nothing else.
         """
@@ -186,14 +186,14 @@ class Driver(Generic[W]):
         return self.queue.take(worker.bucket, others)
 
     def _share(self, room: int) -> int:
-        """Of all items that are not done, how many each worker would have, ``room`` at the most."""
+        """Return how many of the items that are not done each worker would have, ``room`` at the most."""
         if len(self.queue) >= room * len(self.workers):
             return room
         left = len(self.queue) + sum(len(worker.jobs) for worker in self.workers)
         return min(room, -(-left // len(self.workers)))
 
     def _ask_back(self) -> None:
-        """For every worker that has nothing to do, one item of those that wait where there are others."""
+        """Ask, for every worker that has nothing to do, for one item of those that wait where there are others."""
         idle = sum(worker.ready and not worker.jobs for worker in self.workers)
         waiting = [
             (worker, held)
@@ -221,7 +221,7 @@ class Driver(Generic[W]):
             self.outcome.gave_up = "more items failed than allowed"
 
     def _bury(self, worker: W, kind: str, reason: str, suspects: Sequence[Job]) -> None:
-        """A worker died or hangs: what it may have died of loses an attempt, and another worker takes its place."""
+        """Replace a worker that died or hangs: what it may have died of loses an attempt."""
         ended = worker.end(0.0 if kind == "timeout" else 1.0)
         ended = worker.last_words or ended
         self.workers.remove(worker)

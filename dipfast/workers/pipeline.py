@@ -108,19 +108,19 @@ class Pipeline:
                 self._give_back(list(self.given))
 
     def _give_back(self, ids: list[str]) -> None:
-        """Return those of ``ids`` whose fits have not begun."""
+        """Give back those of ``ids`` whose fits have not begun."""
         for id in ids:
             if id in self.given and id not in self.begun:
                 self.loaded = deque(loaded for loaded in self.loaded if loaded.job.id != id)
                 self._tell("returned", self.given.pop(id))
 
     def _is_wanted(self, id: str) -> bool:
-        """Whether what was loaded of ``id`` is to be fitted: it was not given back, and not given twice meanwhile."""
+        """Return whether what was loaded of ``id`` is to be fitted: it was not given back or given twice."""
         waiting = any(loaded.job.id == id for loaded in self.loaded)
         return id in self.given and id not in self.begun and not waiting
 
     def _load(self) -> None:
-        """The life of the loading thread."""
+        """Load what comes in, in a thread of its own."""
         while (job := self.to_load.get()) is not None:
             start = time.perf_counter()
             if job.id not in self.given or job.id in self.begun:
@@ -145,7 +145,7 @@ class Pipeline:
             slot.begin(self._course(loaded, slot))
 
     def _has_room(self, job: Job) -> bool:
-        """Whether its fit may begin: beside those of its bucket, and not while as many wait to be saved.
+        """Return whether a fit may begin: beside those of its bucket, and not while as many wait to be saved.
 
         A disk that is slower than the device holds it back, or all of its memory would be pictures in the end.
         """
@@ -157,7 +157,7 @@ class Pipeline:
         return job.bucket == self.bucket and len(self.fitting) < min(most, self.most.get(job.bucket, most))
 
     def _free_slot(self, job: Job) -> Slot[Restored]:
-        """A slot that fits nothing. For another bucket than the last one, all others let go of their memory."""
+        """Return a slot that is free. For another bucket than the last one, all others release their memory."""
         if job.bucket != self.bucket:
             self.bucket = job.bucket
             for slot in self.slots[1:]:
@@ -180,7 +180,7 @@ class Pipeline:
         return (yield from restoring(*about, hooks, self.policy, lambda: len(self.fitting) == 1))
 
     def _reporter(self, job: Job) -> Callable[[int, float], None]:
-        """Progress of one fit to the driver, not more often than every half second."""
+        """Return what reports a fit's progress to the driver, not more often than every half second."""
         last, total = 0.0, job.settings["fit"]["steps"]
 
         def report(steps: int, loss: float) -> None:
@@ -192,7 +192,7 @@ class Pipeline:
         return report
 
     def _is_cancelled(self, id: str) -> bool:
-        """Asked before each step, so that a job that comes in meanwhile is loaded at once."""
+        """Return whether to end a fit. Asked before each step, so that a job that comes in is loaded at once."""
         self._hear()
         return self.leaving is not None and id not in self.leaving.finish
 
@@ -225,7 +225,7 @@ class Pipeline:
             self._end(loaded.job, outcome, loaded.since)
 
     def _save(self) -> None:
-        """The life of the saving thread."""
+        """Save what was fitted, in a thread of its own."""
         while (fitted := self.to_save.get()) is not None:
             loaded, restored, slot = fitted
             job = loaded.job

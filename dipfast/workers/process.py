@@ -52,7 +52,7 @@ class Held:
             self.moved, self.stage = now, event["event"]
 
     def ends_within(self, seconds: float, now: float) -> bool:
-        """Whether its fit is done in so many seconds, at the pace so far."""
+        """Return whether its fit is done in so many seconds, at the pace so far."""
         if self.stage != "fitting" or self.first is None or self.last is None or self.last[1] <= self.first[1]:
             return False
         pace = (self.last[0] - self.first[0]) / (self.last[1] - self.first[1])
@@ -75,19 +75,19 @@ class Worker(ABC):
 
     @abstractmethod
     def send(self, message: Message) -> None:
-        """A job or an order. Raises OSError where it is dead."""
+        """Send a job or an order. Raises OSError where it is dead."""
 
     @abstractmethod
     def receive(self) -> Event | None:
-        """What it says next, None while it says nothing. Raises EOFError where it is dead."""
+        """Return what it says next; None while it says nothing. Raises EOFError where it is dead."""
 
     @abstractmethod
     def end(self, patience: float) -> str:
-        """Have it gone, by itself within ``patience`` seconds or by force. In which way it ended."""
+        """End it, by itself within ``patience`` seconds or by force. Return in which way it ended."""
 
     @abstractmethod
     def kill(self) -> None:
-        """Have it gone."""
+        """End it by force."""
 
     def give(self, job: Job) -> None:
         """Send it a job. Raises OSError where it is dead."""
@@ -101,7 +101,7 @@ class Worker(ABC):
             self.send(GiveBack(held.job.id))
 
     def note(self, event: Event) -> None:
-        """It has said something."""
+        """Take note of what it has said."""
         self.heard = self.clock()
         if event["event"] == "ready":
             self.ready, self.memory = True, event["memory"]
@@ -112,7 +112,7 @@ class Worker(ABC):
 
     @property
     def room(self) -> int:
-        """How many items it may hold."""
+        """The number of items that it may hold."""
         device, asked = self.place.device, self.place.cohort
         sizes = [cohort_size(held.job, device, self.memory, asked) for held in self.jobs.values()]
         return held_at_most(min(sizes, default=1))
@@ -129,7 +129,7 @@ class Worker(ABC):
         return [held.job for held in self.jobs.values() if held.stage in AT_WORK or len(self.jobs) == 1]
 
     def hung(self, now: float) -> tuple[str, list[Job]] | None:
-        """In which way it hangs, if it does, and on which items."""
+        """Return in which way it hangs, if it does, and on which items."""
         silent = now - self.heard
         if silent > (SILENT_SECONDS if self.ready else START_SECONDS):
             return f"timeout: its worker said nothing for {silent:.0f} s", self.suspects
@@ -246,7 +246,7 @@ class InProcess(Worker):
         return "its thread ended"
 
     def kill(self) -> None:
-        """Have it cancel what it fits, and wait until it has."""
+        """Have it cancel what it fits, and wait until it has done so."""
         self.dismiss()
         self.thread.join()
 

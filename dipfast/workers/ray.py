@@ -69,11 +69,11 @@ class Actor:
             self.send({"event": "left", "how": how})
 
     def hear(self, message: Message) -> None:
-        """A message from the driver."""
+        """Take a message from the driver."""
         self.inbox.put(message)
 
     def say(self) -> list[Event]:
-        """Every event since the last call; waits for the first."""
+        """Return every event since the last call; waits for the first."""
         events = [self.outbox.get()]
         while not self.outbox.empty():
             events.append(self.outbox.get())
@@ -130,7 +130,7 @@ class Remote(Worker):
 
 
 def listen(workers: Sequence[Remote], seconds: float) -> list[Remote]:
-    """Those that say something or end, as soon as there are any."""
+    """Return those that say something or end, as soon as there are any."""
     by_call = {worker.saying: worker for worker in workers}
     ray.wait(list(by_call), timeout=seconds)
     ready, _ = ray.wait(list(by_call), num_returns=len(by_call), timeout=0)
@@ -138,7 +138,7 @@ def listen(workers: Sequence[Remote], seconds: float) -> list[Remote]:
 
 
 def _first_cause(error: RayError) -> str:
-    """What an actor died of, in one sentence. Ray says a page."""
+    """Return what an actor died of, in one sentence. Ray says a page."""
     if isinstance(error, ActorUnavailableError):
         return "it does not answer any more"
     return str(error).strip().splitlines()[-1].partition(". ")[0]
@@ -147,7 +147,7 @@ def _first_cause(error: RayError) -> str:
 def places_for(
     nodes: Sequence[dict[str, Any]], devices: str, items: int, workers: int | None, threads: int | None = None
 ) -> list[Place]:
-    """A worker for each GPU of ``nodes`` (as `ray.nodes` gives them), or ``workers`` of equally many cores.
+    """Return a worker for each GPU of ``nodes`` (as from `ray.nodes`), or ``workers`` of equally many cores.
 
     With ``threads`` each worker has so many cores, without it the cores are divided among all. One that takes several
     cores finds them on one node. Each takes an equal part of its node's memory, divided by as many as may be on the

@@ -1,6 +1,6 @@
 """A run as a SLURM job array: one task for each device, each a shard of the run, submitted through submitit.
 
-Nothing stays behind on this machine: the tasks are plain `dipfast run --shard I/N` into the one folder, which all
+Nothing stays on this machine: the tasks are plain `dipfast run --shard I/N` into the one folder, which all
 nodes must share, and `dipfast status` tells how they stand. SLURM is asked for a GPU for each task, or for none;
 partition, account, time and memory are what sbatch takes from its own variables (SBATCH_PARTITION,
 SBATCH_ACCOUNT, SBATCH_TIMELIMIT …). What the time did not suffice for, the same command does the next time.

@@ -34,7 +34,7 @@ class Connection(Protocol):
 
 
 def work(connection: Connection, root: str, place: Place) -> None:
-    """The life of one worker process. Messages in: jobs and orders. Messages out: event dicts.
+    """Work in this process until told to leave. Messages in: jobs and orders. Messages out: events.
 
     The driver's end of the pipe closing is an order to leave at once. Where its device dies, the process ends with the
     reason: another one finds it alive again, or says why not.
@@ -54,7 +54,7 @@ def work(connection: Connection, root: str, place: Place) -> None:
 
 
 def free_memory(device: str) -> int | None:
-    """Bytes that a GPU has free; None for a CPU, whose memory other workers share, and for what is not there."""
+    """Return the bytes that a GPU has free; None for a CPU, which others share, and for what is not there."""
     if not device.startswith("cuda") or not torch.cuda.is_available():
         return None
     return torch.cuda.mem_get_info(device)[0]
@@ -67,7 +67,7 @@ class Line:
         self.connection, self.lock = connection, threading.Lock()
 
     def send(self, event: dict[str, Any]) -> bool:
-        """False where nobody listens any more, which `listen` hears too: it cancels the fits, and fails no item."""
+        """Send an event. Return False where nobody listens any more, of which `listen` hears too."""
         try:
             with self.lock:
                 self.connection.send(event)
@@ -76,7 +76,7 @@ class Line:
         return True
 
     def listen(self, take: Callable[[Message], object]) -> None:
-        """Hand every message to ``take``, and an order to leave behind the last."""
+        """Hand every message to ``take``, and an order to leave after the last."""
         try:
             while True:
                 take(self.connection.recv())
@@ -84,6 +84,6 @@ class Line:
             take(Leave())
 
     def beat(self) -> None:
-        """Say that the process is alive, until nobody listens."""
+        """Send that the process is alive, until nobody listens."""
         while self.send({"event": "heartbeat"}):
             time.sleep(HEARTBEAT_SECONDS)

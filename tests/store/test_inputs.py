@@ -1,4 +1,4 @@
-"""What lies behind paths: the same answer from one process and from several."""
+"""What is read of inputs: the same answer from one process and from several."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ def test_a_killed_cohort_is_done_again_item_by_item_to_the_same_bytes(inputs: Pa
 
     killed = into("killed", 2)
     lost = [Path(event["path"]).stem for event in events if event["event"] == "lost"]
-    assert {"a", "c"} <= set(lost) and len(lost) == len(set(lost))  # the two in lanes; b only if it was being read
+    assert {"a", "c"} <= set(lost) and len(lost) == len(set(lost))  # the two in slots; b only if it was being read
     assert killed == into("whole", 1)
 
 

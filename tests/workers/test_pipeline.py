@@ -41,7 +41,7 @@ def jobs(inputs: Path, picture: np.ndarray) -> list[Job]:
 def work(
     jobs: list[Job], folder: Path, cohort: int = 1, hear: Callable[[Pipeline, Event], None] = lambda line, event: None
 ) -> list[Event]:
-    """Give all of ``jobs`` at once, and the order to leave behind the last of them. Every event."""
+    """Give all of ``jobs`` at once, and the order to leave after the last of them. Every event."""
     events: list[Event] = []
 
     def take(event: Event) -> None:
@@ -193,7 +193,7 @@ def test_a_disk_that_is_slower_than_the_fits_holds_them_back(
     assert max(begun) == 2
 
 
-def test_an_item_that_cannot_be_loaded_costs_the_one_in_the_lane_nothing(jobs: list[Job], tmp_path: Path) -> None:
+def test_an_item_that_cannot_be_loaded_costs_the_one_in_the_slot_nothing(jobs: list[Job], tmp_path: Path) -> None:
     Path(jobs[2].path).write_bytes(b"no picture")
     ends = told([event for event in work(jobs[:3], tmp_path / "run") if event["event"] in ENDS])
     assert sorted(ends) == [("done", "a"), ("done", "b"), ("failed", "c")]
@@ -217,7 +217,7 @@ def test_an_item_that_finds_no_memory_beside_others_is_tried_again_with_fewer(
     events = work(same_size, tmp_path / "run", 3)
     assert [event["event"] for event in events if event["event"] in ENDS] == ["done"] * 4
     assert told(events).count(("fitting", "d")) == 2  # the third of three
-    assert told(events).count(("fitting", "e")) == 1  # the bucket has two lanes from then on
+    assert told(events).count(("fitting", "e")) == 1  # the bucket has two slots from then on
 
 
 def test_one_that_finds_no_memory_alone_fails(jobs: list[Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
