@@ -12,7 +12,7 @@ import torch
 
 from cases import Case, settings_of
 from dipfast.errors import UsageError
-from dipfast.fit import FitPlan, FitResult, Workbench, choose_machine, fit
+from dipfast.fit import FitPlan, FitResult, ProgramCache, choose_machine, fit
 from dipfast.metrics import psnr, ssim
 from dipfast.plan import fit_flops
 from methods import METHODS
@@ -122,8 +122,8 @@ def _fit(contender: Contender, case: Case, seed: int, past_stop: float) -> tuple
 
 def watched(case: Case, config: dict[str, Any], plan: FitPlan, past_stop: float) -> tuple[FitResult, dict[str, Any]]:
     """A fit, with its trajectory and the peak of it, and the fit's seconds without those of the looks."""
-    bench, machine = Workbench(), choose_machine(plan)
-    state, step = bench.lay_out(case.problem, config, plan, machine)
+    bench, machine = ProgramCache(), choose_machine(plan)
+    state, step = bench.prepare(case.problem, config, plan, machine)
     clean = torch.from_numpy(case.clean)[None].to(machine.device)
     curve, looked, whole = [(0, float("-inf"))], Clock(), Clock()
 
@@ -133,7 +133,7 @@ def watched(case: Case, config: dict[str, Any], plan: FitPlan, past_stop: float)
             curve.append((number, quality(picture, clean)))
 
     with whole:
-        result = fit(case.problem, config, plan, look, workbench=bench)
+        result = fit(case.problem, config, plan, look, program_cache=bench)
     wall, processor = result.seconds["fit"] - looked.wall, whole.processor - looked.processor
     for number in range(result.steps, min(plan.steps, round((1 + past_stop) * result.steps))):
         step()

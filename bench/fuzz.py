@@ -27,7 +27,7 @@ with atheris.instrument_imports(include=["dipfast", "yaml", "tifffile", "PIL"]):
     from dipfast import files
     from dipfast.errors import DipfastError, ItemError, UsageError
     from dipfast.files import write_atomic
-    from dipfast.generators import Card, SkipNet, from_bytes, to_bytes
+    from dipfast.generators import Card, build, from_bytes, to_bytes
     from dipfast.image import Limits, probe, read
     from dipfast.manifest import parse
     from dipfast.report import write_report, write_summary
@@ -125,7 +125,7 @@ def seeds(folder: Path) -> None:
     (folder / "record" / "whole").write_text(RECORD.replace("\n", " "))
     config = SkipGenerator.model_validate({"channels": (4,), "input": {"type": "noise", "depth": 2}}).model_dump()
     card = Card("a", config, {}, 0, 0, 1, (8, 8), (8, 8), "fp32")
-    (folder / "generator" / "whole").write_bytes(to_bytes(SkipNet(config, 2, 1, 0), torch.zeros(1), card))
+    (folder / "generator" / "whole").write_bytes(to_bytes(build(config, 1, 0), torch.zeros(1), card))
     rng = np.random.default_rng(0)
     rgba = rng.integers(0, 256, (9, 11, 4), dtype=np.uint8)
     block = Image.Exif()

@@ -31,7 +31,7 @@ from dipfast.bench.kernels import bench_kernels, check_kernels
 from dipfast.bench.machine import describe, synchronize
 from dipfast.bench.step import ADAM, MUON, STANDARD, bench_step, plan_for
 from dipfast.errors import MachineError
-from dipfast.fit import Course, FitPlan, FitResult, Hooks, Lane, Workbench, abreast, choose_machine, fit, fitting
+from dipfast.fit import Course, FitPlan, FitResult, Hooks, ProgramCache, Slot, choose_machine, finish_all, fit, fitting
 from dipfast.metrics import psnr
 from dipfast.plan import fit_bytes
 from dipfast.settings import presets
@@ -117,16 +117,16 @@ class Check:
         here, cpu = fit(problem, self.net, plan), fit(problem, self.net, replace(plan, device="cpu"))
         return {"device": [loss for _, loss in here.losses], "cpu": [loss for _, loss in cpu.losses]}
 
-    def used_workbench(self) -> dict[str, Any]:
-        """The second item of a bucket on a used workbench against the same item alone: bits and captures."""
+    def used_program_cache(self) -> dict[str, Any]:
+        """The second item of a bucket on a used program cache against the same item alone: bits and captures."""
         found = {}
         for engine in self.engines:
-            workbench = Workbench()
+            program_cache = ProgramCache()
             items = [self.problem(self.side, seed)[0] for seed in (1, 2)]
             plans = [self.plan(engine, "bf16", 10, seed=seed) for seed in (1, 2)]
-            shared = [fit(i, self.net, p, workbench=workbench) for i, p in zip(items, plans, strict=True)][1]
+            shared = [fit(i, self.net, p, program_cache=program_cache) for i, p in zip(items, plans, strict=True)][1]
             alone = fit(items[1], self.net, plans[1])
-            found[engine] = _difference(shared, alone) | {"programs": workbench.programs}
+            found[engine] = _difference(shared, alone) | {"programs": program_cache.programs}
         return found
 
     def members(self) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class Check:
             for count in (1, 2) if self.dry else (1, 4, 16):
                 plan = self.plan(engine, "bf16", 10 if self.dry else 60, seeds=count, optimizer=MUON, average="auto")
                 problem = self.problem(self.side)[0]
-                state, step = Workbench().lay_out(problem, self.narrow, plan, choose_machine(plan))
+                state, step = ProgramCache().prepare(problem, self.narrow, plan, choose_machine(plan))
                 step()
                 first = state.first.output.cpu().clone()
                 synchronize(state.output.device)
@@ -151,7 +151,7 @@ class Check:
         return {name: {key: row[key] for key in ("ms", "from_alone")} for name, row in found.items()}
 
     def cohorts(self) -> dict[str, Any]:
-        """Different pictures side by side in lanes: each against the same fit alone, and milliseconds a step of all."""
+        """Different pictures side by side in slots: each against the same fit alone, and milliseconds a step of all."""
         found: dict[str, Any] = {}
         steps, counts = (10, (1, 2)) if self.dry else (60, (1, 4, 16))
         items = [self.problem(self.side, seed)[0] for seed in range(counts[-1])]
@@ -162,35 +162,35 @@ class Check:
             ]
             alone = [fit(item, self.narrow, plan) for item, plan in zip(items[:4], plans, strict=False)]
             for count in counts:
-                lanes: list[Lane[FitResult]] = [Lane(torch.device(self.device)) for _ in range(count)]
+                slots: list[Slot[FitResult]] = [Slot(torch.device(self.device)) for _ in range(count)]
                 courses = [
                     partial(self._course, item, plan) for item, plan in zip(items[:count], plans[:count], strict=True)
                 ]
-                abreast(courses, lanes)  # captures
+                finish_all(courses, slots)  # captures
                 start = time.perf_counter()
-                together = abreast(courses, lanes)
+                together = finish_all(courses, slots)
                 seconds = time.perf_counter() - start
                 pairs = zip(together, alone, strict=False)
                 found[f"{engine} {count}"] = {
                     "ms": 1e3 * seconds / steps,
                     "from_alone": max(_difference(one, other)["largest_difference"] for one, other in pairs),
-                    "programs": sum(lane.workbench.programs for lane in lanes),
+                    "programs": sum(slot.program_cache.programs for slot in slots),
                 }
         return found
 
-    def _course(self, item: Problem, plan: FitPlan, workbench: Workbench) -> Course[FitResult]:
-        return fitting(item, self.narrow, plan, Hooks(workbench=workbench))
+    def _course(self, item: Problem, plan: FitPlan, program_cache: ProgramCache) -> Course[FitResult]:
+        return fitting(item, self.narrow, plan, Hooks(program_cache=program_cache))
 
     def sizes(self) -> dict[str, Any]:
-        """A new size on one workbench: seconds until its first step, milliseconds a step, programs built."""
+        """A new size on one program cache: seconds until its first step, milliseconds a step, programs built."""
         found: dict[str, Any] = {}
         for engine in (engine for engine in self.engines if engine != "compile"):
-            workbench = Workbench()
+            program_cache = ProgramCache()
             for side in (32, 48) if self.dry else (256, 288, 320, 256):
                 plan = self.plan(engine, "bf16", 20, optimizer=MUON, average="auto")
-                seconds = fit(self.problem(side)[0], self.narrow, plan, workbench=workbench).seconds
+                seconds = fit(self.problem(side)[0], self.narrow, plan, program_cache=program_cache).seconds
                 found[f"{engine} {side}"] = {"setup": seconds["setup"], "ms": 1e3 * seconds["fit"] / plan.steps}
-            found[f"{engine} programs"] = workbench.programs
+            found[f"{engine} programs"] = program_cache.programs
         return found
 
     def recomputed(self) -> dict[str, Any]:
@@ -213,7 +213,7 @@ class Check:
         if cuda:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        state, step = Workbench().lay_out(problem, self.net, plan, choose_machine(plan))
+        state, step = ProgramCache().prepare(problem, self.net, plan, choose_machine(plan))
         step()
         synchronize(state.output.device)
         start = time.perf_counter()
@@ -245,16 +245,16 @@ class Check:
         return found
 
     def whole_fits(self) -> dict[str, Any]:
-        """Seconds of the presets' denoising in bf16: cold, then of another picture on the same workbench."""
+        """Seconds of the presets' denoising in bf16: cold, then of another picture on the same program cache."""
         found: dict[str, Any] = {}
         for side in (128,) if self.dry else (512, 256):
             for name in ("fast",) if self.dry else ("fast", "balanced", "best"):
                 for engine in ["eager", *({*self.engines} & {"cudagraph"})]:
-                    workbench, rows = Workbench(), []
+                    program_cache, rows = ProgramCache(), []
                     for seed in (0, 1):
                         (problem, clean), (net, plan) = self.problem(side, seed), self.preset(name, engine)
                         start = time.perf_counter()
-                        result = fit(problem, net, plan, workbench=workbench)
+                        result = fit(problem, net, plan, program_cache=program_cache)
                         whole = time.perf_counter() - start
                         row = {"steps": result.steps, "psnr": round(psnr(result.image[0].numpy(), clean), 3)}
                         rows.append({"whole": whole} | result.seconds | row)
@@ -346,7 +346,7 @@ SECTIONS: tuple[Callable[[Check], Any], ...] = (
     Check.engines_agree_on_blind_spots,
     Check.engines_agree_on_shared_noise,
     Check.engines_agree_on_jpeg,
-    Check.used_workbench,
+    Check.used_program_cache,
     Check.members,
     Check.cohorts,
     Check.sizes,

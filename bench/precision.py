@@ -20,12 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import dipfast.fit.step as step
+import dipfast.fit.optimizer as optimizer
 from cases import make_case, settings_of
 from dipfast import ops
 from dipfast.bench.machine import describe
 from dipfast.fit import fit, keep_freed_memory
-from dipfast.fit.optimizer import optimizer_step
 from dipfast.generators import SkipNet
 from dipfast.metrics import psnr
 from tables import column, grouped
@@ -47,12 +46,13 @@ def replaced(owner: Any, name: str, new: Any) -> Iterator[None]:
 
 def after_the_update(change: Callable[[Any, Any], None]) -> Any:
     """The optimiser's step, and then ``change`` of its parameters and state."""
+    taken = optimizer.optimizer_step
 
     def run(config: Any, parameters: Any, state: Any, dtype: torch.dtype, **how: Any) -> None:
-        optimizer_step(config, parameters, state, dtype, **how)
+        taken(config, parameters, state, dtype, **how)
         change(parameters, state)
 
-    return replaced(step, "optimizer_step", run)
+    return replaced(optimizer, "optimizer_step", run)
 
 
 def weights() -> Any:

@@ -31,11 +31,10 @@ from dipfast.cli.bench import Sets
 from dipfast.cli.options import Preset
 from dipfast.errors import UsageError
 from dipfast.fit import Fit, FitPlan, finish
-from dipfast.fit.auto import choose_stop
-from dipfast.fit.average import newest_weight
-from dipfast.fit.criteria import make_stop
 from dipfast.fit.loop import smaller_fits
-from dipfast.fit.stop import Fixed
+from dipfast.fit.statistics import newest_weight
+from dipfast.fit.stop import choose_stop, make_stop
+from dipfast.fit.stop.criterion import Criterion
 from dipfast.metrics import psnr
 from dipfast.settings.generator import ImageInput
 from dipfast.settings.stop import Stop
@@ -137,7 +136,7 @@ def follow(case: Case, config: dict[str, Any], plan: FitPlan, alone: Sequence[st
     return about | {"steps": plan.steps, "peak": peak, "last": last, "peaks": peaks, "chosen": chosen}
 
 
-def _criteria(running: Fit, plan: FitPlan, latent: dict[str, Any]) -> dict[str, Fixed]:
+def _criteria(running: Fit, plan: FitPlan, latent: dict[str, Any]) -> dict[str, Criterion]:
     """Those of `CRITERIA` that the task can have, at their beginning."""
     state, found, latent = running.state, {}, latent | {"type": "noise"}
     for name in CRITERIA:
@@ -150,7 +149,7 @@ def _criteria(running: Fit, plan: FitPlan, latent: dict[str, Any]) -> dict[str, 
     return found
 
 
-def _fit_alone(name: str, case: Case, config: dict[str, Any], plan: FitPlan) -> Fixed | None:
+def _fit_alone(name: str, case: Case, config: dict[str, Any], plan: FitPlan) -> Criterion | None:
     """The criterion at the end of a fit of its own; None where the task cannot have it.
 
     Sure takes the image for latent, held-out leaves the noise alone where both are shown.
@@ -172,7 +171,7 @@ def _fit_alone(name: str, case: Case, config: dict[str, Any], plan: FitPlan) -> 
     return running.state.stop
 
 
-def _chosen(criterion: Fixed, score: Callable[[Tensor], float], overhead: float | None = None) -> Row:
+def _chosen(criterion: Criterion, score: Callable[[Tensor], float], overhead: float | None = None) -> Row:
     """The step and PSNR of what it returned, whether it stopped the fit, its part of the time of a step."""
     step, done = int(criterion.best_step) + 1, bool(criterion.done)
     return {"step": step, "psnr": score(criterion.best), "done": done, "overhead": overhead}

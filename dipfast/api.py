@@ -23,8 +23,8 @@ from dipfast.manifest import load as load_manifest
 from dipfast.remote import checked, is_remote
 from dipfast.render.generator import FittedGenerator, load
 from dipfast.report import current_summary, note_current, write_report, write_summary
-from dipfast.restore.line import describe, observe
-from dipfast.restore.line import restore as restore_observation
+from dipfast.restoration.line import describe, observe
+from dipfast.restoration.line import restore as restore_observation
 from dipfast.samples import locate
 from dipfast.store.folder import RunFolder, Shard
 from dipfast.store.lock import reporting, writing
@@ -225,7 +225,7 @@ def write_models(manifest: Manifest, result: RunResult) -> int:
     asked = manifest.export
     if not asked.formats or not any(row.status == "done" for row in result.rows):
         return 0
-    from dipfast.export.several import export_run
+    from dipfast.export.save import export_run
 
     written = len(export_run(result.folder.root, asked.formats, asked.precision, asked.min_psnr))
     publish(result.folder)

@@ -1,7 +1,7 @@
-"""PSNR, SSIM, and how far a predicted deviation is borne out. The only room that sees ground truth, after a fit.
+"""Measures of quality against the truth: PSNR, SSIM, and the calibration of a predicted standard deviation.
 
-Deviations are [C, H, W], in the unit of the image. Where a pixel has none, as one that is returned as it was known
-has, nothing was predicted, and it does not count.
+Only this room and the benchmarks see ground truth, and only after a fit. Deviations are in the unit of the image. Where
+a deviation is 0, as at known pixels that are returned unchanged, nothing was predicted, and the pixel is left out.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ from statistics import NormalDist
 
 import numpy as np
 
-BINS = 20  # of the calibration error, each of as many pixels
+BINS = 20  # of the calibration error, with equal numbers of pixels
 
 
 def psnr(image: np.ndarray, reference: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB over all channels, for images [C, H, W] in [0, 1]; infinite if equal."""
+    """Return the peak signal-to-noise ratio in dB over all channels of images [C, H, W] in [0, 1]; inf if equal."""
     error = float(np.mean((image.astype(np.float64) - reference) ** 2))
     return math.inf if error == 0 else -10 * math.log10(error)
 
 
 def ssim(image: np.ndarray, reference: np.ndarray) -> float | None:
-    """Structural similarity of Wang et al. (2004) with their Gaussian window, mean over channels, for [C, H, W].
+    """Return the structural similarity of images [C, H, W] in [0, 1], the mean over channels.
 
-    None where a side is shorter than the window of 11 pixels.
+    The definition and the Gaussian window are those of Wang et al. (2004). The result is None for an image with a side
+    shorter than the window of 11 pixels.
     """
     from skimage.metrics import structural_similarity
 
@@ -48,13 +49,13 @@ def coverage(
     reference: np.ndarray,  # [C, H, W]
     level: float = 0.9,
 ) -> float | None:
-    """The share of pixels whose truth lies in the central interval of ``level`` around them; ideally ``level``.
+    """Return the share of values whose truth lies in the central interval of probability ``level``; ideally ``level``.
 
-    The interval is that of a normal distribution. None where no pixel has a deviation.
+    The intervals are those of normal distributions. The result is None where nothing was predicted.
     """
     errors, deviations = predicted(image, deviation, reference)
-    reach = NormalDist().inv_cdf((1 + level) / 2)
-    return float(np.mean(np.abs(errors) <= reach * deviations)) if len(errors) else None
+    quantile = NormalDist().inv_cdf((1 + level) / 2)
+    return float(np.mean(np.abs(errors) <= quantile * deviations)) if len(errors) else None
 
 
 def uncertainty_ece(
@@ -62,11 +63,11 @@ def uncertainty_ece(
     deviation: np.ndarray,  # [C, H, W]
     reference: np.ndarray,  # [C, H, W]
 ) -> float | None:
-    """Expected calibration error of the deviation, in the unit of the image: 0 is ideal.
+    """Return the expected calibration error of the deviation, in the unit of the image; 0 is ideal.
 
-    Pixels are sorted by their deviation into bins of as many; the error is the mean over the bins of the distance
-    between the error's root mean square and the deviation's (after Laves et al., MIDL 2020, in roots). None where no
-    pixel has a deviation.
+    Values are sorted by their deviation into bins of equal size. The error is the mean over the bins of the distance
+    between the root mean squares of the errors and of the deviations (Laves et al., MIDL 2020, who take variances). The
+    result is None where nothing was predicted.
     """
     errors, deviations = predicted(image, deviation, reference)
     order = np.argsort(deviations, kind="stable")
@@ -80,20 +81,21 @@ def calibration_scale(
     deviation: np.ndarray,  # [C, H, W]
     reference: np.ndarray,  # [C, H, W]
 ) -> float | None:
-    """The factor on the deviation that makes its mean square that of the errors. None where no pixel has a deviation.
+    """Return the factor by which the deviations' mean square becomes that of the errors; None if nothing was predicted.
 
-    The most likely factor were errors normal, sqrt mean (error / deviation)^2, follows the few pixels of the smallest
-    deviation and differs more from image to image (LOG.md).
+    The maximum-likelihood factor for normal errors, sqrt mean (error / deviation)^2, depends on the few values of the
+    smallest deviation, and differs more from image to image (LOG.md, 2026-11-23).
     """
     errors, deviations = predicted(image, deviation, reference)
     return _rms(errors) / _rms(deviations) if len(errors) else None
 
 
 def predicted(image: np.ndarray, deviation: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The errors and the deviations, each [N] float64, of the pixels that have a deviation."""
-    counts = deviation > 0
-    return (image.astype(np.float64) - reference)[counts], deviation[counts].astype(np.float64)
+    """Return errors and deviations, each [N] float64, of the values for which a deviation was predicted."""
+    has_one = deviation > 0
+    return (image.astype(np.float64) - reference)[has_one], deviation[has_one].astype(np.float64)
 
 
 def _rms(values: np.ndarray) -> float:
+    """Return the root of the mean square."""
     return math.sqrt(float(np.mean(values**2)))

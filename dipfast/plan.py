@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
 
-from dipfast.settings.shapes import coarse_steps, halves, latent_channels, per_scale
+from dipfast.generators.architecture import architecture_of
+from dipfast.generators.cost import activations_per_pixel, forward_flops, parameter_count
+from dipfast.settings.shapes import coarse_steps, halves
 
 # Operations per second of a whole step: one core of a server CPU as measured, and an H200 as estimated.
 RATES = {("cpu", "fp32"): 8e10, ("cpu", "bf16"): 9e10, ("cuda", "fp32"): 2e13, ("cuda", "bf16"): 2e14}
@@ -75,56 +77,7 @@ def fit_flops(settings: Mapping[str, Any], padded: tuple[int, int, int]) -> floa
     coarse = coarse_steps(generator, fit)
     smaller = halves(generator, (height, width)) if coarse else []
     pixels = fit["steps"] * height * width + coarse * sum(rows * columns for rows, columns in smaller)
-    return 3 * forward_flops(generator, channels, pixels) * fit["seeds"]
-
-
-def forward_flops(generator: Mapping[str, Any], image_channels: int, pixels: int) -> float:
-    """Operations (two for each multiply-add) of the convolutions of one forward pass over ``pixels`` pixels."""
-    return sum(2 * pixels * share * weights for share, weights, _ in _convolutions(generator, image_channels))
-
-
-def tensor_elements(generator: Mapping[str, Any], pixels: int) -> tuple[float, float]:
-    """Numbers in the outputs of all convolutions but the head's, and in all joined tensors, over ``pixels`` pixels."""
-    *inner, _ = _convolutions(generator, 3)
-    down, up, skip, *_ = per_scale(generator)
-    joined = sum((wide + beside) / 4**i for i, (wide, beside) in enumerate(zip([*up[1:], down[-1]], skip, strict=True)))
-    return pixels * sum(share * outputs for share, _, outputs in inner), pixels * joined
-
-
-def parameter_count(generator: Mapping[str, Any], image_channels: int) -> int:
-    """Numbers that a generator learns: weights, biases, and scale and shift of every normalisation."""
-    *inner, head = _convolutions(generator, image_channels)
-    biases = 3 if generator["bias"] else 2  # with the two of the normalisation behind the convolution
-    count = head[1] + head[2] + sum(weights + biases * outputs for _, weights, outputs in inner)
-    down, up, skip, *_ = per_scale(generator)
-    deeper = [*up[1:], down[-1]]
-    return count + 2 * sum(map(sum, zip(deeper, skip, strict=True)))
-
-
-def _convolutions(generator: Mapping[str, Any], image_channels: int) -> Iterator[tuple[float, int, int]]:
-    """Of each convolution: its output's pixels as a share of the picture's, its weights, its output channels."""
-    down, up, skip, size_down, size_up, mode = per_scale(generator)
-    inputs = latent_channels(generator["input"], image_channels)
-    for i, width in enumerate(down):
-        full, half = 1 / 4**i, 1 / 4 ** (i + 1)
-        deeper = width if i + 1 == len(down) else up[i + 1]
-        if skip[i]:
-            yield full, inputs * skip[i] * generator["kernel_skip"] ** 2, skip[i]
-        yield half if generator["downsample"] == "stride" else full, inputs * width * size_down[i] ** 2, width
-        yield half, width**2 * size_down[i] ** 2, width
-        in_phases = mode[i] == "nearest" and size_up[i] == 3 and generator["pad"] != "zero"
-        share = full * (_phase_share(deeper, skip[i]) if in_phases else 1)
-        yield share, (deeper + skip[i]) * up[i] * size_up[i] ** 2, up[i]
-        if generator["pointwise_up"]:
-            yield full, up[i] ** 2, up[i]
-        inputs = width
-    yield 1.0, up[0] * image_channels, image_channels
-
-
-def _phase_share(coarse: int, skips: int) -> float:
-    """Operations of `ops.nearest_conv` over those of the 3x3 convolution that it replaces."""
-    beside = 16 / 9 if 4 * skips <= coarse else 1
-    return (coarse * 4 / 9 + skips * beside) / (coarse + skips)
+    return 3 * forward_flops(architecture_of(generator, channels), pixels) * fit["seeds"]
 
 
 def predicted_seconds(job: Job, kind: str, threads: float, precision: str) -> float:
@@ -170,14 +123,13 @@ def fit_bytes(
 
 def _bytes_at(settings: Mapping[str, Any], channels: int, pixels: int, precision: str, recompute: bool) -> int:
     """Bytes of the tensors of one size."""
-    generator, low = settings["generator"], precision in ("bf16", "fp16")
-    down, up, skip, *_ = per_scale(generator)
+    architecture, low = architecture_of(settings["generator"], channels), precision in ("bf16", "fp16")
     seeds = settings["fit"]["seeds"]
     copies = ACTIVATION_COPIES["bf16" if low else "fp32", recompute] * (0.5 if low else 1)  # in float32's
-    activations = seeds * sum((3 * up[i] + 2 * skip[i] + down[i] / 2) / 4**i for i in range(len(up)))
-    images = LATENT_COPIES * seeds * latent_channels(generator["input"], channels) + IMAGE_COPIES * channels
+    activations = seeds * activations_per_pixel(architecture)
+    images = LATENT_COPIES * seeds * architecture.latent + IMAGE_COPIES * channels
     elements = pixels * (copies * activations + images)
-    return int(4 * (elements + PARAMETER_COPIES * seeds * parameter_count(generator, channels)))
+    return int(4 * (elements + PARAMETER_COPIES * seeds * parameter_count(architecture)))
 
 
 class Queue:

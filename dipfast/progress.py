@@ -127,7 +127,7 @@ class InFlight:
 
 
 @dataclass
-class Tally:
+class RunState:
     """What is known of a run from its events so far."""
 
     now: Clock
@@ -168,7 +168,7 @@ class Tally:
 
     @property
     def finished(self) -> float:
-        """Items behind us, and the parts of those in flight."""
+        """Return how many items have ended, and the parts that are done of those that are fitted."""
         return self.done + self.failed + sum(item.share for item in list(self.running.values()))
 
     def seconds_left(self) -> float | None:
@@ -181,16 +181,16 @@ class Lines(Display):
 
     def __init__(self, stream: TextIO | None, clock: Clock) -> None:
         super().__init__(stream, clock)
-        self.tally = Tally(clock)
+        self.state = RunState(clock)
 
     def show(self, event: Event) -> None:
-        self.tally.take(event)
+        self.state.take(event)
         line = self._progress(event) if event.get("event") == "progress" else sentence(event)
         if line is not None:
             self.say(line)
 
     def _progress(self, event: Event) -> str | None:
-        item = self.tally.running[event.get("id") or event.get("path")]
+        item = self.state.running[event.get("id") or event.get("path")]
         if self.clock() - item.told < PLAIN_SECONDS:
             return None
         item.told = self.clock()
@@ -202,7 +202,7 @@ class Bars(Display):
 
     def __init__(self, stream: TextIO | None, clock: Clock) -> None:
         super().__init__(stream, clock)
-        self.tally = Tally(clock)
+        self.state = RunState(clock)
         self.console = Console(file=stream, highlight=False)
         self.live = Live(
             get_renderable=self.render,
@@ -221,27 +221,27 @@ class Bars(Display):
             self.live.stop()
 
     def show(self, event: Event) -> None:
-        self.tally.take(event)
+        self.state.take(event)
         if event.get("event") in ("failed", "quarantined", "lost", "warning", "note") or warnings_of(event):
             style = "" if event["event"] == "note" else "red"
             self.console.print(Text(sentence(event) or "", style=style), soft_wrap=True)
 
     def render(self) -> RenderableType:
-        """Called by rich's own thread, so it reads the tally and changes nothing."""
-        return Group(self._overall(), self._items(list(self.tally.running.values())))
+        """Called by rich's own thread, so it reads the state and changes nothing."""
+        return Group(self._overall(), self._items(list(self.state.running.values())))
 
     def _overall(self) -> RenderableType:
-        tally = self.tally
+        state = self.state
         row = Table.grid(padding=(0, 1))
         cells: list[RenderableType] = [
-            _bar(tally.finished, tally.total, self.width),
-            Text(f"{tally.done}/{tally.total} done", style="bold"),
+            _bar(state.finished, state.total, self.width),
+            Text(f"{state.done}/{state.total} done", style="bold"),
         ]
-        if tally.failed:
-            cells.append(Text(f"{tally.failed} failed", style="red"))
-        if tally.before:
-            cells.append(Text(f"{tally.before} done before", style="dim"))
-        left = tally.seconds_left()
+        if state.failed:
+            cells.append(Text(f"{state.failed} failed", style="red"))
+        if state.before:
+            cells.append(Text(f"{state.before} done before", style="dim"))
+        left = state.seconds_left()
         if left is not None:
             cells.append(Text(f"{duration(left)} left", style="dim"))
         row.add_row(*cells)

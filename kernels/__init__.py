@@ -1,6 +1,7 @@
-"""The two operations of a fit that have a Triton kernel, installed as `dipfast.kernels`.
+"""The two operations of a fit that have a Triton kernel; the folder is installed as `dipfast.kernels`.
 
-`norm_pad` normalises, activates and pads; `newton_schulz` orthogonalises Muon's matrices, all in one batch. Each is a
-contract with its plain twin, which needs PyTorch alone, and a kernel in a file of its own, `<name>_triton`, which is
-imported when it first runs. `fit.kernels: triton` asks for them. No GPU has measured them yet, so that `auto` is plain.
+`norm_pad` normalises, activates and pads; `newton_schulz` orthogonalises Muon's matrices, all in one batch. Each has a
+module with its contract and its plain twin, which needs only PyTorch, and a module `<name>_triton` with the kernel,
+which is imported when the kernel first runs. `fit.kernels: triton` selects the kernels. They have not been measured on
+a GPU yet, so `auto` means the plain operations.
 """

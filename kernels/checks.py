@@ -1,4 +1,4 @@
-"""Where Triton's kernels can run, and what is refused before one reads it wrongly."""
+"""Checks of where Triton's kernels can run, and of the tensors that they are given."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
-LARGEST = 2**31 - 1  # elements of one tensor: offsets are 32-bit
+LARGEST = 2**31 - 1  # elements of a tensor, at most, because offsets have 32 bits
 
 
 def interpreted() -> bool:
-    """Whether Triton's interpreter runs kernels on tensors of the CPU, which is how they are tested without a GPU."""
+    """Return whether Triton interprets kernels, so that they can be tested on a CPU."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def missing(device: torch.device) -> str | None:
-    """What the kernels need and have not on ``device``; None where they run."""
+    """Return in words what the kernels lack on ``device``; None where they run."""
     if importlib.util.find_spec("triton") is None:
         return "the package triton"
     if device.type != "cuda" and not interpreted():
@@ -27,14 +27,14 @@ def missing(device: torch.device) -> str | None:
 
 
 def require_kernels(name: str, x: Tensor) -> None:
-    """Raise RuntimeError where the kernel ``name`` cannot run on ``x``'s device. Nothing else runs in its place."""
+    """Raise RuntimeError where the kernel ``name`` cannot run on the device of ``x``; there is no fallback."""
     needed = missing(x.device)
     if needed is not None:
         raise RuntimeError(f"{name} needs {needed}")
 
 
 def require(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
-    """Raise RuntimeError for a tensor of another dtype, of no elements, or of more than 32-bit offsets reach."""
+    """Raise RuntimeError for a tensor of a dtype not in ``dtypes``, without elements, or of more than `LARGEST`."""
     if x.dtype not in dtypes:
         raise RuntimeError(f"{name} should be {' or '.join(str(d) for d in dtypes)}, is {x.dtype}")
     if not 0 < x.numel() <= LARGEST:
@@ -42,7 +42,7 @@ def require(name: str, x: Tensor, dtypes: tuple[torch.dtype, ...]) -> None:
 
 
 def require_shape(name: str, x: Tensor, shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...]) -> None:
-    """Raise RuntimeError for a tensor of another shape than ``shape``, or of none of ``dtypes``."""
+    """Raise RuntimeError for a tensor of another shape than ``shape``, or of a dtype not in ``dtypes``."""
     require(name, x, dtypes)
     if tuple(x.shape) != shape:
         raise RuntimeError(f"{name} should have shape {list(shape)}, has {list(x.shape)}")

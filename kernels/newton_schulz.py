@@ -1,4 +1,4 @@
-"""Muon's Newton-Schulz iteration over a batch of matrices: the contract, and the plain twin that it is held against."""
+"""Muon's Newton-Schulz iteration over a batch of matrices: the contract, and the plain twin that tests it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from torch import Tensor
 from .checks import FLOATS, LARGEST, require, require_kernels
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan (2024), https://kellerjordan.github.io/posts/muon/
-MOST_ROWS = {torch.float32: 32, torch.bfloat16: 128, torch.float16: 128}  # of a matrix that one program holds
+MOST_ROWS = {torch.float32: 32, torch.bfloat16: 128, torch.float16: 128}  # rows of a matrix that one program can hold
 
 
 def plain(
     matrices: Tensor,  # [N, rows, columns]
     steps: int,
 ) -> Tensor:  # [N, rows, columns]
-    """The twin: x over its norm, then ``steps`` times a x + (b g + c g g) x with g = x x^T. In any precision.
+    """Divide x by its norm, then replace it ``steps`` times by a x + (b g + c g g) x, with g = x x^T.
 
-    It is cheapest where rows are fewer than columns. Rows and columns of zeros stay zeros and change nothing else.
+    This is the plain twin of `newton_schulz`, in any precision. It is cheapest for fewer rows than columns. Rows and
+    columns of zeros stay zeros and change nothing else.
     """
     a, b, c = QUINTIC
     x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-7)
@@ -32,10 +33,10 @@ def newton_schulz(
     matrices: Tensor,  # [N, rows, columns] float32, bfloat16 or float16
     steps: int,
 ) -> Tensor:  # [N, rows, columns]
-    """`plain` in one launch, with sums in float32, where a program can hold a matrix's rows (`MOST_ROWS`).
+    """Compute `plain` in one launch, with sums in float32.
 
-    Matrices of more rows are `plain`'s: with so many, the library's batched products are what a GPU is good at. It has
-    no gradient. Raises RuntimeError where Triton cannot run, and for arguments of another kind than stated.
+    Matrices of more than `MOST_ROWS` rows are left to `plain`, whose batched products use a GPU well at that size.
+    There is no gradient. Raises RuntimeError where Triton cannot run, and for other shapes or dtypes than stated.
     """
     require_kernels("newton_schulz", matrices)
     require("newton_schulz: matrices", matrices, FLOATS)

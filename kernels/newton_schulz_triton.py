@@ -1,8 +1,8 @@
-"""The kernel of `newton_schulz`: one program iterates one matrix, whose square of rows it holds in registers.
+"""The kernel of `newton_schulz`: one program iterates one matrix x, and holds x x^T in registers.
 
-The matrix itself lies in memory, in two copies that take turns: a step reads one and writes the other, block by block
-of its columns, so that no thread overwrites what another still reads, and one barrier a step is enough. At the sizes of
-a fit both stay in the GPU's cache. No GPU has measured it yet.
+The matrix itself is in memory in two copies. A step reads one and writes the other, one block of columns after the
+other, so that no thread overwrites what another still reads, and one barrier a step is enough. At the sizes of a fit
+both copies stay in the GPU's cache. The kernel has not been measured on a GPU yet.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from .checks import interpreted
 
-BLOCK = 64  # columns
+BLOCK = 64  # columns that a program handles at once
 
 
 @triton.jit
 def _product(x, y, total, WIDEN: tl.constexpr):
-    """``total`` + ``x`` ``y``, in float32. The interpreter cannot multiply bfloat16: there, numbers are widened."""
+    """Return ``total`` + ``x`` ``y`` in float32. ``WIDEN`` is for the interpreter, which cannot multiply bfloat16."""
     if WIDEN:
         return tl.dot(x.to(tl.float32), y.to(tl.float32), total, input_precision="ieee")
     else:
@@ -29,7 +29,7 @@ def _product(x, y, total, WIDEN: tl.constexpr):
 @triton.jit
 def _iterate(
     matrices,  # [N, rows, columns]
-    scratch,  # [2, N, ROWS, wide], rows and columns of zeros added
+    scratch,  # [2, N, ROWS, wide], padded with rows and columns of zeros
     out,  # [N, rows, columns]
     rows,
     columns,
@@ -57,14 +57,14 @@ def _iterate(
         x = tl.load(matrices + given + start, here, other=0.0).to(tl.float32)
         tl.store(scratch + own + start, tl.div_rn(x, norm).to(out.dtype.element_ty))
     for step in range(steps):
-        tl.debug_barrier()  # what other threads have written is read
+        tl.debug_barrier()  # the next lines read what other threads have written
         now = scratch + (step % 2) * count * ROWS * wide
         after = scratch + (1 - step % 2) * count * ROWS * wide
         gram = tl.zeros([ROWS, ROWS], tl.float32)
         for start in range(0, wide, BLOCK):
             x = tl.load(now + own + start)
             gram = _product(x, tl.trans(x), gram, WIDEN)
-        low = gram.to(out.dtype.element_ty)  # for both terms: near 1, where b + 2 c is small, its rounding cancels
+        low = gram.to(out.dtype.element_ty)  # in both terms: its rounding cancels near 1, where b + 2 c is small
         square = _product(low, low, tl.zeros([ROWS, ROWS], tl.float32), WIDEN)
         turn = (b * low.to(tl.float32) + c * square).to(out.dtype.element_ty)
         for start in range(0, wide, BLOCK):
@@ -81,7 +81,7 @@ def iterate(
     steps: int,
     quintic: tuple[float, float, float],
 ) -> Tensor:  # [N, rows, columns]
-    """One launch."""
+    """Run the iteration in one launch."""
     count, rows, columns = matrices.shape
     high, wide = max(16, triton.next_power_of_2(rows)), triton.cdiv(columns, BLOCK) * BLOCK
     scratch, out = matrices.new_empty(2, count, high, wide), torch.empty_like(matrices)

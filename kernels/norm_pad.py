@@ -1,4 +1,4 @@
-"""Normalisation, activation and padding in one: the contract, and the plain twin that it is held against."""
+"""Normalisation, activation and padding in one operation: the contract, and the plain twin that tests it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def plain(
     mode: str,
     eps: float,
 ) -> Tensor:  # [B, C, H + 2 amount, W + 2 amount]
-    """The twin: normalise by the statistics of ``x`` itself (biased variance), activate, pad. In any precision."""
+    """Normalise each channel by its own mean and biased variance, activate, and pad: the twin, in any precision."""
     y = ACTIVATIONS[activation](F.batch_norm(x, None, None, weight, bias, training=True, eps=eps))
     return F.pad(y, (amount,) * 4, MODES[mode]) if amount else y
 
@@ -46,10 +46,10 @@ def norm_pad(
     mode: str,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`plain` in one pass after the statistics, channels last; their mean and inverse deviation, [C], come with it.
+    """Compute `plain` in one pass after that of the statistics; return it with the mean and inverse deviation, [C].
 
-    Only the first has gradients: of ``x``, ``weight`` and ``bias``. Raises RuntimeError where Triton cannot run, and
-    for arguments of another kind than stated.
+    The result is channels last. Only it has gradients, with respect to ``x``, ``weight`` and ``bias``. Raises
+    RuntimeError where Triton cannot run, and for other shapes, dtypes or values than stated.
     """
     require_kernels("norm_pad", x)
     _check(x, weight, bias, activation, amount, mode)
@@ -84,7 +84,7 @@ def norm_pad_backward(
     amount: int,
     mode: str,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of x (channels last), weight and bias, through the statistics too."""
+    """Return the gradients of x (channels last), weight and bias, including those through the statistics."""
     require_kernels("norm_pad", x)
     from . import norm_pad_triton as kernel
 
@@ -115,7 +115,7 @@ def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:
     _, mean, rstd = output
     ctx.save_for_backward(x, mean, rstd, weight, bias)
     ctx.mark_non_differentiable(mean, rstd)
-    ctx.set_materialize_grads(False)  # no zeros for those two
+    ctx.set_materialize_grads(False)  # instead of zeros for the mean and the inverse deviation
 
 
 def _gradient(ctx: Any, grad: Tensor, *_: Any) -> tuple:
@@ -126,7 +126,7 @@ norm_pad.register_autograd(_gradient, setup_context=_setup)
 
 
 def _statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:  # [C] float32: mean, 1 / sqrt(variance + eps)
-    """Of each channel, over all pixels of all images: one launch of PyTorch's, which has it for CUDA alone."""
+    """Return each channel's statistics over all pixels of all images; PyTorch has a kernel for them, on CUDA only."""
     if x.is_cuda:
         return torch.batch_norm_stats(x, eps)
     variance, mean = torch.var_mean(x.float(), (0, 2, 3), correction=0)

@@ -1,8 +1,8 @@
 """The kernel of `norm_pad`: normalisation by given statistics, activation and padding in one pass, and its gradients.
 
-Forward, a padded pixel reads the one pixel that it repeats. Backward, a pixel gathers the gradients of all padded
-pixels that read it, so that nothing is added from several programs to one place, and results repeat bit for bit. It
-does not know where the statistics come from. No GPU has measured it yet.
+In the forward pass, a padded pixel reads the pixel that it repeats. In the backward pass, a pixel gathers the gradients
+of all padded pixels that read it, so no two programs add to one place, and results repeat bit for bit. The kernel has
+not been measured on a GPU yet.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-PROGRAMS = 512  # of the sums, at most; a constant, so that the order of a sum is too
+PROGRAMS = 512  # of the sums, at most; a constant on all devices, so that the order of summation is one too
 TILE, BACKWARD_TILE = 4096, 2048  # elements of one program
 WIDEST = 128  # channels of one program
 
 
 @triton.jit
 def _activate(u, NAME: tl.constexpr):
+    """Apply the activation ``NAME``."""
     if NAME == "leaky_relu":
         return tl.where(u > 0, u, 0.2 * u)
     elif NAME == "relu":
@@ -33,7 +34,7 @@ def _activate(u, NAME: tl.constexpr):
 
 @triton.jit
 def _slope(u, NAME: tl.constexpr):
-    """The derivative of that activation."""
+    """Return the derivative of the activation ``NAME``."""
     if NAME == "leaky_relu":
         return tl.where(u > 0, 1.0, 0.2)
     elif NAME == "relu":
@@ -49,7 +50,7 @@ def _slope(u, NAME: tl.constexpr):
 
 @triton.jit
 def _source(i, size, MODE: tl.constexpr):
-    """The row or column, of ``size``, that a padded one reads; ``i`` counts from the first that is not padding."""
+    """Return the row (or column) of ``size`` that a padded one reads; ``i`` is 0 at the first that is not padding."""
     if MODE == "reflection":
         i = tl.where(i < 0, -i, i)
         return tl.where(i >= size, 2 * (size - 1) - i, i)
@@ -59,23 +60,23 @@ def _source(i, size, MODE: tl.constexpr):
 
 @triton.jit
 def _reader(i, size, N: tl.constexpr, AMOUNT: tl.constexpr, MODE: tl.constexpr):
-    """The ``N``-th of the padded rows (or columns) that may read row ``i``, and whether it does. The 0-th does."""
+    """Return the ``N``-th padded row (or column) that may read row ``i``, and whether it does; the 0-th always does."""
     if N == 0:
         return i + AMOUNT, i >= 0
     elif MODE == "reflection":
-        if N == 1:  # across the first row
+        if N == 1:  # reflected at the first row
             return AMOUNT - i, (i >= 1) & (i <= AMOUNT)
-        else:  # across the last
+        else:  # reflected at the last row
             return AMOUNT + 2 * (size - 1) - i, (i >= size - 1 - AMOUNT) & (i <= size - 2)
-    elif N <= AMOUNT:  # before the first row
+    elif N <= AMOUNT:  # padding before the first row
         return i * 0 + N - 1, i == 0
-    else:  # after the last
+    else:  # padding after the last row
         return i + N, i == size - 1
 
 
 @triton.jit
 def _gathered(grad, p, c, here, height, width, C: tl.constexpr, AMOUNT: tl.constexpr, MODE: tl.constexpr):
-    """The gradients of all padded pixels that read each pixel of a tile, added up."""
+    """Return for each pixel of a tile the sum of the gradients of all padded pixels that read it."""
     wide = width + 2 * AMOUNT
     j, rest = p % width, p // width
     i, image = rest % height, rest // height
@@ -212,7 +213,7 @@ def forward(
     amount: int,
     mode: str,
 ) -> Tensor:  # [B, C, H + 2 amount, W + 2 amount], as x
-    """One launch."""
+    """Normalise, activate and pad in one launch."""
     images, channels, height, width = x.shape
     shape = (images, channels, height + 2 * amount, width + 2 * amount)
     out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
@@ -234,7 +235,7 @@ def backward(
     amount: int,
     mode: str,
 ) -> tuple[Tensor, Tensor, Tensor]:  # of x, as x; of weight and bias, [C] float32
-    """Four launches: sums of each program, the two sums of those, and the gradient of x."""
+    """Compute the gradients in four launches: sums of each program, the totals of both sums, and the gradient of x."""
     channels, height, width = x.shape[1:]
     pixels = x.numel() // channels
     grid, constants = _layout(pixels, channels, BACKWARD_TILE)
@@ -250,7 +251,7 @@ def backward(
 
 
 def _layout(pixels: int, channels: int, tile: int) -> tuple[tuple[int, int], dict[str, int | str]]:
-    """Programs over pixels and over channels, and the constants of each."""
+    """Return the grid of programs over pixels and channels, and the kernel's constants."""
     block_c = min(WIDEST, triton.next_power_of_2(channels))
     block_p = max(1, tile // block_c)
     grid = (triton.cdiv(pixels, block_p), triton.cdiv(channels, block_c))

@@ -1,4 +1,4 @@
-"""The plain operations against independent formulas."""
+"""The plain operations agree with independent formulas."""
 
 from __future__ import annotations
 

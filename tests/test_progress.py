@@ -202,10 +202,10 @@ def test_items_that_failed_before_the_start_tell_nothing_about_the_pace() -> Non
     display({"event": "failed", "path": "bad.png"})
     display({"event": "started", "jobs": 2, "done": 0})
     clock.now = 5.0
-    assert display.tally.total == 3
-    assert display.tally.seconds_left() is None
+    assert display.state.total == 3
+    assert display.state.seconds_left() is None
     display({"event": "done", **DOG})
-    assert display.tally.seconds_left() == 5.0
+    assert display.state.seconds_left() == 5.0
 
 
 def test_a_failure_scrolls_by_above_the_bars() -> None:

@@ -18,7 +18,7 @@ from dipfast.fit import choose_machine
 from dipfast.manifest import Manifest
 from dipfast.manifest.yaml import collector_paused
 from dipfast.plan import Job, Place, Queue, expected_share, predicted_bytes, predicted_seconds
-from dipfast.restore.line import fit_plan
+from dipfast.restoration.line import fit_plan
 from dipfast.store.folder import RunFolder
 from dipfast.store.index import Index
 from dipfast.store.rows import by_path
@@ -123,7 +123,7 @@ class _Rows:
         precision, size = machine.precision, predicted_bytes(job, machine.precision)
         try:
             fitting = self.fitting(job)
-            precision, size = fitting.rung.precision, fitting.predicted
+            precision, size = fitting.tier.precision, fitting.predicted
         except ItemError as error:
             self.refused[job.bucket] = error
         channels, height, width = job.padded

@@ -13,8 +13,8 @@ import numpy as np
 from dipfast import tasks
 from dipfast.image import Source, check_output, probe
 from dipfast.plan import Job, Place
-from dipfast.restore.line import check_reference, fit_plan
-from dipfast.restore.memory import Fitting, Ladder, available_bytes
+from dipfast.restoration.line import check_reference, fit_plan
+from dipfast.restoration.memory import MemoryPolicy, TierChoice, available_bytes
 from dipfast.samples import locate
 from dipfast.store.inputs import limits_of
 
@@ -47,12 +47,12 @@ def _shape(job: Job, path: str) -> tuple[int, int, int]:
     return header.channels, header.height, header.width
 
 
-def fitting_on(place: Place, places: int, memory: int | None) -> Callable[[Job], Fitting]:
+def fitting_on(place: Place, places: int, memory: int | None) -> Callable[[Job], TierChoice]:
     """How a job will be fitted on ``place``, one of ``places`` workers, in the memory that is there now.
 
     ``memory``: all bytes of its GPU. What is returned raises ItemError for a job that there is no memory for.
     """
     available = available_bytes()
     on_cpu = None if available is None else available // places
-    ladder = Ladder(lambda device: memory if device.type == "cuda" else on_cpu)
+    ladder = MemoryPolicy(lambda device: memory if device.type == "cuda" else on_cpu)
     return lambda job: ladder.plan(job.settings, job.padded, fit_plan(job.settings, place.device))[1]

@@ -18,7 +18,7 @@ from dipfast.image import Limits, probe
 from dipfast.manifest import Item, Settings
 from dipfast.manifest.identity import identified, settings_text
 from dipfast.plan import Job, fit_flops, program
-from dipfast.restore.line import padded_sides
+from dipfast.restoration.line import padded_sides
 from dipfast.store.inputs import Facts, hash_of, limits_of, look_at, path_of, stamp_at
 
 Event = dict[str, Any]

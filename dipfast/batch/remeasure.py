@@ -10,7 +10,7 @@ from typing import Any
 from dipfast.errors import DipfastError
 from dipfast.image import cut, read
 from dipfast.plan import Job
-from dipfast.restore.line import quality
+from dipfast.restoration.line import quality
 from dipfast.store.folder import Record, RunFolder
 from dipfast.workers.load import load
 

@@ -21,7 +21,7 @@ from dipfast.manifest.yaml import collector_paused
 from dipfast.plan import Job, Place
 from dipfast.plan import shard as part
 from dipfast.remote import is_remote, protocol
-from dipfast.restore.line import fit_plan
+from dipfast.restoration.line import fit_plan
 from dipfast.samples import PREFIX as SAMPLE
 from dipfast.samples import locate
 from dipfast.store.folder import Record, RunFolder, Shard, dumps, now, suffix

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from dipfast.plan import forward_flops, tensor_elements
+from dipfast.generators.architecture import architecture_of
+from dipfast.generators.cost import forward_flops, tensor_elements
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,20 +25,20 @@ PASSES = {"eager": (25, 22), "compiled": (14, 13), "fused": (9, 1)}
 
 
 def step_flops(generator: Mapping[str, Any], side: int) -> float:
-    """Operations of one step at ``side``×``side``; the backward counts twice the forward."""
-    return 3 * forward_flops(generator, 3, side * side)
+    """Return the operations of one step at ``side``×``side``; the backward counts twice the forward."""
+    return 3 * forward_flops(architecture_of(generator, 3), side * side)
 
 
 def step_bytes(generator: Mapping[str, Any], side: int, itemsize: int) -> dict[str, float]:
-    """Bytes that one step at ``side``×``side`` moves, by how much is fused."""
-    outputs, joined = tensor_elements(generator, side * side)
+    """Return the bytes that one step at ``side``×``side`` moves, by how much is fused."""
+    outputs, joined = tensor_elements(architecture_of(generator, 3), side * side)
     return {kind: itemsize * (a * outputs + b * joined) for kind, (a, b) in PASSES.items()}
 
 
 def expect(
     generator: Mapping[str, Any], sides: Sequence[int], flops_rate: float, byte_rate: float, itemsize: int
 ) -> list[dict[str, Any]]:
-    """A row for each side. Rates in operations and bytes a second; milliseconds out."""
+    """Return a row for each side. Rates are in operations and bytes a second, times in milliseconds."""
     return [_row(generator, side, flops_rate, byte_rate, itemsize) for side in sides]
 
 
@@ -57,7 +58,7 @@ def _row(generator: Mapping[str, Any], side: int, flops_rate: float, byte_rate: 
 
 
 def print_expectations(rows: Sequence[dict[str, Any]], title: str, console: Console) -> None:
-    """A line for each size: operations and their time; for each way to run them bytes, and the sum of both times."""
+    """Print a line for each size: operations and their time, and for each way to run it bytes and the sum."""
     from rich.table import Table
 
     table = Table("size", "GFLOP", "ms", *(f"{kind}: GB, ms" for kind in PASSES), "floor ms", title=title)

@@ -22,7 +22,7 @@ from dipfast.bench.arithmetic import expect, print_expectations, step_bytes, ste
 from dipfast.bench.machine import describe, synchronize
 from dipfast.bench.peer import peer_loops
 from dipfast.errors import DipfastError
-from dipfast.fit import FitPlan, Workbench, choose_machine
+from dipfast.fit import FitPlan, ProgramCache, choose_machine
 from dipfast.tasks import pose
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _ours(picture: Tensor, engine: str, precision: str, device: str, optimizer: 
     plan = plan_for(engine, precision, device, MUON if optimizer == "muon" else ADAM, ROOM_FOR_LOSSES)
     machine = choose_machine(plan)
     problem = pose({"type": "denoise", "noise": {"type": "gaussian", "sigma": SIGMA}}, picture.numpy())
-    state, step = Workbench().lay_out(problem, STANDARD, plan, machine)
+    state, step = ProgramCache().prepare(problem, STANDARD, plan, machine)
 
     def run(count: int) -> None:
         for _ in range(count):

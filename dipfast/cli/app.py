@@ -262,7 +262,7 @@ def _run(
     on: Any = executor.value
     ready(manifest, asked.devices, asked.workers, asked.threads, on)  # what is wrong is said alone
     if manifest.export.formats:
-        from dipfast.export.several import ready as ready_to_export
+        from dipfast.export.save import ready as ready_to_export
 
         ready_to_export(manifest.export.formats, manifest.export.precision)
     _say(progress, _opening(manifest, folder))

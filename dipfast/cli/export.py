@@ -48,7 +48,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write fitted generators as models that need nothing of dipfast, each proved against PyTorch."""
-    from dipfast.export.several import export as write
+    from dipfast.export.save import export as write
     from dipfast.export.targets import targets
 
     reports, missed = write(
@@ -158,7 +158,7 @@ def variants(
     from dipfast.files import write_atomic
     from dipfast.image import Source, encode
     from dipfast.render.variants import read_spec, subject, variants_of
-    from dipfast.report.sheet import sheet
+    from dipfast.report.html import variants_page
     from dipfast.store.folder import dumps
     from dipfast.text import printable
 
@@ -177,7 +177,7 @@ def variants(
         pages.append((one.name, one.id, rows))
     plain = {id: [{k: v for k, v in row.items() if k != "png"} for row in rows] for _, id, rows in pages}
     write_atomic(folder / "variants.json", dumps(plain))
-    write_atomic(folder / "variants.html", sheet(f"dipfast variants: {target.resolve().name}", pages).encode())
+    write_atomic(folder / "variants.html", variants_page(f"dipfast variants: {target.resolve().name}", pages).encode())
     if as_json:
         print_json(plain)
         return

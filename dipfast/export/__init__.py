@@ -1,1 +1,1 @@
-"""Fitted generators leave the house: folded for inference, as ONNX models and TensorRT engines, proved equal."""
+"""Fitted generators as ONNX models and TensorRT engines, folded for inference and proved equal to the originals."""

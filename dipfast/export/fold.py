@@ -1,12 +1,12 @@
-"""A fitted generator as a plain network for inference: its own statistics frozen, every normalisation folded away.
+"""A fitted generator as a plain network for inference, with its normalisations folded into its convolutions.
 
-The fit normalises with the statistics of its own picture, so they are taken at the fitted latent, in float64, and
-multiplied into the convolutions, those over concatenations into the convolution behind them. What comes out equals
-the generator at that latent and size, and nowhere else. Two normalisations cannot be folded exactly and stay as a
-scale and a shift: one over a concatenation that zeros are padded to, and one behind a maximum.
+The fit normalises with the statistics of its own picture. So these are computed at the fitted latent, in float64, and
+multiplied into the convolutions, those over concatenations into the convolution that follows. The result equals the
+generator at that latent and size, and nowhere else. Two normalisations cannot be folded exactly and stay as a scale
+and a shift: one over a concatenation that is padded with zeros, and one after a maximum.
 
-It rebuilds the network from its configuration and weights, and knows nothing of how the fit computes it. Levels with
-a nearest upsampling are then turned into phases (`dipfast.export.phases`), which is exact and takes fewer products.
+The network is rebuilt from its architecture and weights, independently of how the fit computes it. Levels with a
+nearest upsampling are then turned into phases (`dipfast.export.phases`), which is exact and takes fewer products.
 """
 
 from __future__ import annotations
@@ -19,9 +19,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dipfast import ops
-from dipfast.export.phases import PAD_MODES, PhasedPointwise, PhasedSkip, PhasedUp, interleave, pays, phased_head
-from dipfast.generators import parted
-from dipfast.settings.shapes import latent_channels, per_scale, trunks
+from dipfast.export.phases import (
+    PAD_MODES,
+    Phased,
+    PhasedPointwise,
+    PhasedSkip,
+    PhasedUp,
+    interleave,
+    pays,
+    phased_head,
+)
+from dipfast.generators import architecture
+from dipfast.generators.architecture import Architecture, Level
+from dipfast.generators.skip import latent_parts
 
 EPS = 1e-5  # of the generator's normalisations
 BAND = 1 << 22  # output elements of a float64 convolution at a time: it unfolds its input
@@ -45,13 +55,12 @@ class Block(nn.Module):
 
     taps: Tensor
 
-    def __init__(self, inputs: int, outputs: int, size: int, config: Mapping[str, Any], *, halve: bool = False):
+    def __init__(self, block: architecture.Block):
         super().__init__()
-        stride = 2 if halve and config["downsample"] == "stride" else 1
-        self.conv = nn.ModuleDict({"conv": nn.Conv2d(inputs, outputs, size, stride=stride)})
-        self.pool = config["downsample"] if halve and stride == 1 else None
-        self.norm = Affine(outputs) if self.pool == "max" else None
-        self.margin, self.pad, self.activation = (size - 1) // 2, config["pad"], config["activation"]
+        self.conv = nn.ModuleDict({"conv": nn.Conv2d(block.inputs, block.outputs, block.kernel, stride=block.stride)})
+        self.norm = Affine(block.outputs) if block.filter == "max" else None
+        self.margin, self.pad, self.activation = block.margin, block.pad, block.activation
+        self.filter = block.filter
         self.register_buffer("taps", ops.resampling_taps("lanczos2", 2), persistent=False)
 
     @property
@@ -59,37 +68,37 @@ class Block(nn.Module):
         return self.conv["conv"]  # type: ignore[return-value]
 
     def forward(self, x: Tensor) -> Tensor:  # [B, I, H, W] -> [B, O, H or H / 2, W or W / 2]
-        x = self._pooled(self.convolution(self._padded(x)))
+        x = self._filtered(self.convolution(self._padded(x)))
         return ops.activate(x if self.norm is None else self.norm(x), self.activation)
 
     def _padded(self, x: Tensor) -> Tensor:
         return F.pad(x, (self.margin,) * 4, mode=PAD_MODES[self.pad]) if self.margin else x
 
-    def _pooled(self, x: Tensor) -> Tensor:
-        if self.pool == "avg":
+    def _filtered(self, x: Tensor) -> Tensor:
+        if self.filter == "avg":
             return F.avg_pool2d(x, 2)
-        if self.pool == "max":
+        if self.filter == "max":
             return F.max_pool2d(x, 2)
-        if self.pool != "lanczos2":
+        if self.filter != "lanczos2":
             return x
         margin = (len(self.taps) - 2) // 2
         return ops.decimate(F.pad(x, (margin,) * 4, mode="replicate"), self.taps, 2)  # as operators of ONNX
 
-    def freeze(
+    def fold(
         self,
         x: Tensor,  # [1, I, H, W] float64, as the generator has it, before `first`
         weights: Weights,  # the generator's, float64
         name: str,
         first: tuple[Tensor, Tensor] | None = None,  # scale and shift [I] of `x`, to be folded in
-    ) -> Tensor:  # [1, O, H', W'] float64, what the generator has behind this block
-        """Take over the generator's weights of the block ``name`` and its statistics at ``x``."""
+    ) -> Tensor:  # [1, O, H', W'] float64, what the generator has after this block
+        """Take over the generator's weights of the block ``name`` with its statistics at ``x`` folded in."""
         kernel = weights[f"{name}.conv.conv.weight"]
         bias = weights.get(f"{name}.conv.conv.bias", kernel.new_zeros(kernel.shape[0]))
         if first is not None:
             bias = bias + (kernel * first[1].view(1, -1, 1, 1)).sum((1, 2, 3))
             kernel = kernel * first[0].view(1, -1, 1, 1)
         y = _convolution(self._padded(x), kernel, self.convolution.stride[0])
-        y = self._pooled(y + bias.view(-1, 1, 1))
+        y = self._filtered(y + bias.view(-1, 1, 1))
         scale, shift = statistics(y, weights[f"{name}.norm.weight"], weights[f"{name}.norm.bias"])
         if self.norm is None:
             kernel, bias = kernel * scale.view(-1, 1, 1, 1), bias * scale + shift
@@ -100,64 +109,82 @@ class Block(nn.Module):
 
 
 class Scale(nn.Module):
-    """One level of the hourglass."""
+    """One level of the network."""
 
-    def __init__(self, index: int, inputs: int, config: Mapping[str, Any]):
+    def __init__(self, level: Level):
         super().__init__()
-        entries = per_scale(config)
-        down, up, skip, size_down, size_up, self.mode = (entry[index] for entry in entries)
-        deeper = down if index + 1 == len(config["channels"]) else entries[1][index + 1]
-        self.skip: Block | PhasedSkip | None = Block(inputs, skip, config["kernel_skip"], config) if skip else None
-        self.down1 = Block(inputs, down, size_down, config, halve=True)
-        self.down2 = Block(down, down, size_down, config)
-        self.norm = Affine(deeper + skip) if config["pad"] == "zero" and size_up > 1 else None
-        self.up: Block | PhasedUp = Block(deeper + skip, up, size_up, config)
-        self.pointwise: Block | PhasedPointwise | None = Block(up, up, 1, config) if config["pointwise_up"] else None
-        self.phased = pays(self.mode, (size_up, config["kernel_skip"]), config["pad"], deeper, skip)
-        self.widths = inputs, deeper, skip, up
+        self.level = level
+        for block in (*(level.branch or ()), *level.down):
+            self.add_module(block.name, Block(block))
+        first = level.up[0]
+        self.norm = Affine(level.join.channels) if first.pad == "zero" and first.margin else None
+        for block in level.up:
+            self.add_module(block.name, Block(block))
+        self.phased = pays(level)
 
-    def in_phases(self, config: Mapping[str, Any]) -> None:
-        """Turn the skip branch and the way up into phases, exactly, where that pays."""
+    def blocks(self, part: Sequence[architecture.Block]) -> list[Any]:  # of Block and Phased
+        return [getattr(self, block.name) for block in part]
+
+    def in_phases(self) -> None:
+        """Turn the branch and the way up into phases, exactly, where that pays."""
         if not self.phased:
             return
-        inputs, deeper, skip, up = self.widths
-        self.up = _taken(PhasedUp(deeper, skip, up, config), self.up)
-        if self.skip is not None:
-            self.skip = _taken(PhasedSkip(inputs, skip, config), self.skip)
-        if self.pointwise is not None:
-            self.pointwise = _taken(PhasedPointwise(up, up, config), self.pointwise)
+        first, *further = self.level.up
+        phased: list[Phased] = [PhasedUp(first, self.level.join)]
+        phased += [PhasedPointwise(block) for block in further]
+        phased += [PhasedSkip(block) for block in self.level.branch or ()]
+        for block, part in zip((first, *further, *(self.level.branch or ())), phased, strict=True):
+            plain = getattr(self, block.name).convolution
+            part.to(plain.weight).take(plain.weight, plain.bias)
+            setattr(self, block.name, part)
 
-    def joined(self, x: Tensor, kept: Tensor | None) -> Tensor:
-        x = F.interpolate(x, scale_factor=2, mode=self.mode)
-        return x if kept is None else torch.cat((kept, x), dim=1)
+    def descend(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Return what is kept, where anything is, and the input of the next level."""
+        kept = None if self.level.branch is None else _through(self.blocks(self.level.branch), x)
+        return kept, _through(self.blocks(self.level.down), x)
 
     def ascend(self, x: Tensor, kept: Tensor | None) -> Tensor:
-        """The finer tensor, [B, U, 2 H, 2 W], or where it is `phased`, its phases [B, 4 U, H + 1, W + 1]."""
-        if isinstance(self.up, PhasedUp):
-            x = self.up.join(x, kept)
+        """Return the finer tensor, [B, U, 2 H, 2 W], or where it is `phased`, its phases [B, 4 U, H + 1, W + 1]."""
+        first, *further = self.blocks(self.level.up)
+        if isinstance(first, PhasedUp):
+            x = first.join(x, kept)
         else:
             x = self.joined(x, kept)
-            x = self.up(x if self.norm is None else self.norm(x))
-        return x if self.pointwise is None else self.pointwise(x)
+            x = first(x if self.norm is None else self.norm(x))
+        return _through(further, x)
 
-    def freeze_ascent(self, x: Tensor, kept: Tensor | None, weights: Weights, name: str) -> Tensor:
+    def joined(self, x: Tensor, kept: Tensor | None) -> Tensor:
+        x = F.interpolate(x, scale_factor=2, mode=self.level.join.upsample)
+        return x if kept is None else torch.cat((kept, x), dim=1)
+
+    def fold_descent(self, x: Tensor, weights: Weights, name: str) -> tuple[Tensor | None, Tensor]:
+        """Fold what `descend` runs, in float64, and return what it returns."""
+        kept = None if self.level.branch is None else self._fold(self.level.branch, x, weights, name)
+        return kept, self._fold(self.level.down, x, weights, name)
+
+    def fold_ascent(self, x: Tensor, kept: Tensor | None, weights: Weights, name: str) -> Tensor:
+        """Fold what `ascend` runs, in float64, and return what it returns."""
         x = self.joined(x, kept)
         scale, shift = statistics(x, weights[f"{name}.norm.weight"], weights[f"{name}.norm.bias"])
+        first, *further = self.level.up
         if self.norm is None:
-            x = _plain(self.up).freeze(x, weights, f"{name}.up", (scale, shift))
-        else:
-            _assign(self.norm, scale.view(-1, 1, 1), shift.view(-1, 1, 1))
-            x = _plain(self.up).freeze(x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1), weights, f"{name}.up")
-        return x if self.pointwise is None else _plain(self.pointwise).freeze(x, weights, f"{name}.pointwise")
+            x = getattr(self, first.name).fold(x, weights, f"{name}.{first.name}", (scale, shift))
+            return self._fold(further, x, weights, name)
+        _assign(self.norm, scale.view(-1, 1, 1), shift.view(-1, 1, 1))
+        return self._fold(self.level.up, x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1), weights, name)
+
+    def _fold(self, part: Sequence[architecture.Block], x: Tensor, weights: Weights, name: str) -> Tensor:
+        for block in part:
+            x = getattr(self, block.name).fold(x, weights, f"{name}.{block.name}")
+        return x
 
 
 class Trunk(nn.Module):
-    """The hourglass without its head: z [B, D, H, W] to features."""
+    """A network without its head: z [B, D, H, W] to features."""
 
-    def __init__(self, config: Mapping[str, Any], latent_channels: int):
+    def __init__(self, levels: Sequence[Level]):
         super().__init__()
-        inputs = (latent_channels, *config["channels"][:-1])
-        self.scales = nn.ModuleList(Scale(i, inputs[i], config) for i in range(len(inputs)))
+        self.scales = nn.ModuleList(Scale(level) for level in levels)
 
     def levels(self) -> list[Scale]:
         return list(self.scales)  # type: ignore[arg-type]
@@ -165,46 +192,45 @@ class Trunk(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # [B, U, H, W], or where the finest level is `phased`, its phases
         kept = []
         for scale in self.levels():
-            kept.append(None if scale.skip is None else scale.skip(x))
-            x = scale.down2(scale.down1(x))
+            skip, x = scale.descend(x)
+            kept.append(skip)
         finest, *coarser = self.levels()
         for scale in reversed(coarser):
             x = scale.ascend(x, kept.pop())
             x = interleave(x) if scale.phased else x
         return finest.ascend(x, kept.pop())
 
-    def freeze(
+    def fold(
         self,
         x: Tensor,  # [1, D, H, W] float64, its latent
         weights: Weights,  # the generator's, float64
         prefix: str,  # of this trunk's names
     ) -> None:
-        """Take over the generator's weights and its statistics at ``x``."""
+        """Take over the generator's weights with its statistics at ``x`` folded in."""
         kept = []
         for i, scale in enumerate(self.levels()):
-            name = f"{prefix}scales.{i}"
-            kept.append(None if scale.skip is None else _plain(scale.skip).freeze(x, weights, f"{name}.skip"))
-            x = scale.down2.freeze(scale.down1.freeze(x, weights, f"{name}.down1"), weights, f"{name}.down2")
+            skip, x = scale.fold_descent(x, weights, f"{prefix}scales.{i}")
+            kept.append(skip)
         for i, scale in reversed(list(enumerate(self.levels()))):
-            x = scale.freeze_ascent(x, kept[i], weights, f"{prefix}scales.{i}")
+            x = scale.fold_ascent(x, kept.pop(), weights, f"{prefix}scales.{i}")
 
 
-class FrozenNet(Trunk):
+class FoldedNet(Trunk):
     """z [B, D, H, W] float32 to pictures [B, C, H, W] float32, each of a batch by itself; several trunks as `SkipNet`.
 
     Parameters have the names of the generator's own: `scales.0.down1.conv.conv.weight` … `head.bias`; in phases they
-    have other shapes. Convolutions run in the dtype of the weights (`half` makes them float16); the head and the
-    sigmoid stay in float32.
+    have other shapes. Convolutions run in the dtype of the weights (`half_precision` makes them float16); the head and
+    the sigmoid stay in float32.
     """
 
-    def __init__(self, config: Mapping[str, Any], image_channels: int):
-        depth, count = latent_channels(config["input"], image_channels), trunks(config)
-        super().__init__(config, depth)
-        self.others = nn.ModuleList(Trunk(config, depth) for _ in range(1, count))
-        self.head = nn.Conv2d(count * per_scale(config)[1][0], image_channels, 1)
-        self.config, self.depth, self.sigmoid = config, depth, config["sigmoid"]
+    def __init__(self, architecture: Architecture):
+        head = architecture.head
+        super().__init__(architecture.levels)
+        self.others = nn.ModuleList(Trunk(architecture.levels) for _ in range(1, architecture.trunks))
+        self.head = nn.Conv2d(head.inputs, head.outputs, 1)
+        self.depth, self.sigmoid = architecture.latent, head.sigmoid
         self.low, self.width = (
-            nn.Parameter(torch.ones(1, image_channels, 1, 1)) if config.get("ranged") else None for _ in range(2)
+            nn.Parameter(torch.ones(1, head.outputs, 1, 1)) if head.ranged else None for _ in range(2)
         )
         self.dtype = torch.float32
 
@@ -212,24 +238,24 @@ class FrozenNet(Trunk):
         return [self, *self.others]
 
     @torch.no_grad()
-    def in_phases(self) -> FrozenNet:
-        """Itself, with the levels that have a nearest upsampling in phases, and the head where the finest has."""
+    def in_phases(self) -> FoldedNet:
+        """Turn the levels with a nearest upsampling into phases, and the head where the finest is; return itself."""
         for scale in (scale for trunk in self.trunks() for scale in trunk.levels()):
-            scale.in_phases(self.config)
+            scale.in_phases()
         if self.levels()[0].phased:
             self.head = phased_head(self.head, len(self.trunks()))
         return self
 
-    def half_precision(self) -> FrozenNet:
-        """Itself, with convolutions in float16."""
+    def half_precision(self) -> FoldedNet:
+        """Turn convolutions into float16; return itself."""
         for trunk in self.trunks():
             trunk.scales.half()
         self.dtype = torch.float16
         return self
 
     def latents(self, latent: Tensor) -> Sequence[Tensor]:
-        """Of each trunk."""
-        return parted(latent, self.depth, len(self.trunks()))
+        """Return the latent of each trunk."""
+        return latent_parts(latent, self.depth, len(self.trunks()))
 
     def forward(self, latent: Tensor) -> Tensor:
         own, *further = self.latents(latent.to(self.dtype))
@@ -240,17 +266,17 @@ class FrozenNet(Trunk):
         return x if self.low is None or self.width is None else self.low + self.width * x
 
 
-def freeze(
-    config: Mapping[str, Any],
+def fold(
+    architecture: Architecture,
     weights: Weights,  # the generator's state
     latent: Tensor,  # [1, D, H, W], or [1, K D, H, W] of K trunks
-) -> FrozenNet:
-    """The generator with ``weights`` as it renders at ``latent``: float32, in evaluation mode, without gradients."""
+) -> FoldedNet:
+    """Return the generator with ``weights`` as it renders at ``latent``, in float32 and without gradients."""
     exact = {name: value.detach().cpu().double() for name, value in weights.items()}
-    net = FrozenNet(config, exact["head.weight"].shape[0]).double()
+    net = FoldedNet(architecture).double()
     with torch.no_grad():
         for number, (trunk, part) in enumerate(zip(net.trunks(), net.latents(latent.cpu().double()), strict=True)):
-            trunk.freeze(part, exact, f"others.{number - 1}." if number else "")
+            trunk.fold(part, exact, f"others.{number - 1}." if number else "")
         _assign(net.head, exact["head.weight"], exact["head.bias"])
         if net.low is not None and net.width is not None:
             net.low.copy_(exact["low"])
@@ -259,7 +285,7 @@ def freeze(
 
 
 def statistics(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and shift [C] that normalise ``x`` [1, C, H, W] as the generator does, with its biased variance."""
+    """Return scale and shift, [C] each, that normalise ``x`` [1, C, H, W] as the generator does (biased variance)."""
     variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
     scale = weight / (variance + EPS).sqrt()
     return scale, bias - mean * scale
@@ -274,16 +300,10 @@ def _convolution(x: Tensor, kernel: Tensor, stride: int) -> Tensor:
     return torch.cat([F.conv2d(part, kernel, stride=stride) for part in bands], dim=2)
 
 
-def _plain(module: nn.Module) -> Block:
-    """A part that is not in phases yet."""
-    assert isinstance(module, Block)
-    return module
-
-
-def _taken(phased: Any, block: Any) -> Any:
-    """``phased`` with the weights of ``block``."""
-    phased.to(block.convolution.weight).take(block.convolution.weight, block.convolution.bias)
-    return phased
+def _through(blocks: Sequence[nn.Module], x: Tensor) -> Tensor:
+    for block in blocks:
+        x = block(x)
+    return x
 
 
 def _assign(module: nn.Module, weight: Tensor, bias: Tensor) -> None:

@@ -1,30 +1,40 @@
 """A fitted generator as one ONNX model that needs nothing of dipfast, and the check of one that comes back.
 
-Weights and latent are inside, never in a second file. Only operators of the standard set occur. The height and width
-are fixed, for the statistics that are folded in belong to one latent and one size; the batch is free. A model carries
-a digest of itself, so that one whose weights or graph were changed afterwards is refused.
+PyTorch's exporter traces the graph of an architecture once; it is filled with each generator's weights by name. Weights
+and latent are inside, never in a second file. Only operators of the standard set occur. The height and width are fixed,
+for the statistics that are folded in belong to one latent and one size; the batch is free. A model carries a digest of
+itself, so that one whose weights or graph were changed afterwards is refused.
 """
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import hashlib
+import importlib.util
 import json
-from collections.abc import Mapping
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
 import onnx
+import torch
 from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from torch import Tensor
 
 from dipfast.errors import MachineError, UsageError
-from dipfast.export.fold import freeze
-from dipfast.export.trace import OPSET, trace
+from dipfast.export.fold import FoldedNet, fold
 from dipfast.generators import Card
+from dipfast.generators.architecture import architecture_of
 
 FORMAT = "dipfast-onnx/1"
+OPSET = 20
 ARITHMETIC = ("Add", "Cast", "Concat", "Elu", "LeakyRelu", "Mul", "Relu", "Sigmoid")
 SHAPES = ("Pad", "Reshape", "Resize", "Slice", "Split", "Transpose")
 OPERATORS = frozenset((*ARITHMETIC, *SHAPES, "AveragePool", "Conv", "MaxPool"))
@@ -41,7 +51,7 @@ def to_onnx(
     bake_latent: bool = False,
     fit: Mapping[str, Any] | None = None,
 ) -> onnx.ModelProto:
-    """The generator as a model `latent [batch, D, H, W] float32` → `image [batch, C, H, W] float32`.
+    """Return the generator as a model `latent [batch, D, H, W] float32` → `image [batch, C, H, W] float32`.
 
     The latent is an input with the fitted one as its default; with ``bake_latent`` it is a constant, and the model
     has no input. ``precision``: fp32, or fp16 with the head, the sigmoid and both ends in float32. ``fit``: how it was
@@ -53,7 +63,7 @@ def to_onnx(
         )
     if precision not in ("fp32", "fp16"):
         raise UsageError(f"--precision {precision}: a model is of fp32 or fp16")
-    net = freeze(card.generator, weights, latent)
+    net = fold(architecture_of(card.generator, card.channels), weights, latent)
     if precision == "fp16":
         net.half_precision()
     config = json.dumps(card.generator, sort_keys=True)
@@ -69,8 +79,82 @@ def to_onnx(
     return model
 
 
+@lru_cache(maxsize=16)
+def trace(
+    config: str,  # the generator's section, as JSON
+    latent: tuple[int, int, int],  # its channels, height and width
+    image_channels: int,
+    precision: str,
+) -> onnx.ModelProto:
+    """Trace `latent [batch, D, H, W]` → `image [batch, C, H, W]`, with random weights under the generator's names.
+
+    The weights are random because the exporter removes a scale by one and merges equal tensors. The result is cached
+    and must not be changed. Raises MachineError without onnxscript.
+    """
+    if importlib.util.find_spec("onnxscript") is None:
+        raise MachineError(
+            "onnxscript is not installed, without which PyTorch exports nothing: pip install 'dipfast[cpu]'"
+        )
+    net = FoldedNet(architecture_of(json.loads(config), image_channels)).in_phases().eval().requires_grad_(False)
+    for parameter in net.parameters():
+        parameter.uniform_(0.5, 1.5)
+    if precision == "fp16":
+        net.half_precision()
+    with _quiet():
+        program = torch.onnx.export(
+            net,
+            (torch.zeros(2, *latent),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["latent"],
+            output_names=["image"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    return _cleaned(program.model_proto)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter, which warns of packages that are not needed here."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _cleaned(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove the exporter's notes, paths of this machine among them, and give names that mean something."""
+    graph = model.graph
+    graph.name = "generator"
+    _name_nodes(graph)
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+    return model
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Name a convolution after its weights, and every other node after its part of the network."""
+    seen: Counter[str] = Counter()
+    for node in graph.node:
+        notes = {note.key: note.value for note in node.metadata_props}
+        scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "['']"))
+        place = ".".join([scope for scope in scopes[:-1] if scope][-1:])
+        weights = [name for name in node.input if name.endswith(".weight")]
+        name = weights[0].removesuffix(".weight") if weights else f"{place or 'generator'}/{node.op_type}"
+        seen[name] += 1
+        node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
+
+
 def _filled(model: onnx.ModelProto, weights: Mapping[str, Tensor]) -> onnx.ModelProto:
-    """A copy of ``model`` with ``weights``, by their names: each is in the graph, and none is left out."""
+    """Return a copy of ``model`` with ``weights``, by their names: each is in the graph, and none is left out."""
     filled = onnx.ModelProto()
     filled.CopyFrom(model)
     places = {tensor.name: tensor for tensor in filled.graph.initializer}
@@ -80,7 +164,7 @@ def _filled(model: onnx.ModelProto, weights: Mapping[str, Tensor]) -> onnx.Model
 
 
 def _metadata(card: Card, precision: str, fit: Mapping[str, Any] | None) -> dict[str, str]:
-    """What the model says of itself, by its key behind `dipfast.`. No paths of the machine that it comes from."""
+    """Return what the model says of itself, by keys that begin with `dipfast.`, without paths of this machine."""
     about = {name: value for name, value in asdict(card).items() if name != "precision"}
     about |= {"task": {k: v for k, v in card.task.items() if k != "mask"}} | ({} if fit is None else {"fit": dict(fit)})
     about |= {"fit_precision": card.precision, "precision": precision, "opset": OPSET, "format": FORMAT}
@@ -90,14 +174,14 @@ def _metadata(card: Card, precision: str, fit: Mapping[str, Any] | None) -> dict
 
 
 def metadata(model: onnx.ModelProto) -> dict[str, Any]:
-    """What `_metadata` wrote: by key, without the `dipfast.`."""
+    """Return what `_metadata` wrote: by key, without the `dipfast.`."""
     props = {p.key.removeprefix("dipfast."): p.value for p in model.metadata_props if p.key.startswith("dipfast.")}
     plain = ("id", "format", "precision", "fit_precision", "valid", "licence", "sha256")
     return {key: value if key in plain else json.loads(value) for key, value in props.items()}
 
 
 def digest(model: onnx.ModelProto) -> str:
-    """SHA-256 of the whole model but for the digest that it carries."""
+    """Return the SHA-256 of the whole model but for the digest that it carries."""
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     kept = [p for p in model.metadata_props if p.key != "dipfast.sha256"]
@@ -107,7 +191,7 @@ def digest(model: onnx.ModelProto) -> str:
 
 
 def verified(data: bytes, name: str) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """The model in ``data`` and its metadata. Raises UsageError with the reason for one that was changed."""
+    """Return the model in ``data`` and its metadata. Raises UsageError with the reason for one that was changed."""
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
@@ -123,7 +207,7 @@ def verified(data: bytes, name: str) -> tuple[onnx.ModelProto, dict[str, Any]]:
 
 
 def _altered(model: onnx.ModelProto, about: Mapping[str, Any]) -> str | None:
-    """Why the model is not the one that was exported, or None."""
+    """Return why the model is not the one that was exported, or None."""
     graph = model.graph
     attributes = [a for node in graph.node for a in node.attribute]
     if graph.sparse_initializer or any(a.tensors or a.graphs or a.HasField("g") for a in attributes):

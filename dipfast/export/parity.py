@@ -1,4 +1,4 @@
-"""The proof that an exported model renders what its generator renders, as numbers, a report, and a gate."""
+"""The comparison of an exported model's picture with its generator's: PSNR, and the gate that it must pass."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ FULL_PRECISION_MIN_PSNR = 80.0  # of fp32, always: less means that another pictu
 
 
 def agreement(image: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
-    """PSNR in dB (None for equal pictures) and the largest difference of two pictures in [0, 1].
+    """Return PSNR in dB (None for equal pictures) and the largest difference of two pictures in [0, 1].
 
-    Anything that is not finite gives a PSNR of minus infinity's stand-in, 0.
+    Where shapes differ or anything is not finite, the PSNR is given as 0.
     """
     if image.shape != reference.shape or not np.isfinite(image).all():
         return {"psnr_db": 0.0, "max_abs": None}
@@ -27,7 +27,7 @@ def agreement(image: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
 
 
 def required(precision: str, min_psnr: float | None) -> float:
-    """The gate in dB: what was asked for, and never less than what fp32 must reach."""
+    """Return the gate in dB: what was asked for, and never less than what fp32 must reach."""
     asked = MIN_PSNR if min_psnr is None else min_psnr
     return max(asked, FULL_PRECISION_MIN_PSNR) if precision == "fp32" else asked
 

@@ -1,22 +1,20 @@
-"""What lies behind a nearest upsampling, on the coarse grid: four phases as channels, put together at the end.
+"""What follows a nearest upsampling, computed on the coarse grid: four phases as channels, interleaved at the end.
 
 Of the nine neighbours that a 3x3 convolution takes of a fine pixel, only four differ, so one 2x2 convolution of the
 coarse tensor gives all four phases for 4/9 of the products; 1x1 convolutions follow in the phases, and the skip branch
-comes as phases too. Exact for padding by reflection or replication. A cell k of the grid holds the fine rows 2k - 1 and
+gives phases too. Exact for padding by reflection or replication. A cell k of the grid holds the fine rows 2k - 1 and
 2k, half a pixel off the coarse pixel, so that one window serves both; the fine rows -1 and 2H that come with it are cut
 off again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dipfast import ops
+from dipfast.generators.architecture import Block, Join, Level
 
 PAD_MODES = {"reflection": "reflect", "replication": "replicate", "zero": "constant"}
 # Of three taps along an axis [phase, coarse pixel, tap]: those that fall on each of two coarse pixels.
@@ -28,12 +26,10 @@ FINE = (
 )
 
 
-def pays(mode: str, sizes: tuple[int, int], pad: str, coarse: int, kept: int) -> bool:
-    """Whether a level can be done in phases and takes fewer products so.
-
-    ``sizes``: of the kernels behind the upsampling and of the skip branch; ``coarse`` and ``kept``: their channels.
-    """
-    possible = mode == "nearest" and pad != "zero" and sizes[0] == 3 and (sizes[1] == 1 or not kept)
+def pays(level: Level) -> bool:
+    """Return whether a level can be done in phases here, its branch one 1x1 convolution, with fewer products."""
+    coarse, kept = level.join.coarse, level.join.kept
+    possible = level.in_phases and (level.branch is None or [block.kernel for block in level.branch] == [1])
     return possible and 16 * coarse + 64 * kept < 36 * (coarse + kept)
 
 
@@ -49,6 +45,10 @@ class Phased(nn.Module):
     def convolution(self) -> nn.Conv2d:
         return self.conv["conv"]  # type: ignore[return-value]
 
+    def take(self, kernel: Tensor, bias: Tensor) -> None:
+        """Take over the plain convolution that this one stands for."""
+        raise NotImplementedError
+
     def forward(self, x: Tensor) -> Tensor:  # [B, I, H, W] -> [B, 4 O, H', W']
         return ops.activate(self.convolution(x), self.activation)
 
@@ -61,9 +61,9 @@ class Phased(nn.Module):
 class PhasedSkip(Phased):
     """The skip branch, a 1x1 convolution: [B, I, 2 H, 2 W] -> its four fine pixels [B, 4 S, H + 2, W + 2]."""
 
-    def __init__(self, inputs: int, outputs: int, config: Mapping[str, Any]):
-        super().__init__(inputs, outputs, 2, config["activation"], stride=2, padding=1)
-        self.mode = PAD_MODES[config["pad"]]
+    def __init__(self, block: Block):
+        super().__init__(block.inputs, block.outputs, 2, block.activation, stride=2, padding=1)
+        self.mode = PAD_MODES[block.pad]
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(F.pad(x, (1,) * 4, mode=self.mode))  # the pixel beyond meets only what is cut off
@@ -77,9 +77,9 @@ class PhasedSkip(Phased):
 class PhasedUp(Phased):
     """Nearest upsampling, joining, padding, 3x3 convolution and activation, from the coarse tensor to phases."""
 
-    def __init__(self, coarse: int, kept: int, outputs: int, config: Mapping[str, Any]):
-        super().__init__(coarse + 4 * kept, outputs, 2, config["activation"])
-        self.skips = kept
+    def __init__(self, block: Block, join: Join):
+        super().__init__(join.coarse + 4 * join.kept, block.outputs, 2, block.activation)
+        self.skips = join.kept
 
     def join(
         self,
@@ -100,8 +100,8 @@ class PhasedUp(Phased):
 class PhasedPointwise(Phased):
     """A 1x1 convolution and its activation, the same on each of four phases: [B, 4 I, H, W] -> [B, 4 O, H, W]."""
 
-    def __init__(self, inputs: int, outputs: int, config: Mapping[str, Any]):
-        super().__init__(4 * inputs, outputs, 1, config["activation"], groups=4)
+    def __init__(self, block: Block):
+        super().__init__(4 * block.inputs, block.outputs, 1, block.activation, groups=4)
 
     def take(self, kernel: Tensor, bias: Tensor) -> None:
         """Take over a convolution [O, I, 1, 1] and [O]."""
@@ -109,7 +109,7 @@ class PhasedPointwise(Phased):
 
 
 def phased_head(head: nn.Conv2d, trunks: int) -> nn.Conv2d:
-    """The head on four phases of each of ``trunks``. Not by groups: fast kernels take no groups of three channels."""
+    """Return the head on four phases of each trunk, without groups: fast kernels have none of three channels."""
     phased = nn.Conv2d(4 * head.in_channels, 4 * head.out_channels, 1, dtype=head.weight.dtype)
     parts = head.weight.flatten(1).chunk(trunks, dim=1)
     phased.weight.copy_(torch.cat([torch.block_diag(*[part] * 4) for part in parts], dim=1)[..., None, None])
@@ -118,7 +118,7 @@ def phased_head(head: nn.Conv2d, trunks: int) -> nn.Conv2d:
 
 
 def interleave(x: Tensor) -> Tensor:  # [B, 4 C, H + 1, W + 1] -> [B, C, 2 H, 2 W]
-    """The picture whose phases these are, without the rows and columns that lie outside.
+    """Return the picture whose phases these are, without the rows and columns that lie outside.
 
     Columns first, then rows, each by one transposition: onnxruntime has DepthToSpace and a transposition of both
     move one element at a time, in twice the time.

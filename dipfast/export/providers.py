@@ -47,7 +47,7 @@ class Session:
         self._binding = self._session.io_binding()
 
     def render(self, latent: np.ndarray | None = None) -> np.ndarray:
-        """``latent`` [B, D, H, W] float32, or the fitted one, to pictures [B, C, H, W] float32.
+        """Render ``latent`` [B, D, H, W] float32, or the fitted one, to pictures [B, C, H, W] float32.
 
         Raises UsageError where the model's latent is baked in, or has another shape.
         """
@@ -72,7 +72,7 @@ class Session:
 
 
 def runtime(provider: str) -> Any:
-    """The module onnxruntime, where it has ``provider``. Raises UsageError or MachineError."""
+    """Return the module onnxruntime, where it has ``provider``. Raises UsageError or MachineError."""
     if provider not in PROVIDERS:
         raise UsageError(f"provider should be one of {', '.join(PROVIDERS)}, is {provider!r}")
     hint = INSTALL.get(provider, INSTALL["cuda"])

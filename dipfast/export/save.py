@@ -1,21 +1,22 @@
-"""A generator's file to a model's file, proved on the way: nothing is left where the proof fails."""
+"""Exports: a generator's file to a model's file, proved on the way; nothing is left where the proof fails."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
 
-from dipfast.errors import GateError, UsageError
+from dipfast.errors import GateError, MachineError, UsageError
 from dipfast.export import parity
-from dipfast.export.engine_file import StoredEngine, beside, pack
+from dipfast.export.engine import Say, StoredEngine, beside, pack
 from dipfast.export.onnx import metadata, to_onnx, verified
-from dipfast.export.providers import Session
+from dipfast.export.providers import Session, runtime
+from dipfast.export.targets import Target, targets
 from dipfast.export.tensorrt import TensorRTRenderer
 from dipfast.files import sha256_of, write_atomic
 from dipfast.generators import from_file
@@ -79,7 +80,7 @@ def export_tensorrt(
 ) -> Report:
     """Write `<id>.<precision>.engine`, refitted with the generator's weights, and its parity report.
 
-    Its input `latent` has no default: that lies beside it (`dipfast.export.engine_file`). It runs on this GPU and
+    Its input `latent` has no default: that lies beside it (`dipfast.export.engine`). It runs on this GPU and
     TensorRT only. Raises as `export_onnx` does.
     """
     module, latent, card = from_file(generator)
@@ -109,7 +110,7 @@ def export_tensorrt(
 
 
 def _gate(found: Mapping[str, Any], least: float, path: Path) -> None:
-    """Raises GateError where ``found`` misses the gate, and takes away what an earlier export left."""
+    """Raise GateError where ``found`` misses the gate, and remove what an earlier export left."""
     try:
         parity.check(dict(found), least, path.name)
     except GateError:
@@ -119,12 +120,12 @@ def _gate(found: Mapping[str, Any], least: float, path: Path) -> None:
 
 
 def report_path(model: Path) -> Path:
-    """Where the parity report of a model lies."""
+    """Return where the parity report of a model lies."""
     return model.with_name(f"{model.name.removesuffix('.onnx')}.parity.json")
 
 
 def load_model(path: Path) -> tuple[onnx.ModelProto, dict[str, Any], bytes]:
-    """A model that `export_onnx` wrote: itself, its metadata, its bytes.
+    """Load a model that `export_onnx` wrote: itself, its metadata, its bytes.
 
     Raises UsageError with the reason for one that was changed: by its own digest and, where its parity report lies
     beside it, by the hash in that.
@@ -149,3 +150,63 @@ def _onnxruntime_version() -> str:
     import onnxruntime
 
     return str(onnxruntime.__version__)
+
+
+def ready(formats: Sequence[str], precision: str, say: Say = lambda line: None) -> TensorRTRenderer | None:
+    """Return what builds engines, where they are asked for, and tells ``say`` of it.
+
+    Raises MachineError for what cannot be exported here.
+    """
+    if precision == "bf16":
+        raise MachineError("export.precision is bf16, which onnxruntime cannot prove on the CPU; use fp16 or fp32")
+    if "onnx" in formats:
+        runtime("cpu")
+    return TensorRTRenderer(precision, say=say) if "tensorrt" in formats else None
+
+
+def export(
+    found: Sequence[Target],
+    formats: Sequence[str],
+    *,
+    precision: str = "fp32",
+    min_psnr: float | None = None,
+    bake_latent: bool = False,
+    output: Path | None = None,
+    say: Say = lambda line: None,
+) -> tuple[list[Report], list[str]]:
+    """Export each generator; return the reports, and a line for each generator that missed its gate."""
+    engines = ready(formats, precision, say)
+    reports, missed = [], []
+    for one in found:
+        folder = output or one.folder
+        try:
+            if "onnx" in formats:
+                options: dict[str, Any] = {"precision": precision, "bake_latent": bake_latent, "record": one.record}
+                reports.append(export_onnx(one.generator, folder, min_psnr=min_psnr, **options))
+            if engines is not None:
+                reports.append(export_tensorrt(one.generator, folder, engines, min_psnr=min_psnr))
+        except GateError as error:
+            missed.append(str(error))
+    return reports, missed
+
+
+def export_run(root: Path, formats: Sequence[str], precision: str, min_psnr: float) -> list[Report]:
+    """Export what the run in ``root`` has done and not exported yet. Raises GateError, once all others are written."""
+    todo = [one for one in targets(root) if "tensorrt" in formats or not _exported(one, precision, min_psnr)]
+    reports, missed = export(todo, formats, precision=precision, min_psnr=min_psnr)
+    if missed:
+        raise GateError("\n".join(missed))
+    return reports
+
+
+def _exported(one: Target, precision: str, min_psnr: float) -> bool:
+    """Return whether the model of this very generator is there, whole, and good enough."""
+    model = one.folder / f"{one.generator.stem}{'' if precision == 'fp32' else '.' + precision}.onnx"
+    try:
+        report = json.loads(report_path(model).read_bytes())
+        good = report["psnr_db"] is None or report["psnr_db"] >= min_psnr
+        whole = report["sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
+        assert one.record is not None
+        return bool(good and whole and report["generator_sha256"] == one.record["generator"]["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

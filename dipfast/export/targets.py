@@ -21,12 +21,12 @@ class Target:
 
     @property
     def folder(self) -> Path:
-        """Where what is made of it goes unless something else is said: `RUN/export`, or beside it."""
+        """The folder for what is made of it, unless something else is said: `RUN/export`, or beside it."""
         return self.generator.parent if self.run is None else inside(self.run, "export/x").parent
 
 
 def targets(path: Path) -> list[Target]:
-    """The generators behind ``path``: a run's folder, a folder of generators, or one generator.
+    """Return the generators that ``path`` stands for: a run's folder, a folder of generators, or one generator.
 
     Raises UsageError for what is none of them, NothingMatchedError for a run in which nothing is done.
     """
@@ -43,7 +43,7 @@ def targets(path: Path) -> list[Target]:
 
 
 def inside(run: RunFolder, path: str) -> Path:
-    """A file of the run's folder. Raises UsageError where a linked folder would lead out of it."""
+    """Return a file of the run's folder. Raises UsageError where a linked folder would lead out of it."""
     try:
         return run.at(path)
     except OSError as error:

@@ -23,11 +23,12 @@ from torch import Tensor
 
 from dipfast.errors import MachineError
 from dipfast.export import parity
-from dipfast.export.engine_build import Gpu, Key, Say, bindings, build, cache_folder
-from dipfast.export.fold import FrozenNet, freeze
+from dipfast.export.engine import Gpu, Key, Say, bindings, build, cache_folder
+from dipfast.export.fold import FoldedNet, fold
 from dipfast.export.onnx import to_onnx
 from dipfast.files import sha256_of, write_atomic
 from dipfast.generators import Card
+from dipfast.generators.architecture import architecture_of
 
 
 class Engine:
@@ -50,7 +51,7 @@ class Engine:
     def refit(self, weights: Mapping[str, Tensor]) -> None:
         """Give the engine ``weights``, by name. Raises MachineError where one is unknown or another is missing.
 
-        What else is refittable are constants of the graph, which all generators of an architecture share.
+        Constants of the graph are refittable too; all generators of an architecture share them.
         """
         refitter = self.trt.Refitter(self.engine, self.logger)
         odd = sorted(set(weights) - set(refitter.get_all_weights()))
@@ -67,7 +68,7 @@ class Engine:
         self.gpu.wait()  # before `held` goes
 
     def run(self, latent: Tensor) -> np.ndarray:
-        """``latent`` [1, D, H, W] to [C, H, W] float32."""
+        """Render ``latent`` [1, D, H, W] to a picture [C, H, W] float32."""
         self.latent.copy_(latent)
         if not self.context.execute_async_v3(self.gpu.stream()):
             raise MachineError("TensorRT could not run its engine; see its messages above")
@@ -97,7 +98,7 @@ class Folded:
     state: Mapping[str, Tensor]
     latent: Tensor
     card: Card
-    net: FrozenNet
+    net: FoldedNet
 
 
 class TensorRTRenderer:
@@ -130,8 +131,8 @@ class TensorRTRenderer:
         return run
 
     def fold(self, state: Mapping[str, Tensor], latent: Tensor, card: Card) -> Folded:
-        """All that can be done before the GPU is free."""
-        return Folded(state, latent, card, freeze(card.generator, state, latent))
+        """Do all that can be done before the GPU is free."""
+        return Folded(state, latent, card, fold(architecture_of(card.generator, card.channels), state, latent))
 
     def render(self, one: Folded) -> tuple[np.ndarray, dict[str, Any]]:
         """Refit and run: the picture [C, H, W], and how it agrees with the folded network in PyTorch."""
@@ -155,7 +156,7 @@ class TensorRTRenderer:
         return picture
 
     def key(self, one: Folded) -> Key:
-        """What an engine for such a generator on this machine is for."""
+        """Return the key of the engine for such a generator on this machine."""
         return Key(
             tensorrt=self.trt.__version__,
             **self.gpu.facts(),
@@ -166,14 +167,14 @@ class TensorRTRenderer:
         )
 
     def engine(self, one: Folded) -> Engine:
-        """The engine for a generator like this one: at hand, on disk, or built now."""
+        """Return the engine for a generator like this one: at hand, on disk, or built now."""
         key = self.key(one)
         if key not in self.engines:
             self.engines[key] = self._loaded(key) or self._built(key, one)
         return self.engines[key]
 
     def _loaded(self, key: Key) -> Engine | None:
-        """From disk, where it is whole and TensorRT takes it."""
+        """Load the engine from disk, where it is whole and TensorRT takes it."""
         plan = self._stored(key)
         try:
             return None if plan is None else Engine(self.trt, self.gpu, plan, key)
@@ -189,7 +190,7 @@ class TensorRTRenderer:
         return Engine(self.trt, self.gpu, plan, key)
 
     def _stored(self, key: Key) -> bytes | None:
-        """The plan of ``key``, where it is whole and says that it is for ``key``."""
+        """Return the plan of ``key``, where it is whole and says that it is for ``key``."""
         plan, about = (self.folder / f"{key.name}.{ending}" for ending in ("plan", "json"))
         try:
             facts = json.loads(about.read_bytes())
@@ -204,7 +205,7 @@ class TensorRTRenderer:
         write_atomic(self.folder / f"{key.name}.json", json.dumps(facts).encode())
 
 
-def _typed(net: FrozenNet, precision: str) -> dict[str, Tensor]:
-    """The weights of a float32 network in the dtypes that the graph of ``precision`` has."""
+def _typed(net: FoldedNet, precision: str) -> dict[str, Tensor]:
+    """Return the weights of a float32 network in the dtypes that the graph of ``precision`` has."""
     whole = ("head.", "low", "width") if precision == "fp16" else ("",)  # the beginnings of what stays in float32
     return {name: value if name.startswith(whole) else value.half() for name, value in net.state_dict().items()}

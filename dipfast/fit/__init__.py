@@ -2,10 +2,11 @@
 
 from dipfast.fit.checkpoint import Checkpoint
 from dipfast.fit.engine import Machine, choose_machine, compilations, keep_freed_memory
-from dipfast.fit.lane import Course, Lane, abreast, finish
-from dipfast.fit.loop import NO_HOOKS, Cancelled, Fit, FitResult, Hooks, fit, fitting
-from dipfast.fit.plan import FitPlan, stream
-from dipfast.fit.workbench import Workbench
+from dipfast.fit.loop import NO_HOOKS, Cancelled, Fit, Hooks, fit, fitting
+from dipfast.fit.plan import FitPlan, derive_seed
+from dipfast.fit.program_cache import ProgramCache
+from dipfast.fit.result import FitResult
+from dipfast.fit.slots import Course, Slot, finish, finish_all
 
 __all__ = [
     "NO_HOOKS",
@@ -16,15 +17,15 @@ __all__ = [
     "FitPlan",
     "FitResult",
     "Hooks",
-    "Lane",
     "Machine",
-    "Workbench",
-    "abreast",
+    "ProgramCache",
+    "Slot",
     "choose_machine",
     "compilations",
+    "derive_seed",
     "finish",
+    "finish_all",
     "fit",
     "fitting",
     "keep_freed_memory",
-    "stream",
 ]

@@ -1,12 +1,12 @@
-"""A generator of the picture that is kept: a short distillation behind the fit, without jitter.
+"""A generator of the picture that is kept: a short distillation after the fit, without jitter.
 
-The kept picture is an average of outputs, and no weights of the fit render it: the last are 30 to 43 dB from it,
-their moving average 34 to 49. From that average a few steps of Muon follow, onto the picture, at the fitted latent
-with nothing hidden. The head is not theirs to move: in each step it is solved for, and once more behind the last.
+The kept picture is an average of outputs, and no weights of the fit render it: the last are 30 to 43 dB from it, their
+moving average 34 to 49. Beginning with that average, a few steps of Muon fit the picture, at the latent of the fit with
+nothing hidden. They do not move the head: it is solved for in each step, and once more after the last.
 
-Of several seeds the trunks are kept side by side under one head, and moved together. One network alone (`fit.store:
-one`) takes a K-th of the bytes and of the time to render, and is some 0.1 dB lower.
-Figures are in LOG.md; `dipfast bench render RUN` prints those of a run.
+The trunks of several seeds are kept side by side under one head, and moved together. One network alone (`fit.store:
+one`) takes a K-th of the bytes and of the time to render, and is some 0.1 dB lower. Measurements are in LOG.md
+(2026-11-24 and 2026-11-28); `dipfast bench render RUN` prints those of a run.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dipfast.fit.engine import loss_scale
-from dipfast.fit.lane import Course
-from dipfast.fit.loop import Cancelled, FitResult
+from dipfast.fit.loop import Cancelled
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
 from dipfast.fit.plan import FitPlan
+from dipfast.fit.result import FitResult
+from dipfast.fit.slots import Course
 from dipfast.generators import SkipNet, joined, twin
 
-SHARE = 0.05  # of the steps of all the fit's seeds: a step here is cheaper, the head behind the last costs half of one
-POINTS = 4096  # pixels that the head is solved for on, twice as many where it is over several trunks
+SHARE = 0.05  # of the steps of all the fit's seeds: a step here is cheaper, the last head costs half of one
+POINTS = 4096  # pixels that the head is solved on, twice as many for a head over several trunks
 SHARES = (1.0, 0.5, 0.0)  # of a step of a head over several trunks
 RIDGE = 1e-6  # over the mean of the normal equations' diagonal
-TURN = 0.007  # of a filter by the first step, over its norm: only its direction counts; over root K where K add up
-CALMED = 0.7  # what a step that led away leaves of the rate: some fits bear less of a turn than others
+TURN = 0.007  # of a filter by the first step, over its norm, as only its direction counts; over root K for K trunks
+CALMED = 0.7  # factor of the rate after a step that led away: some fits bear smaller turns than others
 MUON = {"type": "muon", "momentum": 0.5, "newton_schulz_steps": 3}
 
 
@@ -46,14 +47,14 @@ class Distilled:
 
 
 def distil_steps(result: FitResult, plan: FitPlan) -> int:
-    """Of a distillation behind a fit: each moves every trunk. Steps at smaller sizes count by their pixels."""
+    """Return the steps of a distillation, each of which moves every trunk. Steps of smaller fits count by pixels."""
     pixels = result.picture[0, 0].numel()
     steps = result.steps + sum(count * height * width / pixels for count, (height, width) in result.coarse)
     return int(SHARE * steps * (plan.seeds if plan.store == "one" else 1))
 
 
 def undistilled(result: FitResult, config: Mapping[str, Any], plan: FitPlan) -> SkipNet:
-    """What the distillation begins with: the averaged weights of the first seed, or of all in one generator."""
+    """Return what the distillation begins with: the averaged weights of the first seed, or of all in one generator."""
     first = twin(result.generator)
     FlatParameters(first, result.averaged.device).values.copy_(result.averaged)
     if plan.seeds == 1 or plan.store == "one":
@@ -75,7 +76,7 @@ def distilling(
 ) -> Course[Distilled]:
     """Make ``module`` render ``picture`` at ``latent``, by mean squares, step by step.
 
-    It turns less behind each step that led away, and keeps the nearest of all steps. Convolutions run in ``dtype``.
+    The rate falls after each step that led away, and the nearest of all steps is kept. Convolutions run in ``dtype``.
     The same arguments give the same bits. Raises Cancelled.
     """
     device = module.head.weight.device
@@ -87,7 +88,7 @@ def distilling(
     moments, scale = OptimizerState.zeros_like(nearest), loss_scale(dtype, picture.numel())
     for step in range(steps):
         if cancelled is not None and cancelled():
-            raise Cancelled("cancelled behind the last step")
+            raise Cancelled("cancelled after the last step")
         features = module.features(latent, dtype)
         _aim_head(module, features.detach(), picture)
         loss = (module.picture(features) - _like(picture, features)).square().mean()
@@ -112,25 +113,25 @@ def distilling(
 
 @torch.no_grad()
 def as_it_is(module: SkipNet, latent: Tensor, picture: Tensor) -> Distilled:
-    """``module`` of a fit without steps: nothing can come nearer."""
+    """Return ``module`` as it is, for a fit without steps."""
     device = module.head.weight.device
     return Distilled(module, _decibel(_distance(module(latent.to(device)), picture.to(device))), 0)
 
 
 def _filter_norm(module: nn.Module) -> float:
-    """Mean norm of the filters of all convolutions."""
+    """Return the mean norm of the filters of all convolutions."""
     norms = [p.detach().flatten(1).norm(dim=1) for p in module.parameters() if p.dim() == 4]
     return float(torch.cat(norms).mean())
 
 
 def _decibel(error: float) -> float:
-    """PSNR of a mean square error."""
+    """Return the PSNR of a mean square error."""
     return -10 * math.log10(error) if error else math.inf
 
 
 @torch.no_grad()
 def _aim_head(module: SkipNet, features: Tensor, picture: Tensor) -> None:
-    """One Gauss-Newton step of the head towards ``picture``, by about `POINTS` of its pixels."""
+    """Take one Gauss-Newton step of the head towards ``picture``, by about `POINTS` of its pixels."""
     points = 2 * POINTS if len(module.others) else POINTS
     every = max(1, picture[0, 0].numel() // points) | 1  # odd, so that columns change from row to row
     known, target = (_columns(x, every) for x in (features, _like(picture, features)))
@@ -144,7 +145,7 @@ def _aim_head(module: SkipNet, features: Tensor, picture: Tensor) -> None:
 
 @torch.no_grad()
 def _solve_head(module: SkipNet, latent: Tensor, picture: Tensor) -> float:
-    """The same in float32, kept where it brings ``module`` nearer; the mean square distance then."""
+    """Do the same in float32, keep it if it brings ``module`` nearer, and return the mean square distance."""
     features, head = module.features(latent, torch.float32), module.head
     before = {name: value.clone() for name, value in head.state_dict().items()}
     error = _distance(module.picture(features), _like(picture, features))
@@ -156,7 +157,7 @@ def _solve_head(module: SkipNet, latent: Tensor, picture: Tensor) -> float:
 
 
 def _like(picture: Tensor, features: Tensor) -> Tensor:  # [1, C, H, W] -> the same, or [4, C, H / 2, W / 2]
-    """``picture`` in phases where ``features`` are."""
+    """Return ``picture`` in phases if ``features`` are."""
     return picture if len(features) == 1 else F.pixel_unshuffle(picture.transpose(0, 1), 2).transpose(0, 1)
 
 
@@ -171,7 +172,7 @@ def _shortened(
     target: Tensor,  # [C, N]
     sigmoid: bool,
 ) -> Tensor:  # [C, U + 1]
-    """The whole, the half or nothing of ``change``, for each channel what comes nearest: in dark ones it overshoots."""
+    """Return all, half or nothing of ``change``, for each channel what comes nearest: in dark ones it overshoots."""
     weights = torch.cat((head.weight.flatten(1), head.bias[:, None]), dim=1)  # type: ignore[index]
     tried = torch.stack([weights + share * change for share in SHARES])  # [3, C, U + 1]
     y = tried[..., :-1] @ features + tried[..., -1:]
@@ -180,7 +181,7 @@ def _shortened(
 
 
 def _gauss_newton(features: Tensor, head: nn.Conv2d, target: Tensor, sigmoid: bool) -> Tensor:  # [C, U + 1]
-    """What solves the normal equations, in float64, for each channel's weights and bias."""
+    """Return what solves the normal equations, in float64, for each channel's weights and bias."""
     y = head.weight.flatten(1) @ features + head.bias[:, None]  # type: ignore[index]
     y = (y.sigmoid() if sigmoid else y).double()  # [C, N]
     slopes = F.pad(features.double(), (0, 0, 0, 1), value=1.0).expand(len(y), -1, -1)  # [C, U + 1, N]
@@ -192,5 +193,5 @@ def _gauss_newton(features: Tensor, head: nn.Conv2d, target: Tensor, sigmoid: bo
 
 
 def _distance(output: Tensor, picture: Tensor) -> float:
-    """Mean square distance, both cut to [0, 1]."""
+    """Return the mean square distance, with both cut to [0, 1]."""
     return float((output.clamp(0, 1) - picture.clamp(0, 1)).square().mean())

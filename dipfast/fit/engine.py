@@ -1,20 +1,20 @@
 """Where and how a step runs: device, precision, engine and kernels, as asked for, or an error.
 
-Nothing falls back in silence: what `auto` chose and what really ran stand in the record. `eager` runs the step as it
-is written; `compile` compiles the generator's forward and backward; `cudagraph` captures the whole step, random
+There is no silent fallback: what `auto` chose and what really ran are in the record. `eager` runs the step as it is
+written; `compile` compiles the generator's forward and backward pass; `cudagraph` captures the whole step, random
 numbers and optimiser included, and replays it. `auto` is eager: `compile` has been run on a CPU only, where it takes
-96 s of processor time for a shape of the presets' net and then no less for a step (LOG.md), and `cudagraph` not at
-all yet.
+96 s of processor time for a shape of the presets' network and makes no step faster, and `cudagraph` not at all yet.
 
 `triton` runs two operations, normalisation with activation and padding, and Muon's products, as the Triton kernels of
-`dipfast.kernels`. No GPU has judged them yet, and so `auto` is `plain`, PyTorch's own operations.
+`dipfast.kernels`. They have not been measured on a GPU yet, so `auto` is `plain`, PyTorch's own operations.
 
-Precision is that of convolutions and of what lies between them. In float32 whatever the precision: weights, gradients
-in the flat buffer, moments and update; statistics of the normalisations (their sums, and the joined one's scale);
-the head, the sigmoid, the loss and its residual; averages, samples and the stop's statistics; the latent and its
-jitter; and, on a CPU, convolutions too small to gain. Muon's products alone are in the convolutions' precision.
-`bench/records/2026-11-24-precision-cpu` has bf16 against fp32, and weights, moments, statistics and head in bf16 too:
-no difference beyond the seeds' in denoising, so that the list is caution where a fit is long or its data exact.
+The precision is that of convolutions and of what is between them. These are in float32 in any precision: weights,
+gradients in the flat buffer, moments and update; statistics of the normalisations (their sums, and the scale of the
+joined one); the head, the sigmoid, the loss and the residual; averages, samples and the statistics of the stop
+criterion; the latent and its jitter; and, on a CPU, convolutions too small to gain. Only Muon's products have the
+convolutions' precision. `bench/records/2026-11-24-precision-cpu` compares fp32, bf16, and bf16 for weights, moments,
+statistics and head as well: in denoising there is no difference beyond that of seeds, so the list is a precaution for
+fits that are long or whose data are exact.
 """
 
 from __future__ import annotations
@@ -37,20 +37,21 @@ from dipfast.fit.plan import FitPlan
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
-WARM_UP = 3  # eager steps before a capture: cuDNN chooses its algorithms in them
-MOST_PROGRAMS = 64  # shapes compiled in one process; one more is an error, not a silent eager step
+WARM_UP = 3  # eager steps before a capture, in which cuDNN chooses its algorithms
+MOST_PROGRAMS = 64  # shapes compiled in one process; one more is an error and not a silent eager step
 
 Step = Callable[[], None]
 
 
 class State(Protocol):
-    """What an engine must know of the buffers that a step changes."""
+    """What an engine uses of the buffers that a step changes."""
 
     @property
     def members(self) -> Sequence[Any]:
-        """Each with `forward`, which an engine may replace, and `random`."""
+        """The members, each with `forward`, which an engine may replace, and `random`."""
 
-    def reset(self, seed: int) -> None: ...
+    def reset(self, seed: int) -> None:
+        """Set everything to what it is at the beginning of a fit with ``seed``."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Machine:
 
 
 def choose_machine(plan: FitPlan) -> Machine:
-    """Resolve every `auto` of ``plan``. Raises MachineError for what this machine cannot do."""
+    """Return what ``plan`` runs on, every `auto` resolved. Raises MachineError for what this machine cannot do."""
     device = _device(plan.device)
     if plan.engine == "cudagraph" and device.type != "cuda":
         raise MachineError(f"fit.engine is cudagraph, which {device.type} does not have; use eager or compile")
@@ -103,25 +104,25 @@ def _precision(name: str, device: torch.device) -> str:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether ``device`` has instructions for bf16 products, rather than emulating them."""
+    """Return whether ``device`` has instructions for bf16 products, and does not emulate them."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def loss_scale(dtype: torch.dtype, values: int) -> float:
-    """What a loss that is a mean over ``values`` is multiplied by, and its gradients divided by: a power of two.
+    """Return the power of two that a loss, a mean over ``values``, is multiplied by, and its gradients divided by.
 
-    The gradient of one value of a mean is below fp16's smallest number. A constant scale does: the outputs lie in
+    The gradient of one value of a mean is below fp16's smallest number. A constant scale is enough: the outputs are in
     [0, 1], so gradients are bounded, and a sum over the pixels of a plane stays 64 times below what would overflow.
     """
     return 2.0 ** max(0, math.floor(math.log2(values)) - 6) if dtype == torch.float16 else 1.0
 
 
 def turn_to(machine: Machine) -> None:
-    """Make the device the current one, whose streams are forked and captured, and let float32 use TF32 or forbid it.
+    """Make the device the current one, whose streams are forked and captured, and allow or forbid TF32 in float32.
 
-    Both are of the whole process; a CPU has neither.
+    Both settings are those of the whole process; a CPU has neither.
     """
     if machine.device.type == "cuda":
         torch.cuda.set_device(machine.device.index or 0)
@@ -131,10 +132,11 @@ def turn_to(machine: Machine) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Have this process keep what its tensors free, where its C library is glibc; elsewhere nothing happens.
+    """Make this process keep the memory that its tensors free, if its C library is glibc; otherwise do nothing.
 
-    A step on a CPU allocates and frees the same hundreds of megabytes; by default glibc gives each back to the
-    kernel and faults it in again, page by page, a tenth of the step (LOG.md). For processes of our own: it is global.
+    A step on a CPU allocates and frees the same hundreds of megabytes. By default glibc returns each block to the
+    kernel and faults it in again, page by page, which takes a tenth of the step (LOG.md, 2026-11-23). The setting is
+    global, so this is for processes of our own.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -145,7 +147,7 @@ def keep_freed_memory() -> None:
 
 
 def accelerate(machine: Machine, state: State, step: Step, seed: int) -> Step:
-    """``step`` as the machine's engine runs it. ``state`` begins anew with ``seed`` behind whatever warm-up it took."""
+    """Return ``step`` as the machine's engine runs it. After any warm-up ``state`` is reset with ``seed``."""
     if machine.engine == "compile":
         for member in state.members:
             member.forward = compiled(member.forward)
@@ -153,7 +155,7 @@ def accelerate(machine: Machine, state: State, step: Step, seed: int) -> Step:
 
 
 def compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """One graph for one shape. A graph break, or more shapes than `MOST_PROGRAMS`, raises."""
+    """Compile ``forward`` as one graph for each shape. Raises for a graph break, and beyond `MOST_PROGRAMS` shapes."""
     import torch._dynamo
 
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiler_cache()))
@@ -176,18 +178,18 @@ def compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def compilations() -> int:
-    """Graphs that the compiler has made in this process: one for each shape, and one more for each recompilation."""
+    """Return the number of graphs compiled in this process: one for each shape, and one for each recompilation."""
     found = sys.modules.get("torch._dynamo.utils")
     return 0 if found is None else int(found.counters["stats"]["unique_graphs"])
 
 
 def compiler_cache() -> Path:
-    """Where compiled code is kept for the next run and shared between processes: XDG_CACHE_HOME, or ~/.cache."""
+    """Return where compiled code is kept and shared between processes: in XDG_CACHE_HOME, or ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dipfast" / "inductor"
 
 
 def captured(step: Step, state: State, seed: int) -> Step:
-    """``step`` as one CUDA graph over static buffers; its random numbers go on from replay to replay."""
+    """Capture ``step`` as one CUDA graph over static buffers; its random numbers go on from replay to replay."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):

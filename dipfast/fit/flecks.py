@@ -1,10 +1,10 @@
-"""Flecks: places where a fit leaves the noisy picture by more than the noise explains, and how they are mended.
+"""Flecks: places where a fit differs from the noisy picture by more than the noise explains, and how they are mended.
 
-One seed of several may go to black over a few pixels, and the mean of all carries it. There the local mean of the
-residual, y - A x over a Gaussian window, is many times what white noise leaves of it. So a seed counts only where it is
-not so, and where all seeds are, the local mean of the residual is added back: the answer has then the local mean of
-what was observed. Where more than `MOST` of the values are off, the noise is not what it was said to be, and nothing
-is changed.
+One seed of several may go to black over a few pixels, and then the mean of all is too dark there. The local mean of the
+residual, y - A x over a Gaussian window, is then many times what white noise leaves of it. So a seed is left out of the
+mean where it is off, and where all seeds are off, the local mean of the residual is added: the answer then has the
+local mean of what was observed. If more than `MOST` of the values are off, the noise is not what it was said to be, and
+nothing is changed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from dipfast.tasks import Problem
 from dipfast.tasks.problem import ClippedGaussian, PoissonVariance
 
 WINDOW = 2  # pixels each way
-OFF = 6.0  # deviations of the local mean: in a picture of 12 megapixels none by chance
+OFF = 6.0  # deviations of the local mean; in a picture of 12 megapixels none is off by chance
 MOST = 0.02  # of the values
-ROUNDS = 3  # of adding what is missing, each of which leaves less
+ROUNDS = 3  # in which what is missing is added; each leaves less
 
 
 def mended(
@@ -27,9 +27,13 @@ def mended(
     members: Tensor | None,  # [K, C, H, W], whose mean it is
     problem: Problem,
 ) -> tuple[Tensor, int]:
-    """The answer without flecks, and how many of its values were off. Noise must be white and known, or it stays."""
+    """Return the answer without flecks, and how many values were mended: none unless noise is white and known."""
     noise = problem.expected_residual
-    if not isinstance(noise, ClippedGaussian | PoissonVariance) or problem.grain.reach or problem.block is not None:
+    if (
+        not isinstance(noise, ClippedGaussian | PoissonVariance)
+        or problem.noise_correlation.radius
+        or problem.block is not None
+    ):
         return picture, 0
     if members is not None:
         off = torch.cat([_off(member[None], problem, noise)[1] for member in members])  # [K, C, H, W]
@@ -46,16 +50,16 @@ def mended(
 
 
 def _off(picture: Tensor, problem: Problem, noise: ClippedGaussian | PoissonVariance) -> tuple[Tensor, Tensor]:
-    """The local mean of the residual, and where it is more than noise explains: [1, C, H, W] each."""
+    """Return the local mean of the residual, and where it is more than noise explains: [1, C, H, W] each."""
     missing, power = _local_mean(problem.target - problem.operator(picture))
     off = missing.abs() > OFF * power * noise.deviation(picture)
     return missing, off & (off.float().mean() <= MOST)
 
 
 def _local_mean(residual: Tensor) -> tuple[Tensor, float]:
-    """[1, C, H, W] over a Gaussian window of deviation 1, and what that leaves of white noise's deviation.
+    """Return ``residual`` under a Gaussian window of deviation 1, and what that leaves of white noise's deviation.
 
-    There is nothing beyond the border, where less is left.
+    Values beyond the border count as 0, so that less is left there.
     """
     at = torch.arange(-WINDOW, WINDOW + 1, device=residual.device, dtype=residual.dtype)
     taps = torch.exp(-at.square() / 2)

@@ -1,16 +1,17 @@
 """Adam, Muon and SGLD as functions over one flat buffer that holds all parameters of a generator.
 
-Parameters lie in the buffer ordered so that all convolutions of one matrix shape are neighbours: a group of them is
+The parameters are ordered so that all convolutions of one matrix shape are neighbours in the buffer: a group of them is
 one view [N, rows, columns], and Muon's products over a group are batched without a copy. After the groups come the
-small convolutions, then all that is no convolution. The moving parts (moments, step count) are tensors on the device,
-so that a step reads nothing from the host.
+small convolutions, then all parameters of other modules. Moments and the number of steps are tensors on the device, so
+that a step reads nothing from the host.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -18,9 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from dipfast import ops
+from dipfast.errors import UsageError
+from dipfast.fit.plan import FitPlan
+from dipfast.tasks import Problem
+from dipfast.tasks.problem import ClippedGaussian, PoissonVariance, WeightedSquare, mean_square
 
 MUON_SMALLEST_SIDE = 9  # a matrix with fewer rows or columns is left to Adam: skip branches, the head
-ADAM = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}  # PyTorch's own
+ADAM = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}  # the defaults of PyTorch
 RMS_DECAY, RMS_FLOOR = 0.99, 1e-5  # alpha and lambda of Li et al. (AAAI 2016)
 
 
@@ -47,12 +52,12 @@ class FlatParameters:
         self.kernels = sum(p.numel() for p in parameters if p.dim() == 4)  # the buffer begins with all convolutions
 
     def grouped(self, flat: Tensor) -> list[Tensor]:
-        """Each group of matrices that Muon takes as a view [N, rows, columns] of ``flat``, which is like `values`."""
+        """Return the groups of matrices that Muon takes as views [N, rows, columns] of ``flat`` [P]."""
         shapes = ((start, (count, rows, columns)) for start, count, rows, columns in self.groups)
         return [flat[start : start + math.prod(shape)].view(shape) for start, shape in shapes]
 
     def load(self, module: nn.Module) -> None:
-        """Copy the parameters of ``module``, of the same architecture, into the buffer."""
+        """Copy the parameters of ``module``, which has the same architecture, into the buffer."""
         for mine, theirs in zip(self._parameters, sorted(module.parameters(), key=_place), strict=True):
             mine.data.copy_(theirs.data)
 
@@ -97,15 +102,32 @@ class OptimizerState:
         return cls(torch.zeros_like(values), torch.zeros_like(values), torch.zeros((), device=values.device))
 
 
+Update = Callable[[FlatParameters, OptimizerState, torch.Generator], None]
+
+
+def choose_update(plan: FitPlan, problem: Problem, dtype: torch.dtype, *, fused: bool) -> Update:
+    """Return what changes a member's parameters in each step of a fit, by its gradients and random numbers.
+
+    ``dtype`` is that of convolutions, and ``fused`` says whether the member runs on Triton's kernels.
+    """
+    config = plan.optimizer
+    burn_in = plan.steps if plan.posterior is None else plan.posterior["burn_in"]
+
+    if config["type"] != "sgld":
+        return lambda parameters, state, _: optimizer_step(config, parameters, state, dtype, fused=fused)
+    scale = partial(likelihood_scale, config, problem) if config["rule"] == "preconditioned" else lambda: None
+    return lambda parameters, state, random: sgld_step(config, parameters, state, random, scale(), burn_in)
+
+
 def optimizer_step(
     config: Mapping[str, Any],
     parameters: FlatParameters,
     state: OptimizerState,
     dtype: torch.dtype,  # of Muon's products
     *,
-    fused: bool = False,  # Muon's products over all matrices at once, by the kernel
+    fused: bool = False,  # whether the kernel does Muon's products, over all matrices at once
 ) -> None:
-    """Update all parameters in place by the rule that ``config`` (the manifest's `fit.optimizer`) names."""
+    """Update all parameters in place by Adam or Muon, as ``config`` (the manifest's `fit.optimizer`) says."""
     state.step.add_(1)
     if config["type"] == "adam":
         _adam(parameters.values, parameters.grads, state.first, state.second, state.step, config)
@@ -125,10 +147,10 @@ def sgld_step(
     scale: Tensor | None,  # 0-D, for rule preconditioned: loss times scale is the negative log-likelihood
     burn_in: int,  # steps in which the preconditioner adapts
 ) -> None:
-    """One step of Langevin dynamics, in place. ``config``: the manifest's `fit.optimizer` of type sgld.
+    """Take one step of Langevin dynamics, in place. ``config`` is the manifest's `fit.optimizer` of type sgld.
 
-    Rule paper: Adam with weight decay, then N(0, (noise lr)^2) on every convolution's weights and on nothing else, as
-    the code of Cheng et al. (CVPR 2019) has it. This samples no stated posterior. Rule preconditioned: `_langevin`.
+    Rule paper is Adam with weight decay, then N(0, (noise lr)^2) on the weights of convolutions alone, as in the code
+    of Cheng et al. (CVPR 2019). This samples no stated posterior. Rule preconditioned is `_langevin`.
     """
     state.step.add_(1)
     values, grads = parameters.values, parameters.grads
@@ -151,12 +173,13 @@ def _langevin(
     burn_in: int,
     config: Mapping[str, Any],
 ) -> None:
-    """Equation 5 of Li et al. (AAAI 2016): theta += eps / 2 G grad log p(theta | y) + N(0, eps G).
+    """Take the step of equation 5 of Li et al. (AAAI 2016): theta += eps / 2 G grad log p(theta | y) + N(0, eps G).
 
-    G = 1 / (lambda + sqrt(V)), V the moving average of the loss's squared gradient. With eps = 2 lr / scale this is
-    RMSprop at rate lr on the loss and the prior's share of it, with noise of variance 2 lr G / scale. G is frozen
-    behind the burn-in: while it moves with theta, leaving out their Gamma biases the chain (LOG.md). The rate falls as
-    Welling and Teh (ICML 2011) ask, by the power that Teh et al. (JMLR 2016) find best.
+    G = 1 / (lambda + sqrt(V)), where V is the moving average of the squared gradient of the loss. With
+    eps = 2 lr / scale this is RMSprop at rate lr on the loss and the prior's share of it, with noise of variance
+    2 lr G / scale. G is constant after the burn-in: while it moves with theta, leaving out the paper's Gamma biases the
+    chain (LOG.md, 2026-11-23). The rate falls as Welling and Teh (ICML 2011) ask, by the power that Teh et al. (JMLR
+    2016) find best.
     """
     adapting = step.clamp_max(burn_in + 1)
     second.lerp_(grads.square(), torch.where(step > burn_in + 1, 0.0, 1 - RMS_DECAY))
@@ -174,7 +197,7 @@ def _adam(
     step: Tensor,  # 0-D, counts from 1
     config: Mapping[str, Any],
 ) -> None:
-    """Algorithm 1 of Kingma and Ba (2015); weight decay is added to the gradient."""
+    """Take a step of algorithm 1 of Kingma and Ba (2015); weight decay is added to the gradient."""
     beta1, beta2 = config["betas"]
     if config["weight_decay"]:
         grads = grads.add(values, alpha=config["weight_decay"])
@@ -192,7 +215,7 @@ def _muon(
     dtype: torch.dtype,
     fused: bool,
 ) -> None:
-    """Nesterov momentum, orthogonalised (Jordan 2024). A matrix is a convolution as [outputs, inputs * k * k]."""
+    """Take a step of orthogonalised Nesterov momentum (Jordan 2024); matrices are convolutions [O, I * k * k]."""
     values, grads, momenta = map(parameters.grouped, (parameters.values, parameters.grads, momentum))
     directions = []
     for grad, moving in zip(grads, momenta, strict=True):
@@ -209,9 +232,28 @@ def _orthogonal(
     dtype: torch.dtype,
     fused: bool,
 ) -> list[Tensor]:  # the same, in ``dtype``
-    """Each matrix made nearly orthogonal. Not ``fused``, group by group: that is what gives the bits of every fit."""
+    """Return each matrix made nearly orthogonal: all at once if ``fused``, otherwise group by group."""
     steps = config["newton_schulz_steps"]
     if fused and directions:
-        return ops.newton_schulz_together(directions, steps, dtype)
+        return ops.newton_schulz_batched(directions, steps, dtype)
     units = (one / (one.norm(dim=(1, 2), keepdim=True) + 1e-20) for one in directions)
     return [ops.newton_schulz(unit.to(dtype), steps) for unit in units]
+
+
+def likelihood_scale(config: Mapping[str, Any], problem: Problem) -> Tensor:  # 0-D
+    """Return the factor that makes the problem's loss, a mean over n observed values, a negative log-likelihood.
+
+    For Gaussian noise it is n / (2 sigma^2), times the mean square; for Poisson noise n peak / 2, times the mean
+    deviance. ``config`` is the manifest's `fit.optimizer`, whose sigma has precedence over the task's. Raises
+    UsageError if neither is known.
+    """
+    n, noise = problem.target.numel(), problem.expected_residual
+    if config["sigma"] != "auto":
+        if not isinstance(problem.data_term, WeightedSquare) and problem.data_term is not mean_square:
+            raise UsageError("fit.optimizer.sigma is for tasks with a squared data term; give auto")
+        return n / 2 * (255 / config["sigma"] * problem.range.width).square().mean()
+    if isinstance(noise, ClippedGaussian):
+        return n / 2 * noise.std.clamp_min(1e-3).square().reciprocal().mean()
+    if isinstance(noise, PoissonVariance):
+        return n / 2 * noise.peak * problem.range.width.mean()
+    raise UsageError("fit.optimizer.sigma is auto, but the task knows no noise level: give fit.optimizer.sigma")

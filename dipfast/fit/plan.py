@@ -1,4 +1,4 @@
-"""What a fit is told: the manifest's `fit` section as a frozen value, and the random streams of one seed."""
+"""The settings of a fit: the manifest's `fit` section as a frozen value, and the seeds derived from one seed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class FitPlan:
     store: str = "all"  # the seeds that the stored generator is made of: all, or one
 
 
-def stream(seed: int, name: str) -> int:
-    """A seed for one use (`weights`, `latent`, `jitter`) of an item's seed, so that no two uses share numbers."""
+def derive_seed(seed: int, name: str) -> int:
+    """Derive a seed for one use (`weights`, `latent`, `jitter`) from an item's seed, so that no two share numbers."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

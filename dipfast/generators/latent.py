@@ -17,7 +17,7 @@ def make_latent(
     seed: int,
     guide: Tensor,  # [1, C, H, W], what a latent of type `image` shows
 ) -> Tensor:  # [1, D, H, W] float32
-    """The latent that ``config`` and ``seed`` determine, the same on every machine."""
+    """Return the latent that ``config`` (a generator's `input`) and ``seed`` determine, the same on every machine."""
     kind = config["type"]
     if kind == "noise":
         return _noise(config, height, width, seed)
@@ -29,7 +29,7 @@ def make_latent(
 
 
 def _noise(config: Mapping[str, Any], height: int, width: int, seed: int) -> Tensor:
-    """U(0, 1) or N(0, 1), times `scale` (0.1 in Ulyanov et al.)."""
+    """Draw from U(0, 1) or N(0, 1), times `scale` (0.1 in Ulyanov et al.)."""
     rng = torch.Generator().manual_seed(seed)
     shape = (1, int(config["depth"]), height, width)
     draw = torch.rand if config["distribution"] == "uniform" else torch.randn
@@ -37,7 +37,7 @@ def _noise(config: Mapping[str, Any], height: int, width: int, seed: int) -> Ten
 
 
 def _meshgrid(height: int, width: int) -> Tensor:
-    """x and y, each from 0 to 1. [1, 2, H, W]"""
+    """Return x and y, each from 0 to 1. [1, 2, H, W]"""
     y, x = torch.meshgrid(_ramp(height), _ramp(width), indexing="ij")
     return torch.stack((x, y))[None]
 
@@ -47,7 +47,7 @@ def _ramp(length: int) -> Tensor:
 
 
 def _fourier(grid: Tensor, frequencies: int) -> Tensor:
-    """sin and cos of 2^k pi x and 2^k pi y, k < frequencies, after Shabtay et al. (2022). [1, 4 frequencies, H, W]"""
+    """Return sin and cos of 2^k pi x and 2^k pi y, k < frequencies (Shabtay et al., 2022). [1, 4 frequencies, H, W]"""
     octaves = 2.0 ** torch.arange(frequencies, dtype=torch.float32) * math.pi
     angles = (octaves.view(1, -1, 1, 1, 1) * grid[:, None]).flatten(1, 2)
     return torch.cat((angles.sin(), angles.cos()), dim=1)

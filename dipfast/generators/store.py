@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from dipfast.errors import UsageError
 from dipfast.generators.latent import make_latent
-from dipfast.generators.skip import SkipNet
-from dipfast.settings.shapes import latent_channels, trunks
+from dipfast.generators.skip import SkipNet, build
+from dipfast.settings.shapes import trunks
 
 FORMAT = "dipfast-generator/1"
 MAX_PIXELS = 1 << 30  # of a latent: a few bytes in a file must not become terabytes
@@ -28,7 +28,10 @@ NAME = re.compile(r"[A-Za-z0-9_-]{0,64}")  # models and pictures are named after
 
 @dataclass(frozen=True)
 class Card:
-    """What the weights alone do not say. In pixels, ``padded`` is what the network gives and ``size`` what is kept."""
+    """What a stored generator says beside its weights.
+
+    In pixels, height first, ``padded`` is the size that the network gives and ``size`` the part of it that is kept.
+    """
 
     id: str
     generator: dict[str, Any]  # the manifest's section; with `trunks` where it has several
@@ -42,7 +45,7 @@ class Card:
 
 
 def twin(module: Net) -> Net:
-    """A copy of ``module`` with weights of its own. `copy.deepcopy` does the same in many times the time (LOG.md)."""
+    """Return a copy of ``module`` with weights of its own, in an eighth of the time of `copy.deepcopy`."""
     copy = object.__new__(type(module))
     own = {name: value.copy() if isinstance(value, dict) else value for name, value in vars(module).items()}
     own["_parameters"] = {
@@ -56,7 +59,9 @@ def twin(module: Net) -> Net:
 
 
 def to_bytes(module: nn.Module, latent: Tensor, card: Card, range: tuple[Tensor, Tensor] | None = None) -> bytes:
-    """``module``'s weights and ``card``. The latent is stored only where its seed does not give it (type `image`).
+    """Return ``module``'s weights and ``card`` as the bytes of a file.
+
+    The latent is stored only where its seed does not give it (type `image`).
 
     ``range``: low and width, [1, C or 1, 1, 1], of the range that the picture was fitted in, where it had its own.
     """
@@ -71,7 +76,7 @@ def to_bytes(module: nn.Module, latent: Tensor, card: Card, range: tuple[Tensor,
 
 
 def _ordered(data: bytes) -> bytes:
-    """The same file with its metadata in order: safetensors writes them in another one each time."""
+    """Return the same file with its metadata in order: safetensors writes them in another one each time."""
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -81,7 +86,10 @@ def _ordered(data: bytes) -> bytes:
 
 
 def from_file(path: Path | str) -> tuple[SkipNet, Tensor, Card]:
-    """The module, its latent (`latent_of`) and its card, on the CPU. Raises UsageError for a file that is not one."""
+    """Return the module, its latent (`latent_of`) and its card, on the CPU.
+
+    Raises UsageError for a file that cannot be read or is not a generator.
+    """
     try:
         return from_bytes(Path(path).read_bytes(), str(path))
     except OSError as error:
@@ -89,7 +97,10 @@ def from_file(path: Path | str) -> tuple[SkipNet, Tensor, Card]:
 
 
 def from_bytes(data: bytes, name: str = "generator") -> tuple[SkipNet, Tensor, Card]:
-    """What `to_bytes` wrote. ``name`` stands in the messages. Raises UsageError for bytes that are not a generator."""
+    """Return what `to_bytes` wrote: module, latent and card. ``name`` stands in the messages.
+
+    Raises UsageError for bytes that are not a generator.
+    """
     try:
         tensors = safetensors.torch.load(data)
         length = int.from_bytes(data[:8], "little")
@@ -108,7 +119,7 @@ def from_bytes(data: bytes, name: str = "generator") -> tuple[SkipNet, Tensor, C
 
 
 def latent_of(card: Card, guide: Tensor) -> Tensor:  # [1, D, H, W] or [1, K D, H, W]
-    """The latent that ``card`` and ``guide`` determine; of several that have one each, one behind the other."""
+    """Return the latent that ``card`` and ``guide`` determine; where trunks have one each, concatenated as channels."""
     seeds = card.latent_seed if isinstance(card.latent_seed, list) else [card.latent_seed]
     return torch.cat([make_latent(card.generator["input"], *card.padded, seed, guide) for seed in seeds], dim=1)
 
@@ -118,7 +129,7 @@ def _line(error: Exception) -> str:
 
 
 def card_of(text: str) -> Card:
-    """The card in ``text``. Raises TypeError, KeyError or ValueError for what no fit writes."""
+    """Return the card in ``text``. Raises TypeError, KeyError or ValueError for what no fit writes."""
     fields = json.loads(text)
     card = Card(**{**fields, "padded": tuple(fields["padded"]), "size": tuple(fields["size"])})
     sides = [*card.padded, *card.size]
@@ -138,7 +149,7 @@ def card_of(text: str) -> Card:
 
 
 def _numbers(tree: Any) -> list[Any]:
-    """Every number in a tree of JSON."""
+    """Return every number in a tree of JSON."""
     if isinstance(tree, dict | list):
         inner = tree.values() if isinstance(tree, dict) else tree
         return [number for one in inner for number in _numbers(one)]
@@ -147,8 +158,7 @@ def _numbers(tree: Any) -> list[Any]:
 
 def _assemble(tensors: dict[str, Tensor], card: Card, name: str) -> tuple[SkipNet, Tensor, Card]:
     guide = tensors.pop("latent", torch.empty(0))
-    latent_config = card.generator["input"]
-    module = SkipNet(card.generator, latent_channels(latent_config, card.channels), card.channels, seed=0)
+    module = build(card.generator, card.channels, seed=0)
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:

@@ -1,13 +1,12 @@
-"""The image room: files and arrays to float32 [C, H, W] in [0, 1], and back in the form in which they came.
+"""Image files and arrays as float32 [C, H, W] in [0, 1], and back in the form in which they came.
 
-What it promises: the fitted pixels are upright; size, depth, description of colours, EXIF, XMP and alpha come back;
-nothing is cropped; what a format does not hold is said (`losses`); a bad file is an `ItemError` with a reason, found
-from its header where the header can tell. What it does not know: tasks, networks, manifests, torch. IPTC blocks of
-JPEGs and text chunks are not carried.
+Pixels are upright. Size, depth, colour description, EXIF, XMP and alpha are written back, and nothing is cropped.
+`losses` says what the output's format cannot hold. A bad file raises `ItemError` with a reason, from its header alone
+where that is possible. IPTC blocks of JPEGs and text chunks are not carried over. The room knows nothing of tasks,
+networks, manifests or torch.
 """
 
-from dipfast.image.array import from_array, to_array
-from dipfast.image.pad import cut, pad
+from dipfast.image.array import cut, from_array, pad, to_array
 from dipfast.image.read import probe, read
 from dipfast.image.samples import in_range_of, opacity
 from dipfast.image.source import Header, Image, Limits, Source

@@ -1,4 +1,4 @@
-"""Arrays of Python's callers to images and back, in the dtype and shape in which they came."""
+"""NumPy arrays of Python's callers as images, and the padding of pixels to the sides that a generator needs."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from dipfast.image.source import Image, Source, bit_depth_of
 
 
 def from_array(array: NDArray[Any]) -> Image:
-    """[H, W] or [H, W, C], C = 1 to 4, uint8, uint16 or float in [0, 1] -> Image. Of 2 and 4 the last is
-    alpha.
+    """Return an array [H, W] or [H, W, 1 to 4] of uint8, uint16 or floats in [0, 1] as an image.
 
-    Raises UsageError for anything else: another dtype or shape, an empty array, a value outside [0, 1], NaN.
+    The last of 2 or 4 channels is alpha. Raises UsageError for another dtype or shape, an empty array, and floats
+    outside [0, 1] or NaN.
     """
     if not isinstance(array, np.ndarray):
         raise UsageError(f"an image must be a numpy array, not {type(array).__name__}")
@@ -37,12 +37,11 @@ def from_array(array: NDArray[Any]) -> Image:
 
 
 def to_array(pixels: NDArray[Any], like: NDArray[Any] | Source) -> NDArray[Any]:
-    """[C, H, W] in [0, 1] -> [H, W] or [H, W, C], in the form of `like`.
+    """Return pixels [C, H, W] in [0, 1] as an array [H, W] or [H, W, C] in the form of ``like``.
 
-    like: the array that went into `from_array`, whose dtype, number of axes and alpha come back; or the
-    source of a file that was read, which gives uint8, uint16 or float32 in its own range, with alpha last. H
-    and W are those of the pixels. Raises UsageError where the colour channels differ, ItemError (non-finite)
-    for NaN.
+    ``like`` is an array that went into `from_array`, which gives the dtype, the number of axes and alpha; or the source
+    of a file, which gives uint8, uint16 or float32 in its own range, and alpha as the last channel. Raises UsageError
+    where the numbers of colour channels differ, and ItemError of kind non-finite for NaN or infinity.
     """
     source = like if isinstance(like, Source) else from_array(like).source
     colours = 1 if source.mode in ("gray", "bilevel") else 3
@@ -55,3 +54,29 @@ def to_array(pixels: NDArray[Any], like: NDArray[Any] | Source) -> NDArray[Any]:
             stored[..., -1] = like[..., -1]
     flat = stored.shape[2] == 1 if isinstance(like, Source) else like.ndim == 2
     return stored[..., 0] if flat else stored
+
+
+def pad(pixels: NDArray[Any], multiple: int | tuple[int, int], minimum: int = 1) -> NDArray[Any]:
+    """Pad [..., H, W] at the bottom and right, each side to the least multiple that is at least ``minimum`` pixels.
+
+    ``multiple`` is that of both sides, or of (height, width). The padding is a reflection without the edge, repeated
+    where the image is smaller than the padding; a side of 1 is repeated. Raises UsageError for an empty image, and for
+    a multiple or minimum below 1.
+    """
+    multiples = multiple if isinstance(multiple, tuple) else (multiple, multiple)
+    if min(*multiples, minimum) < 1:
+        raise UsageError(f"multiple and minimum must be at least 1, not {multiple} and {minimum}")
+    if pixels.ndim < 2 or 0 in pixels.shape:
+        raise UsageError(f"pixels must be [..., H, W] and not empty, not {list(pixels.shape)}")
+    sides = zip(pixels.shape[-2:], multiples, strict=True)
+    missing = [-(-max(side, minimum) // step) * step - side for side, step in sides]
+    if not any(missing):
+        return pixels
+    return np.pad(pixels, [(0, 0)] * (pixels.ndim - 2) + [(0, n) for n in missing], mode="reflect")
+
+
+def cut(pixels: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+    """Return the top left [..., height, width] of pixels, which undoes `pad`; raise UsageError if that is smaller."""
+    if not (0 < height <= pixels.shape[-2] and 0 < width <= pixels.shape[-1]):
+        raise UsageError(f"height and width must lie in {list(pixels.shape[-2:])}, not {height} and {width}")
+    return pixels[..., :height, :width]

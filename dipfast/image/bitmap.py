@@ -1,7 +1,7 @@
-"""BMP, TGA and GIF through Pillow: 8 bits a channel, read only.
+"""BMP, TGA and GIF: read by Pillow, 8 bits a channel, not written.
 
-A GIF's header is read by hand, for Pillow allocates what a frame leaves behind as soon as it opens one. A TGA has no
-signature: a file is taken for one where nothing else fits and all of its header makes sense.
+A GIF's header is parsed here, because Pillow allocates a frame's memory as soon as it opens the file. A TGA has no
+signature, so a file counts as one if no other format fits and its whole header is plausible.
 """
 
 import struct
@@ -15,24 +15,30 @@ from PIL.ImageFile import ImageFile
 from PIL.TgaImagePlugin import TgaImageFile
 
 from dipfast.errors import ItemError
-from dipfast.image.guard import without_warnings
-from dipfast.image.source import COLOURS, Header, Stored
+from dipfast.image.source import COLOURS, Header, Stored, without_warnings
 
 _MODES = {"1": "bilevel", "L": "gray", "LA": "gray", "P": "palette", "RGB": "rgb", "RGBA": "rgb"}
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # bytes
-_EMBEDDED = b"DEBM"  # what the longest of them says of colours whose profile is in the file
-_TGA_DEPTHS = {1: (8,), 2: (16, 24, 32), 3: (8, 16), 9: (8,), 10: (16, 24, 32), 11: (8, 16)}  # by type, in bits
-_TGA_FOOTER = 26  # bytes that Pillow reads from the end
+_EMBEDDED = b"DEBM"  # the colour space type of the longest header (V5) for a profile inside the file
+_TGA_DEPTHS = {
+    1: (8,),
+    2: (16, 24, 32),
+    3: (8, 16),
+    9: (8,),
+    10: (16, 24, 32),
+    11: (8, 16),
+}  # type -> bits a pixel
+_TGA_FOOTER = 26  # bytes that Pillow reads from the end of the file
 _GIF_IMAGE, _GIF_EXTENSION, _GIF_CONTROL, _GIF_FILLING = 0x2C, 0x21, 0xF9, 0x00
 
 
 def is_bmp(head: bytes) -> bool:
-    """Whether a file that begins with ``head`` is a BMP, by its signature and the size of its second header."""
+    """Return whether ``head``, the first bytes of a file, has a BMP's signature and a known size of the DIB header."""
     return head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS
 
 
 def is_tga(head: bytes) -> bool:
-    """Whether all of a TGA's header makes sense: type and map, sides, depth and bits of alpha."""
+    """Return whether ``head``, the first bytes of a file, makes a plausible TGA header."""
     if len(head) < 18:
         return False
     has_map, kind, map_length, map_depth = head[1], head[2], int.from_bytes(head[5:7], "little"), head[7]
@@ -44,13 +50,13 @@ def is_tga(head: bytes) -> bool:
 
 
 def bmp_header(file: BinaryIO) -> Header:
-    """Raises what Pillow raises for a layout that it does not know."""
+    """Read the header of a BMP; raise what Pillow raises for an unknown layout."""
     picture = _opened(BmpImageFile, file)
     return _header("bmp", picture, picture.mode == "RGBA")
 
 
 def bmp_decode(data: bytes) -> Stored:
-    """1 to 8 bits of gray or a palette, 16 to 32 of colours, RLE; with the profile that the longest header may name."""
+    """Decode a BMP of 1 to 8 bits of gray or palette or 16 to 32 bits of colour, with the profile of a V5 header."""
     picture = _opened(BmpImageFile, BytesIO(data))
     x, y = picture.info.get("dpi", (0.0, 0.0))
     icc = None
@@ -61,25 +67,25 @@ def bmp_decode(data: bytes) -> Stored:
 
 
 def tga_header(file: BinaryIO) -> Header:
-    """Raises what Pillow raises for a layout that it does not know."""
+    """Read the header of a TGA; raise what Pillow raises for an unknown layout."""
     return _header("tga", _opened(TgaImageFile, file), _tga_has_alpha(file))
 
 
 def tga_decode(data: bytes) -> Stored:
-    """Gray, colours and palettes, RLE or not; with alpha where the header says that there are bits of it."""
+    """Decode a TGA of gray, colours or a palette, with alpha if the header gives it any bits."""
     file = BytesIO(data.ljust(_TGA_FOOTER, b"\0"))
     return _stored(_opened(TgaImageFile, file), _tga_has_alpha(file))
 
 
 def gif_header(file: BinaryIO) -> Header:
-    """Raises ItemError for an animation, and where there is no picture."""
+    """Read the header of a GIF; raise ItemError for an animation and for a file without a picture."""
     file.seek(0)
     found = _gif(file.read())
     return Header("gif", found.width, found.height, 1 if found.is_gray else 3, found.has_alpha, bit_depth=8)
 
 
 def gif_decode(data: bytes) -> Stored:
-    """RGB, or gray where its palette is; the colour that is called transparent becomes alpha."""
+    """Decode a GIF to RGB, or to gray if its palette is gray; the transparent colour becomes alpha."""
     found, picture = _gif(data), _opened(GifImageFile, BytesIO(data))
     samples = np.asarray(picture.convert("RGBA" if found.has_alpha else "RGB"))
     if found.is_gray:
@@ -102,7 +108,7 @@ def _gif(data: bytes) -> _Gif:
 
 
 def _gif_parsed(data: bytes) -> _Gif:
-    """The one picture of a GIF, whose frame may be larger than its screen."""
+    """Parse a GIF of one frame, which may be larger than the screen that the header declares."""
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     palette, at = _gif_palette(data, flags, 13)
     found, has_alpha = None, False
@@ -128,20 +134,20 @@ def _gif_parsed(data: bytes) -> _Gif:
 
 
 def _gif_palette(data: bytes, flags: int, at: int) -> tuple[bytes, int]:
-    """The palette at ``at``, where the flags say that there is one, and where it ends."""
+    """Return the palette at ``at``, empty if the flags declare none, and the place after it."""
     end = at + (3 << ((flags & 7) + 1) if flags & 0x80 else 0)
     return data[at:end], end
 
 
 def _gif_after_blocks(data: bytes, at: int) -> int:
-    """Where the chain of blocks at ``at`` ends: each says in its first byte how many follow, the last that none do."""
+    """Return the place after the chain of blocks at ``at``, each of which begins with its length; the last has 0."""
     while at < len(data) and data[at]:
         at += 1 + data[at]
     return at + 1
 
 
 def _opened(kind: type[ImageFile], file: BinaryIO) -> ImageFile:
-    """By Pillow's own class: no registry, and limits that are ours."""
+    """Open a file by Pillow's class of one format, without Pillow's registry of formats and its limits."""
     file.seek(0)
     with without_warnings():
         picture = kind(file)

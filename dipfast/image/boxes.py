@@ -1,24 +1,24 @@
-"""Boxes of ISO base media files: what JPEG 2000, JPEG XL, AVIF and HEIF keep their parts in."""
+"""Boxes of the ISO base media format, the containers of JPEG 2000, JPEG XL, AVIF and HEIF."""
 
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 
 class Box(NamedTuple):
-    """A box's name, where its body begins, and how long that is."""
+    """A box of a file."""
 
-    kind: bytes
-    at: int
-    length: int
+    kind: bytes  # its name of four letters
+    at: int  # place of its body in the file
+    length: int  # of its body in bytes
 
     def body(self, file: BinaryIO, most: int = -1) -> bytes:
-        """Its bytes, or the first ``most`` of them."""
+        """Read the body, or its first ``most`` bytes if ``most`` is not negative."""
         file.seek(self.at)
         return file.read(self.length if most < 0 else min(most, self.length))
 
 
 def boxes(file: BinaryIO, within: Box | None = None) -> Iterator[Box]:
-    """The boxes of a file, or of another box's body; only those that lie in it whole."""
+    """Yield the boxes of a file, or of the body of the box ``within``, up to the first that is cut off."""
     at, end = (0, file.seek(0, 2)) if within is None else (within.at, within.at + within.length)
     while at + 8 <= end:
         file.seek(at)
@@ -34,7 +34,7 @@ def boxes(file: BinaryIO, within: Box | None = None) -> Iterator[Box]:
 
 
 def primary_properties(file: BinaryIO) -> list[Box]:
-    """The properties of an AVIF's or HEIF's primary picture, in its own order; none where its boxes are broken."""
+    """Return the property boxes of the primary picture of an AVIF or HEIF in its order; none if the file is broken."""
     inside = {box.kind: box for outer in boxes(file) if outer.kind == b"meta" for box in boxes(file, _full(outer))}
     shared = {box.kind: box for box in boxes(file, inside[b"iprp"])} if b"iprp" in inside else {}
     if b"pitm" not in inside or not {b"ipco", b"ipma"} <= shared.keys():
@@ -47,12 +47,12 @@ def primary_properties(file: BinaryIO) -> list[Box]:
 
 
 def _full(box: Box) -> Box:
-    """A box whose body begins with a version and flags, without them."""
+    """Return a full box without the version and flags at the beginning of its body."""
     return Box(box.kind, box.at + 4, max(0, box.length - 4))
 
 
 def _associated(body: bytes, item: int) -> list[int]:
-    """The numbers of an item's properties in an `ipma` box, from 1."""
+    """Return the numbers, from 1, of the properties of an ``item`` by the ``body`` of an `ipma` box."""
     name, size = (4 if body[:1] > b"\0" else 2), (2 if body[3:4] > b"\0" and body[3] & 1 else 1)
     at = 8
     for _ in range(int.from_bytes(body[4:8], "big")):
@@ -62,7 +62,7 @@ def _associated(body: bytes, item: int) -> list[int]:
         if at >= len(body):
             break
         if found == item:
-            most = 0x7FFF if size == 2 else 0x7F  # the highest bit says that a reader must know the property
+            most = 0x7FFF if size == 2 else 0x7F  # without the highest bit, which marks essential properties
             parts = (body[start : start + size] for start in range(at, at + count * size, size))
             return [int.from_bytes(part, "big") & most for part in parts]
         at += count * size

@@ -1,9 +1,8 @@
-"""EXIF as bytes: read the orientation, reset it in place, take the block out of a TIFF and put it into one.
+"""EXIF blocks as bytes: read and reset the orientation, and move the block out of and into a TIFF.
 
-An EXIF block is a small TIFF whose offsets count from its own start. Everything here edits it in place or
-moves whole entries, because re-encoding it, as Pillow does, loses maker notes and warns about what it does
-not know. Does not know: BigTIFF (no EXIF is taken from one), and offsets inside a maker note taken out of a
-TIFF.
+An EXIF block is a small TIFF whose offsets count from its own start. It is edited in place, or whole entries are moved,
+because encoding it anew, as Pillow does, loses maker notes and warns of unknown entries. No EXIF is taken from a
+BigTIFF, and offsets inside a maker note that is taken out of a TIFF are not corrected.
 """
 
 import struct
@@ -13,28 +12,31 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 PREFIX = b"Exif\0\0"
+# Bytes of a value, by the number of its data type.
 _KIND_SIZE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _ORIENTATION, _STRIP_OFFSETS, _DESCRIPTION = 0x0112, 0x0111, 0x010E
 _THUMBNAIL_OFFSET, _THUMBNAIL_BYTES = 0x0201, 0x0202
-EXIF, INTEROPERABILITY = 0x8769, 0xA005  # directories, by the tags that point to them
+EXIF, INTEROPERABILITY = 0x8769, 0xA005  # the tags that point to these directories, which name them here
 _POINTERS = (EXIF, 0x8825, INTEROPERABILITY)  # the second is GPS
 _COLOUR_SPACE, _INDEX, _ADOBE_RGB = 0xA001, 0x0001, 2
-# What IFD0 says of the picture, not of the layout of its samples: description, make, model, software, date,
-# artist, host, copyright, rating; the Exif and GPS directories; the XP* strings.
+# Tags of the first directory that describe the picture, not the layout of its samples: description, make, model,
+# software, date, artist, host, copyright and rating, the Exif and GPS directories, and Windows' XP* strings.
 _DESCRIPTIVE = {270, 271, 272, 305, 306, 315, 316, 33432, 18246, 18249, 34665, 34853, *range(40091, 40096)}
-_LAYOUTS = (b'{"shape"', b"ImageJ", b"<?xml")  # descriptions that name pages and channels to a reader
+_LAYOUTS = (b'{"shape"', b"ImageJ", b"<?xml")  # beginnings of descriptions that tell a program about pages and channels
 
 
 class Entry(NamedTuple):
+    """An entry of a directory."""
+
     tag: int
-    kind: int
-    number: int
+    kind: int  # number of the data type
+    number: int  # of values
     value: bytes
-    at: int = 0  # where the value stands
+    at: int = 0  # place of the value in the block
 
 
 def byte_order(block: bytes | bytearray) -> str:
-    """'<' or '>'. Raises ValueError where this is no classic TIFF structure."""
+    """Return `struct`'s sign of the byte order, '<' or '>'; raise ValueError if this is no classic TIFF structure."""
     orders = {b"II*\0": "<", b"MM\0*": ">"}
     try:
         return orders[bytes(block[:4])]
@@ -43,7 +45,7 @@ def byte_order(block: bytes | bytearray) -> str:
 
 
 def orientation(block: bytes | None) -> int:
-    """1 to 8; 1 where the block has none, or is broken."""
+    """Return the orientation, 1 to 8, and 1 if the block has none or is broken."""
     if block is None:
         return 1
     data = block.removeprefix(PREFIX)
@@ -56,9 +58,9 @@ def orientation(block: bytes | None) -> int:
 
 
 def entries(block: bytes | bytearray) -> dict[tuple[int, int], Entry]:
-    """The entries of the first directory, of Exif and of interoperability, by directory (0 for the first) and tag.
+    """Return the entries of three directories by directory and tag: the first one (0), `EXIF` and `INTEROPERABILITY`.
 
-    Raises ValueError or struct.error for a block that is broken.
+    Raises ValueError or struct.error for a broken block.
     """
     order = byte_order(block)
     found = {(0, entry.tag): entry for entry in _first(block)[0]}
@@ -70,7 +72,7 @@ def entries(block: bytes | bytearray) -> dict[tuple[int, int], Entry]:
 
 
 def is_adobe_rgb(block: bytes | None) -> bool:
-    """Whether a camera says that the colours are Adobe RGB, which it names by 'R03' and leaves without a profile."""
+    """Return whether a camera declares Adobe RGB, which it does by the index R03 in place of a profile."""
     data = (block or b"").removeprefix(PREFIX)
     try:
         found = entries(data)
@@ -83,9 +85,9 @@ def is_adobe_rgb(block: bytes | None) -> bool:
 
 
 def upright(block: bytes | None) -> bytes | None:
-    """The block without `Exif` marker, with orientation 1, and without its thumbnail: that is not restored.
+    """Return the block without its `Exif` prefix, with orientation 1, and without its thumbnail, which is outdated.
 
-    None where the block is no TIFF structure.
+    The result is None if the block is no TIFF structure.
     """
     data = bytearray((block or b"").removeprefix(PREFIX))
     try:
@@ -95,14 +97,14 @@ def upright(block: bytes | None) -> bytes | None:
             if entry.tag == _ORIENTATION:
                 struct.pack_into(order + ("I" if entry.kind == 4 else "H"), data, entry.at, 1)
         _erase_thumbnail(data, order, next_at)
-        _first(data)  # in a broken block what was overwritten may have been the directory
+        _first(data)  # in a broken block the directory itself may have been overwritten
     except (ValueError, struct.error):
         return None
     return bytes(data)
 
 
 def turned(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """[H, W, S] as stored -> as displayed, for an EXIF orientation of 1 to 8."""
+    """Turn and mirror stored samples [H, W, S] by an EXIF orientation of 1 to 8, so that they are upright."""
     if orientation >= 5:
         samples = samples.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -113,9 +115,9 @@ def turned(samples: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def take(tiff: bytes, at: int | None = None) -> bytes | None:
-    """The descriptive part of a TIFF's directory as an EXIF block; None where it is empty or broken.
+    """Return the descriptive part of a TIFF's directory as an EXIF block; None if it is empty or broken.
 
-    at: where the directory stands; the first one unless given.
+    ``at`` is the place of the directory; None for the first one.
     """
     try:
         order = byte_order(tiff)
@@ -130,10 +132,10 @@ def take(tiff: bytes, at: int | None = None) -> bytes | None:
 
 
 def graft(tiff: bytes, block: bytes) -> bytes:
-    """A one-page TIFF with the block in it. Both are in the same byte order.
+    """Return a TIFF of one page with the EXIF block in it.
 
-    The block stands first and whole, so that every offset in it, those in maker notes too, stays true; the
-    TIFF follows with its directory written anew behind it. Raises ValueError for a byte order that differs.
+    The block comes first and unchanged, so that all offsets in it, also those inside maker notes, stay right; then
+    comes the TIFF, and after it a new directory. Raises ValueError if the byte orders differ.
     """
     order = byte_order(tiff)
     if byte_order(block) != order:
@@ -153,10 +155,10 @@ def _first(block: bytes | bytearray) -> tuple[list[Entry], int]:
 
 
 def _entries(block: bytes | bytearray, order: str, at: int) -> tuple[list[Entry], int]:
-    """The entries at `at` whose values lie inside the block, and where the next-directory pointer stands.
+    """Return the entries of the directory at ``at``, and the place of its pointer to the next directory.
 
-    One entry a tag, and all values together no longer than the block: a few lying bytes must not become
-    gigabytes.
+    Only the first entry of a tag counts, only values inside the block, and only as many as the block has bytes, so that
+    a few wrong bytes cannot become gigabytes.
     """
     (count,) = struct.unpack_from(order + "H", block, at)
     found: dict[int, Entry] = {}
@@ -197,7 +199,7 @@ def _is_carried(entry: Entry) -> bool:
 
 
 def _packed(block: bytes, order: str, entries: Sequence[Entry], at: int, above: int = 0) -> tuple[bytes, int]:
-    """Bytes to stand at `at`: a directory behind its sub-directories, and where the directory begins."""
+    """Return the bytes, to be put at ``at``, of a directory after its subdirectories, and the directory's place."""
     body, kept = b"", []
     for entry in entries:
         if entry.tag in _POINTERS and above < len(_POINTERS):
@@ -210,7 +212,7 @@ def _packed(block: bytes, order: str, entries: Sequence[Entry], at: int, above: 
 
 
 def _directory(order: str, entries: Sequence[Entry], at: int) -> bytes:
-    """One directory to stand at `at`, its longer values behind it, the last of its chain."""
+    """Return the bytes, to be put at ``at``, of a directory followed by its longer values, with no next directory."""
     head, tail = struct.pack(order + "H", len(entries)), b""
     values_at = at + 2 + 12 * len(entries) + 4
     for tag, kind, count, value, _ in sorted(entries):

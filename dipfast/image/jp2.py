@@ -1,7 +1,7 @@
-"""JPEG 2000: its header by hand, for the decoder decodes before it tells a size; samples by imagecodecs (OpenJPEG).
+"""JPEG 2000: JP2, JPX of one picture, and bare codestreams of up to 16 bits, read only.
 
-Read only: JP2, JPX of one picture, and bare codestreams, of up to 16 bits. Does not know palettes, CMYK, signed samples
-and channels of different sizes or depths, which are refused.
+The header is parsed here, because the decoder, OpenJPEG in imagecodecs, tells no size before it has decoded. Palettes,
+CMYK, signed samples, and channels of different sizes or depths are refused.
 """
 
 import struct
@@ -14,19 +14,21 @@ import numpy as np
 from dipfast.errors import ItemError
 from dipfast.image import exif
 from dipfast.image.boxes import Box, boxes
+from dipfast.image.colour import Space, of_codes
 from dipfast.image.samples import spread
 from dipfast.image.source import Header, Stored
-from dipfast.image.space import Space, of_codes
 
 _CODESTREAM = b"\xff\x4f\xff\x51"
-_SRGB, _GRAY, _SYCC = 16, 17, 18  # enumerated colour spaces; OpenJPEG turns sYCC to RGB
+_SRGB, _GRAY, _SYCC = 16, 17, 18  # enumerated colour spaces; OpenJPEG converts sYCC to RGB
 _OPACITY, _PREMULTIPLIED = 1, 2
 _EXIF, _XMP = b"JpgTiffExif->JP2", bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 _MOST_TILES = 65535
-_METRE = 0.0254  # in an inch
+_METRES_AN_INCH = 0.0254
 
 
 class _Codestream(NamedTuple):
+    """What a codestream's header says."""
+
     width: int
     height: int
     samples: int
@@ -34,26 +36,26 @@ class _Codestream(NamedTuple):
 
 
 class _Container(NamedTuple):
-    """What stands around the codestream."""
+    """What the boxes around the codestream say."""
 
     space: Space | None = None
     icc: bytes | None = None
     alpha_kind: str = "straight"
     dpi: tuple[float, float] | None = None
     exif: bytes | None = None
-    is_said: bool = False  # what its colours are; the first time counts
+    has_colours: bool = False  # whether a colour box was read; only the first one counts
     xmp: bytes | None = None
 
 
 def header(file: BinaryIO) -> Header:
-    """Raises ItemError for what is not restored, and for a header that contradicts itself."""
+    """Read the header; raise ItemError for an unsupported layout and for a header that contradicts itself."""
     found, _ = _parsed(file)
     colours = 1 if found.samples < 3 else 3
     return Header("jp2", found.width, found.height, colours, found.samples > colours, 8 if found.bits <= 8 else 16)
 
 
 def decode(data: bytes) -> Stored:
-    """Lossy or lossless; integers spread over 8 or 16 bits."""
+    """Decode lossy or lossless data; integers are spread over 8 or 16 bits."""
     found, around = _parsed(BytesIO(data))
     samples = np.asarray(imagecodecs.jpeg2k_decode(data, numthreads=1))
     return Stored(
@@ -90,7 +92,7 @@ def _parsed(file: BinaryIO) -> tuple[_Codestream, _Container]:
 
 
 def _codestream(file: BinaryIO, at: int) -> _Codestream:
-    """From its SIZ marker: sizes on the reference grid, then a byte of depth and two of spacing for each component."""
+    """Parse the SIZ marker: sizes on the reference grid, then a byte of depth and two of spacing for each component."""
     file.seek(at)
     head = file.read(42)
     if len(head) < 42 or head[:4] != _CODESTREAM:
@@ -121,7 +123,7 @@ def _header_box(file: BinaryIO, outer: Box, found: _Container) -> _Container:
         body = box.body(file)
         if box.kind == b"pclr":
             raise ItemError("unsupported", "a JPEG 2000 with a palette")
-        if box.kind == b"colr" and not found.is_said:
+        if box.kind == b"colr" and not found.has_colours:
             found = _colours(body, found)
         elif box.kind == b"cdef":
             kinds = [kind for _, kind, _ in struct.iter_unpack(">HHH", body[2 : 2 + (len(body) - 2) // 6 * 6])]
@@ -134,7 +136,7 @@ def _header_box(file: BinaryIO, outer: Box, found: _Container) -> _Container:
 
 
 def _colours(body: bytes, found: _Container) -> _Container:
-    method, found = body[:1], found._replace(is_said=True)
+    method, found = body[:1], found._replace(has_colours=True)
     if method in (b"\2", b"\3"):
         return found._replace(icc=body[3:])
     if method == b"\5":
@@ -146,7 +148,7 @@ def _colours(body: bytes, found: _Container) -> _Container:
 
 
 def _resolution(file: BinaryIO, outer: Box) -> tuple[float, float] | None:
-    """Dots per inch, of the capture or else of the display: fractions with an exponent of ten, a metre."""
+    """Return dots per inch of the capture, or else of the display, from fractions times powers of ten per metre."""
     found = {box.kind: box.body(file) for box in boxes(file, outer)}
     body = found.get(b"resc", found.get(b"resd", b""))
     if len(body) != 10:
@@ -154,4 +156,4 @@ def _resolution(file: BinaryIO, outer: Box) -> tuple[float, float] | None:
     over_y, under_y, over_x, under_x, ten_y, ten_x = struct.unpack(">4H2b", body)
     if not (under_x and under_y):
         return None
-    return over_x / under_x * 10.0**ten_x * _METRE, over_y / under_y * 10.0**ten_y * _METRE
+    return over_x / under_x * 10.0**ten_x * _METRES_AN_INCH, over_y / under_y * 10.0**ten_y * _METRES_AN_INCH

@@ -1,4 +1,4 @@
-"""JPEG through Pillow, and the one check that libjpeg does not make: that the data reach the last block."""
+"""JPEG, read and written by Pillow, with a check that libjpeg does not make: that the data reach the last block."""
 
 import hashlib
 import re
@@ -14,27 +14,26 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from dipfast.errors import ItemError
 from dipfast.image import exif
-from dipfast.image.guard import without_warnings
-from dipfast.image.source import Header, Source, Stored
+from dipfast.image.source import Header, Source, Stored, without_warnings
 
 _MODES = {"L": "gray", "RGB": "rgb", "CMYK": "cmyk"}
 _END = b"\xff\xd9"
-_START, _DATA, _END_CODE = 0xD8, 0xDA, 0xD9
-_ALONE = (0x01, *range(0xD0, 0xD8))  # markers without a length
+_START, _DATA, _END_CODE = 0xD8, 0xDA, 0xD9  # markers
+_ALONE = (0x01, *range(0xD0, 0xD8))  # markers without a length and a body
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _MARKER = re.compile(rb"\xff+([\x01-\xfe])")
-_AFTER_DATA = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # restarts belong to the data
+_AFTER_DATA = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # any marker but a restart, which belongs to the data
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
-# Frames whose arithmetic coder drops trailing zeros, so that filler is data to them.
+# Frames with arithmetic coding, which drops zeros at the end, so that appended bytes are data to it.
 _ARITHMETIC = {0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
-MOST_DENSITY = 65535
-_PADDING = 64  # bytes of zeros at the end that are hardly data
-_NOISE = hashlib.shake_128(b"filler").digest(4096).replace(b"\xff", b"\xfe")  # no marker in it
+MOST_DENSITY = 65535  # dots per inch
+_PADDING = 64  # as many zeros at the end can hardly be coded data
+_NOISE = hashlib.shake_128(b"filler").digest(4096).replace(b"\xff", b"\xfe")  # without 0xff it holds no marker
 _FILLERS = (_NOISE, bytes(255 - byte or 1 for byte in _NOISE).replace(b"\xff", b"\xfe"))
 
 
 def header(file: BinaryIO) -> Header:
-    """Raises ItemError for a colour model that is not gray, RGB (YCbCr) or CMYK."""
+    """Read the header; raise ItemError for a colour model other than gray, RGB (YCbCr) and CMYK."""
     picture = _opened(file)
     width, height = picture.size
     if exif.orientation(picture.info.get("exif")) >= 5:
@@ -43,12 +42,12 @@ def header(file: BinaryIO) -> Header:
 
 
 def decode(data: bytes) -> Stored:
-    """The first picture of the file; gain maps and previews that phones append are left out, as viewers do.
+    """Decode the first picture of the file, without the gain maps and previews that phones append.
 
-    libjpeg fills what is missing with gray and says nothing. Bytes put after the last ones change nothing in a whole
-    picture, but they change that fill, so decoding again finds a picture that is cut, be its end marker there or not,
-    and a header that claims more rows than there are. A piece lost in the middle it often does not find. Where it
-    cannot tell, as of arithmetic coding, the end marker must be there.
+    libjpeg fills missing data with gray and gives no error. To detect a truncated picture, or a header that claims more
+    rows than there are, the data are decoded again with bytes appended: they change nothing in a whole picture, but
+    they change the fill of a truncated one. A loss in the middle of the data is often not detected. With arithmetic
+    coding the test is not possible, and the end marker must be there. Raises ItemError for a truncated picture.
     """
     layout = _layout(data)
     body = data[: layout.end] if layout.ended else _without_padding(data[: layout.end])
@@ -74,7 +73,7 @@ def decode(data: bytes) -> Stored:
 
 
 def encode(samples: NDArray[Any], source: Source) -> bytes:
-    """[H, W, 1 | 3] uint8 -> quality 95 without chroma subsampling, with profile, EXIF and density."""
+    """Encode [H, W, 1 | 3] uint8 at quality 95 without chroma subsampling, with profile, EXIF, XMP and density."""
     options: dict[str, Any] = {"quality": 95, "subsampling": 0}
     if source.icc:
         options["icc_profile"] = source.icc
@@ -90,7 +89,7 @@ def encode(samples: NDArray[Any], source: Source) -> bytes:
 
 
 def _opened(file: BinaryIO) -> JpegImageFile:
-    """Pillow's own class: no registry, no bomb warning, no multi-picture reading."""
+    """Open a file by Pillow's class: without its registry, its warning of large images, and multi-picture reading."""
     file.seek(0)
     with without_warnings():
         picture = JpegImageFile(file)
@@ -103,17 +102,16 @@ def _opened(file: BinaryIO) -> JpegImageFile:
 class _Layout:
     """What the markers of a JPEG's first picture say."""
 
-    frame: int = 0  # the marker of its coding
-    components: bytes = b""  # their numbers
-    passes: list[tuple[bytes, int, int, int]] = field(
-        default_factory=list
-    )  # components, first and last coefficient, bit
-    data: int = 0  # where the last coded data begin
-    end: int = 0  # where they end
-    ended: bool = False  # by the marker for that
+    frame: int = 0  # the marker that names the coding
+    components: bytes = b""  # the components' numbers
+    # Of each scan: the components' numbers, the first and the last coefficient, and the bit that it refines.
+    passes: list[tuple[bytes, int, int, int]] = field(default_factory=list)
+    data: int = 0  # place where the last scan's data begin
+    end: int = 0  # place where they end
+    ended: bool = False  # whether an end marker follows
 
     def has_all_passes(self) -> bool:
-        """Whether every component has all coefficients to the last bit, which progressive files add one by one."""
+        """Return whether the scans of progressive data hold every coefficient of every component to the last bit."""
         there = {one: set[int]() for one in self.components}
         for names, first, last, bit in self.passes:
             for one in set(names) & there.keys() if bit == 0 else ():
@@ -122,7 +120,7 @@ class _Layout:
 
 
 def _layout(data: bytes) -> _Layout:
-    """Read the markers up to the end of the first picture: what follows is another's. Raises ItemError."""
+    """Parse the markers up to the end of the first picture; raise ItemError if there is none."""
     found, at = _Layout(end=len(data)), 2
     while match := _MARKER.search(data, at):
         code, body = match[1][0], match.end() + 2
@@ -147,15 +145,15 @@ def _layout(data: bytes) -> _Layout:
 
 
 def _without_padding(body: bytes) -> bytes:
-    """Coded data without the zeros that a file was filled up with, and without half of an end marker."""
+    """Return data without an end marker without the zeros that pad the file, or without half of an end marker."""
     short = body.rstrip(b"\0")
     if len(body) - len(short) >= _PADDING:
-        return short + b"\0" if short.endswith(b"\xff") else short  # a coded 0xff is followed by a zero
+        return short + b"\0" if short.endswith(b"\xff") else short  # in coded data a zero follows 0xff
     return body.rstrip(b"\xff")
 
 
 def _fillers(body: bytes, layout: _Layout) -> Iterator[bytes]:
-    """What a decoder takes for more data, wherever in its intervals between restarts it is: one and the opposite."""
+    """Yield two complementary fillers that a decoder reads as more data, at any place between restart markers."""
     restarts = _RESTART.findall(body, layout.data)
     following = restarts[-1][0] + 1 if restarts else 0
     for noise in _FILLERS:

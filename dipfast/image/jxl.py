@@ -1,8 +1,9 @@
-"""JPEG XL: its header by hand, for the decoder decodes before it tells a size; samples by imagecodecs (libjxl).
+"""JPEG XL, read only.
 
-Read only. Strict where colours would change without a word: libjxl hands over no ICC profile here, so what is not sRGB
-(or gray with its curve) is refused, and so are animations, previews and channels beside colours and one alpha. Bits
-are read as ISO/IEC 18181-1 has them. Does not know EXIF that is compressed (`brob`), which is left out.
+The header is parsed here by ISO/IEC 18181-1, because the decoder, libjxl in imagecodecs, tells no size before it has
+decoded. It gives no ICC profile either, so colours other than sRGB, or gray with sRGB's curve, are refused, because
+they would change silently. So are animations, previews, and channels beside colours and one alpha. Compressed EXIF
+(`brob`) is left out.
 """
 
 from io import BytesIO
@@ -20,13 +21,15 @@ from dipfast.image.source import Header, Stored
 _CODESTREAM = b"\xff\x0a"
 _HEAD = 4096  # bytes that hold the header of any picture that is not refused
 _RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
-_SIDE = ((1, 9), (1, 13), (1, 18), (1, 30))
-_ENUM = ((0, 0), (1, 0), (2, 4), (18, 6))
+_SIDE = ((1, 9), (1, 13), (1, 18), (1, 30))  # (least, bits) of `_Bits.choice` for a side
+_ENUM = ((0, 0), (1, 0), (2, 4), (18, 6))  # the same for an enumerated value
 _GRAY, _D65, _SRGB_PRIMARIES, _SRGB_CURVE = 1, 1, 1, 13
 _ALPHA = 0
 
 
 class _Metadata(NamedTuple):
+    """What the header says."""
+
     width: int
     height: int
     channels: int = 3
@@ -36,12 +39,13 @@ class _Metadata(NamedTuple):
 
 
 class _Bits:
-    """A reader of bits, the lowest of a byte first."""
+    """A reader of bits, beginning with the lowest bit of each byte."""
 
     def __init__(self, data: bytes) -> None:
         self.number, self.left = int.from_bytes(data, "little"), 8 * len(data)
 
     def take(self, count: int) -> int:
+        """Return the next ``count`` bits as a number; raise ItemError at the end of the data."""
         if count > self.left:
             raise ItemError("unreadable", "truncated JPEG XL: it ends in its header")
         value = self.number & ((1 << count) - 1)
@@ -50,23 +54,24 @@ class _Bits:
         return value
 
     def flag(self) -> bool:
+        """Return the next bit."""
         return bool(self.take(1))
 
     def choice(self, ways: tuple[tuple[int, int], ...]) -> int:
-        """One of four (least, bits behind it), as two bits say."""
+        """Return least + a number of ``bits`` bits, from the pair (least, bits) that the next two bits choose."""
         least, bits = ways[self.take(2)]
         return least + self.take(bits)
 
 
 def header(file: BinaryIO) -> Header:
-    """Raises ItemError for what is not restored: an animation, another colour space, more channels."""
+    """Read the header; raise ItemError for an animation, a preview, another colour space, or more channels."""
     found = _metadata(_Bits(_codestream(file)))
     depth = 32 if found.is_float else 8 if found.bits <= 8 else 16
     return Header("jxl", found.width, found.height, found.channels, found.alpha is not None, depth)
 
 
 def decode(data: bytes) -> Stored:
-    """Upright, as libjxl turns it; integers over 8 or 16 bits, floats as float32."""
+    """Decode the picture, which libjxl turns upright; integers are spread over 8 or 16 bits, floats become float32."""
     found = _metadata(_Bits(_codestream(BytesIO(data))))
     samples = np.asarray(imagecodecs.jpegxl_decode(data, numthreads=1))
     samples = samples.reshape(*samples.shape[:2], -1)
@@ -82,7 +87,7 @@ def decode(data: bytes) -> Stored:
 
 
 def _codestream(file: BinaryIO) -> bytes:
-    """The first bytes of the codestream, bare or in its boxes, behind its signature."""
+    """Return the first bytes of the codestream after its signature, whether it is bare or in boxes."""
     file.seek(0)
     if file.read(2) == _CODESTREAM:
         return file.read(_HEAD)
@@ -109,28 +114,28 @@ def _xmp(data: bytes) -> bytes | None:
 
 def _metadata(bits: _Bits) -> _Metadata:
     width, height = _size(bits)
-    if bits.flag():  # all is as usual: 8 bits, sRGB
+    if bits.flag():  # all defaults: 8 bits, sRGB
         return _Metadata(width, height)
     if bits.flag():
         orientation = 1 + bits.take(3)
         if bits.flag():
-            _size(bits)  # in which it would like to be shown
+            _size(bits)  # the intrinsic size, at which it should be shown
         for what in ("a preview", "an animation"):
             if bits.flag():
                 raise ItemError("unsupported", f"a JPEG XL with {what}: only a single frame is restored")
         if orientation >= 5:
             width, height = height, width
     depth, is_float = _depth(bits)
-    bits.flag()  # whether 16 bits are enough to decode it
+    bits.flag()  # whether buffers of 16 bits are enough
     kinds = [_extra(bits) for _ in range(bits.choice(((0, 0), (1, 0), (2, 4), (1, 12))))]
     if len(kinds) > 1 or None in kinds:
         raise ItemError("unsupported", "a JPEG XL with more channels than colours and alpha")
-    bits.flag()  # whether it is coded in XYB
+    bits.flag()  # whether the colours are coded as XYB
     return _Metadata(width, height, _colours(bits), kinds[0] if kinds else None, depth, is_float)
 
 
 def _size(bits: _Bits) -> tuple[int, int]:
-    """Width and height."""
+    """Return width and height."""
     small = bits.flag()
 
     def side() -> int:
@@ -155,7 +160,7 @@ def _depth(bits: _Bits) -> tuple[int, bool]:
 
 
 def _extra(bits: _Bits) -> str | None:
-    """How alpha is meant; None for a channel that is no alpha."""
+    """Return the kind of alpha of an extra channel; None if it is no alpha."""
     if bits.flag():
         return "straight"
     kind = bits.choice(_ENUM)
@@ -165,12 +170,12 @@ def _extra(bits: _Bits) -> str | None:
     if bits.choice(((0, 0), (3, 0), (4, 0), (1, 3))):
         raise ItemError("unsupported", "a JPEG XL whose alpha is smaller than its colours")
     for _ in range(bits.choice(((0, 0), (0, 4), (16, 5), (48, 10)))):
-        bits.take(8)  # its name
+        bits.take(8)  # the channel's name
     return "premultiplied" if bits.flag() else "straight"
 
 
 def _colours(bits: _Bits) -> int:
-    """1 or 3, of a colour space that needs no profile to be understood."""
+    """Return the number of colour channels; raise ItemError for colours other than sRGB and gray with its curve."""
     if bits.flag():
         return 3
     if bits.flag():

@@ -1,7 +1,7 @@
-"""Sides, density and place on Earth in EXIF, XMP and TIFF tags, made those of the picture that is written.
+"""Sizes, densities and geographic positions in EXIF, XMP and TIFF tags, adapted to the picture that is written.
 
-A picture is turned upright when it is read, and may be enlarged: what metadata say in pixels, or a unit of length or
-of the ground, follows. Offsets inside maker notes, and whatever else a program keeps for itself, are as they were.
+A picture is turned upright when it is read, and may be enlarged. Metadata in pixels, per unit of length or per unit of
+ground are changed accordingly. Maker notes and other private data of programs stay unchanged.
 """
 
 import re
@@ -14,18 +14,19 @@ from dipfast.image import exif
 from dipfast.image.source import Source, Tag
 
 _EXIF, _INTEROPERABILITY = exif.EXIF, exif.INTEROPERABILITY
+# Pairs of directory and tag.
 _WIDTHS = ((0, 0x0100), (_EXIF, 0xA002), (_INTEROPERABILITY, 0x1001))
 _HEIGHTS = ((0, 0x0101), (_EXIF, 0xA003), (_INTEROPERABILITY, 0x1002))
-_DENSITIES = (((0, 0x011A), (0, 0x011B)), ((_EXIF, 0xA20E), (_EXIF, 0xA20F)))  # x and y; of the file, of the sensor
-_PLACES = ((_EXIF, 0x9214), (_EXIF, 0xA214))  # the subject: x, y, and how far it reaches
-_MOST = (1 << 32) - 1
+_DENSITIES = (((0, 0x011A), (0, 0x011B)), ((_EXIF, 0xA20E), (_EXIF, 0xA20F)))  # x and y, of the file and of the sensor
+_PLACES = ((_EXIF, 0x9214), (_EXIF, 0xA214))  # position of the subject, x and y, and its size
+_MOST = (1 << 32) - 1  # largest number of 32 bits
 
 _PIXEL_SCALE, _TIEPOINTS, _TRANSFORMATION, _GEO_KEYS = 33550, 33922, 34264, 34735
 GEO_TAGS = (_PIXEL_SCALE, _TIEPOINTS, _TRANSFORMATION, _GEO_KEYS, 34736, 34737, 42112, 42113)  # the last two are GDAL's
 _RASTER_TYPE, _IS_POINT = 1025, 2
-_DOUBLE = 12
+_DOUBLE = 12  # TIFF's number of the data type
 
-_FOREIGN = (
+_FOREIGN = (  # names in XMP for parts of a file that are not restored
     b"hdrgm:",
     b"Container:Directory",
     b"GCamera:MicroVideo",
@@ -40,14 +41,17 @@ _XMP_PREVIEWS = re.compile(rb"<xmp:Thumbnails>.*?</xmp:Thumbnails>", re.DOTALL)
 
 
 def turned(block: bytes | None, orientation: int, height: int, width: int) -> bytes | None:
-    """An EXIF block of a picture as stored -> of the picture as displayed, [height, width]: densities and subject."""
+    """Return an EXIF block with densities and the subject's position turned by ``orientation``, as the picture was.
+
+    ``height`` and ``width`` are those of the upright picture in pixels.
+    """
     if block is None or orientation == 1:
         return block
     return _edited(block, lambda data, found: _turn(data, found, orientation, height, width))
 
 
 def fitted(source: Source, height: int, width: int) -> Source:
-    """The source of a picture that is written as [height, width]."""
+    """Return the source with its metadata adapted to a picture that is written as [height, width]."""
     full_height, full_width = source.size or (height, width)
     x, y = Fraction(width, full_width), Fraction(height, full_height)
     return replace(
@@ -60,12 +64,12 @@ def fitted(source: Source, height: int, width: int) -> Source:
 
 
 def is_foreign(packet: bytes) -> bool:
-    """Whether an XMP packet speaks of parts of its file that are not restored: gain maps, videos, depth."""
+    """Return whether an XMP packet describes parts of its file that are not restored: gain maps, videos, depth maps."""
     return any(mark in packet for mark in _FOREIGN)
 
 
 def _edited(block: bytes, edit: Any) -> bytes:
-    """The block after ``edit(data, entries)``; as it was where it is broken, or where that breaks it."""
+    """Return the block after ``edit(data, entries)``; unchanged if it is broken or would be broken by that."""
     data = bytearray(block)
     try:
         edit(data, exif.entries(block))
@@ -97,7 +101,7 @@ def _resize(data: bytearray, found: dict, height: int, width: int, scales: tuple
     for side, names in ((width, _WIDTHS), (height, _HEIGHTS)):
         for name in names:
             if len(_integers(data, found.get(name))) == 1:
-                struct.pack_into(order + "H", data, found[name].at - 6, 4)  # a long has room for any side
+                struct.pack_into(order + "H", data, found[name].at - 6, 4)  # 4 is the data type of 32 bits
                 struct.pack_into(order + "I", data, found[name].at, side)
     for pair in _DENSITIES:
         for name, scale in zip(pair, scales, strict=True):
@@ -127,7 +131,7 @@ def _put(data: bytearray, entry: exif.Entry, numbers: list[int]) -> None:
 
 
 def _resized_xmp(packet: bytes, height: int, width: int) -> bytes:
-    """Upright, of those sides, and without previews of the picture as it was."""
+    """Return an XMP packet with orientation 1 and the given sides, and without previews of the old picture."""
     packet = _XMP_PREVIEWS.sub(b"", packet)
     values = {b"tiff:Orientation": 1, **dict.fromkeys(_XMP_WIDTHS, width), **dict.fromkeys(_XMP_HEIGHTS, height)}
     for name, value in values.items():
@@ -136,7 +140,7 @@ def _resized_xmp(packet: bytes, height: int, width: int) -> bytes:
 
 
 def _is_point(tags: tuple[Tag, ...]) -> bool:
-    """Whether a GeoTIFF counts from the middle of its first pixel, and not from its corner."""
+    """Return whether a GeoTIFF's coordinates begin at the middle of the first pixel, and not at its corner."""
     keys = next((tag.value for tag in tags if tag.code == _GEO_KEYS and isinstance(tag.value, tuple)), ())
     return any(
         keys[at : at + 2] == (_RASTER_TYPE, 0) and keys[at + 3] == _IS_POINT for at in range(4, len(keys) - 3, 4)
@@ -144,11 +148,11 @@ def _is_point(tags: tuple[Tag, ...]) -> bool:
 
 
 def _resized_tag(tag: Tag, x: float, y: float, is_point: bool) -> Tag:
-    """What ties pixels to the ground, for pixels that are x and y times as many."""
+    """Return a GeoTIFF tag for a picture that is x times as wide and y times as high."""
     value = tag.value
     if tag.kind != _DOUBLE or not isinstance(value, tuple) or (x, y) == (1, 1):
         return tag
-    left, top = ((x - 1) / 2, (y - 1) / 2) if is_point else (0.0, 0.0)  # where the first pixel's middle comes to lie
+    left, top = ((x - 1) / 2, (y - 1) / 2) if is_point else (0.0, 0.0)  # new place of the middle of the old first pixel
     if tag.code == _PIXEL_SCALE and len(value) == 3:
         return tag._replace(value=(value[0] / x, value[1] / y, value[2]))
     if tag.code == _TIEPOINTS:

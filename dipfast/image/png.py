@@ -1,7 +1,7 @@
-"""PNG: libpng through imagecodecs for the samples, the chunks around them by hand.
+"""PNG: samples by libpng in imagecodecs, the other chunks by this module.
 
-Pillow opens 16-bit RGB as 8-bit, and cannot write it. Every chunk's checksum is verified, and libpng sees only those
-that hold pixels: it unpacks texts and profiles without being asked, and prints their names when they are odd.
+Pillow reduces 16-bit RGB to 8 bits, and cannot write it. The checksum of every chunk is verified. libpng gets only the
+chunks that hold pixels, because it unpacks texts and profiles without limit, and prints warnings about them.
 """
 
 import struct
@@ -15,20 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dipfast.errors import ItemError
-from dipfast.image import exif, space
+from dipfast.image import exif
+from dipfast.image.colour import Space, of_codes, of_gamma, png_chunk
 from dipfast.image.source import Header, Source, Stored
-from dipfast.image.space import Space
 
 _COLOURS = {0: "gray", 2: "rgb", 3: "palette", 4: "gray", 6: "rgb"}
 _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-_KEPT = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4, b"mDCV": 24, b"cLLI": 8}  # and their lengths
+# Chunks about colour that are carried over, and their lengths in bytes.
+_KEPT = {b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"cICP": 4, b"mDCV": 24, b"cLLI": 8}
 _XMP = b"XML:com.adobe.xmp\0"
-_MAX_UNPACKED = 1 << 26  # bytes; a profile is a few kilobytes, a bomb is not
-_METRE = 0.0254  # in an inch
+_MAX_UNPACKED = 1 << 26  # bytes of an unpacked profile or text; a larger one is an attack
+_METRES_AN_INCH = 0.0254
 
 
 def header(file: BinaryIO) -> Header:
-    """Raises ItemError for a broken or animated PNG."""
+    """Read the header; raise ItemError for a broken or animated PNG."""
     found: dict[bytes, bytes] = {}
     for kind, at, length in _chunks(file):
         if not found and kind != b"IHDR":
@@ -48,7 +49,7 @@ def header(file: BinaryIO) -> Header:
 
 
 def decode(data: bytes) -> Stored:
-    """8 or 16 bit gray, gray + alpha, RGB or RGBA, whatever it was stored as; colour keys become alpha."""
+    """Decode to gray or RGB of 8 or 16 bits, with alpha if there is alpha or a transparent colour."""
     found: dict[bytes, bytes] = {}
     kept, pixels, xmp = b"", [memoryview(data)[:8]], None
     for kind, at, length in _chunks(BytesIO(data)):
@@ -79,15 +80,15 @@ def decode(data: bytes) -> Stored:
 
 
 def encode(samples: NDArray[Any], source: Source) -> bytes:
-    """[H, W, S] uint8 or uint16 -> a PNG with the source's profile, EXIF, density and colour chunks."""
+    """Encode [H, W, S] uint8 or uint16 as a PNG with the source's profile, EXIF, XMP, density and colour chunks."""
     data = bytes(imagecodecs.png_encode(samples[..., 0] if samples.shape[2] == 1 else samples))
     extra = source.png_colour
-    if not extra and source.space is not None and (body := space.png_chunk(source.space)):
+    if not extra and source.space is not None and (body := png_chunk(source.space)):
         extra = _chunk(b"cICP", body)
     if source.icc:
         extra += _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(source.icc, 9))
     if source.dpi:
-        extra += _chunk(b"pHYs", struct.pack(">IIB", *(round(n / _METRE) for n in source.dpi), 1))
+        extra += _chunk(b"pHYs", struct.pack(">IIB", *(round(n / _METRES_AN_INCH) for n in source.dpi), 1))
     if source.exif:
         extra += _chunk(b"eXIf", source.exif)
     if source.xmp:
@@ -97,7 +98,7 @@ def encode(samples: NDArray[Any], source: Source) -> bytes:
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Each chunk's name, where its body begins, and how long that is, up to IEND."""
+    """Yield name, place and length of the body of each chunk up to IEND; raise ItemError if there is no IEND."""
     kind, at = b"", 8
     while kind != b"IEND":
         file.seek(at)
@@ -133,7 +134,7 @@ def _unpacked(packed: bytes) -> bytes | None:
 
 
 def _text(body: bytes) -> bytes | None:
-    """The text of an iTXt chunk after its keyword; None where it is broken: it holds no pixels."""
+    """Return the text of an iTXt chunk from what follows its keyword; None if it is broken, which harms no pixels."""
     text = body[2:].split(b"\0", 2)[-1]
     try:
         return _unpacked(text) if body[:1] == b"\1" else text
@@ -142,19 +143,19 @@ def _text(body: bytes) -> bytes | None:
 
 
 def _space(found: dict[bytes, bytes]) -> Space | None:
-    """What the colours are, by cICP, else sRGB, else gAMA and cHRM, in hundred-thousandths."""
+    """Return the colour space by cICP, else by sRGB, else by gAMA and cHRM, which count in units of 1e-5."""
     codes, gamma, corners = (found.get(kind, b"") for kind in (b"cICP", b"gAMA", b"cHRM"))
     if len(codes) == 4:
-        return space.of_codes(codes[0], codes[1])
+        return of_codes(codes[0], codes[1])
     if b"sRGB" in found:
         return None
     exponent = int.from_bytes(gamma, "big") if len(gamma) == 4 else 0
     chromaticities = tuple(n / 1e5 for n in struct.unpack(">8I", corners)) if len(corners) == 32 else None
-    return space.of_gamma(chromaticities, 1e5 / exponent if exponent else None)
+    return of_gamma(chromaticities, 1e5 / exponent if exponent else None)
 
 
 def _dpi(body: bytes | None) -> tuple[float, float] | None:
     if body is None or len(body) != 9 or body[8] != 1:
         return None
     x, y = struct.unpack(">II", body[:8])
-    return x * _METRE, y * _METRE
+    return x * _METRES_AN_INCH, y * _METRES_AN_INCH

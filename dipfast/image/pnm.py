@@ -1,6 +1,6 @@
-"""PBM, PGM, PPM and PAM (Netpbm), by hand: Pillow reduces the colours of deep ones to 8 bits.
+"""Netpbm: PBM, PGM, PPM and PAM of 1 to 16 bits, one picture a file, as text or bytes; read only.
 
-Read only, of one picture a file, as plain text or as bytes, of 1 to 16 bits.
+They are parsed here, because Pillow reduces colours of more than 8 bits to 8.
 """
 
 import re
@@ -13,19 +13,21 @@ from dipfast.errors import ItemError
 from dipfast.image.samples import stretched
 from dipfast.image.source import Header, Stored
 
-_HEAD = 1 << 16  # bytes in which a header, with its comments, must end
+_HEAD = 1 << 16  # largest length of a header with its comments, in bytes
 _SPACE = re.compile(rb"(?:\s|#[^\n\r]*(?:[\n\r]|\Z))*")
 _NUMBER = re.compile(rb"[0-9]{1,9}")
-_SAMPLES = {1: 1, 2: 1, 3: 3, 4: 1, 5: 1, 6: 3}  # of a pixel, by the digit of the magic number
+_SAMPLES = {1: 1, 2: 1, 3: 3, 4: 1, 5: 1, 6: 3}  # samples of a pixel, by the digit of the magic number
 
 
 class _Layout(NamedTuple):
+    """What the header says."""
+
     width: int
     height: int
     samples: int
     most: int  # the value of white
     kind: int  # the digit of the magic number
-    start: int  # where the samples begin
+    start: int  # place of the samples in the file
 
     @property
     def bits(self) -> int:
@@ -33,7 +35,7 @@ class _Layout(NamedTuple):
 
 
 def header(file: BinaryIO) -> Header:
-    """Raises ItemError for a header that is broken or claims more samples or bits than are restored."""
+    """Read the header; raise ItemError if it is broken, or claims more than 4 samples a pixel or 16 bits."""
     file.seek(0)
     found = _layout(file.read(_HEAD))
     colours = 1 if found.samples < 3 else 3
@@ -41,12 +43,12 @@ def header(file: BinaryIO) -> Header:
 
 
 def decode(data: bytes) -> Stored:
-    """Values over the file's own range of 0 to its maximum, spread over 8 or 16 bits."""
+    """Decode the samples; the file's own range from 0 to its maximum is spread over 8 or 16 bits."""
     found = _layout(data[:_HEAD])
     count = found.width * found.height * found.samples
     values = _plain(data[found.start :], found, count) if found.kind <= 3 else _raw(data, found, count)
     samples = values.reshape(found.height, found.width, found.samples)
-    if found.kind in (1, 4):  # ink, not light
+    if found.kind in (1, 4):  # in a bitmap, 1 is black
         samples = 1 - samples
     bilevel = found.most == 1 and found.samples == 1
     return Stored(_spread(samples, found.most), "bilevel" if bilevel else "gray" if found.samples < 3 else "rgb")
@@ -108,7 +110,7 @@ def _check_length(there: int, needed: int, data: bytes, start: int) -> None:
 
 
 def _plain(text: bytes, found: _Layout, count: int) -> NDArray[Any]:
-    """The numbers of a text; those of a bitmap may stand without spaces."""
+    """Return the numbers in a text; those of a bitmap need no spaces between them."""
     text = re.sub(rb"#[^\n\r]*", b" ", text)
     if found.kind == 1:
         digits = np.frombuffer(text, np.uint8)
@@ -123,7 +125,7 @@ def _plain(text: bytes, found: _Layout, count: int) -> NDArray[Any]:
 
 
 def _spread(samples: NDArray[Any], most: int) -> NDArray[Any]:
-    """0 to ``most`` over 8 or 16 bits, to nearest."""
+    """Spread samples of 0 to ``most`` over 8 or 16 bits; raise ItemError for a greater one."""
     if samples.max() > most:
         raise ItemError("unreadable", f"corrupt Netpbm file: a sample of {samples.max()}, its maximum is {most}")
     return stretched(samples, most, 8 if most < 256 else 16)

@@ -1,4 +1,4 @@
-"""A file to an image: first bytes say what it is, its header whether it may be decoded; then its pixels."""
+"""Reading of image files: the first bytes tell the format, the header is checked against the limits, then decoded."""
 
 import os
 import re
@@ -12,18 +12,17 @@ import numpy as np
 from dipfast import remote
 from dipfast.errors import ItemError
 from dipfast.files import open_regular, read_small
-from dipfast.image import avif, bitmap, colour, exif, heif, jp2, jpeg, jxl, measures, png, pnm, samples, tiff, webp
-from dipfast.image.guard import failing_as
-from dipfast.image.source import COLOURS, Header, Image, Limits, Source, Stored, bit_depth_of
-from dipfast.image.space import ADOBE_GAMMA, ADOBE_RGB, Space
+from dipfast.image import bitmap, colour, exif, heif, jp2, jpeg, jxl, measures, png, pnm, samples, tiff, webp
+from dipfast.image.colour import ADOBE_GAMMA, ADOBE_RGB, Space
+from dipfast.image.source import COLOURS, Header, Image, Limits, Source, Stored, bit_depth_of, failing_as
 
 _HEADERS: dict[str, Callable[[BinaryIO], Header]] = {
     "png": png.header,
     "jpeg": jpeg.header,
     "tiff": tiff.header,
     "webp": webp.header,
-    "avif": avif.header,
-    "heif": heif.header,
+    "avif": heif.avif_header,
+    "heif": heif.heif_header,
     "jxl": jxl.header,
     "jp2": jp2.header,
     "bmp": bitmap.bmp_header,
@@ -36,8 +35,8 @@ _DECODERS: dict[str, Callable[[bytes], Stored]] = {
     "jpeg": jpeg.decode,
     "tiff": tiff.decode,
     "webp": webp.decode,
-    "avif": avif.decode,
-    "heif": heif.decode,
+    "avif": heif.avif_decode,
+    "heif": heif.heif_decode,
     "jxl": jxl.decode,
     "jp2": jp2.decode,
     "bmp": bitmap.bmp_decode,
@@ -60,19 +59,17 @@ _MAGIC = {
     b"\xff\x0a": "jxl",
     b"\xff\x4f\xff\x51": "jp2",
 }
-_MOST_DPI = 1e8  # pixels of a quarter of a nanometre; a PNG holds no more
-_SMALL_BYTES = 1 << 16  # a file of which that is all is read at once
+_MOST_DPI = 1e8  # dots per inch; the most that a PNG holds
+_SMALL_BYTES = 1 << 16  # a file of at most so many bytes is read at once for its header
 _GIVES_UP = "the decoder gives up: "
 _HEIF = (b"heic", b"heix", b"hevc", b"mif1", b"msf1")
 
 
 def probe(path: str | os.PathLike[str], limits: Limits | None = None) -> Header:
-    """What the header of a file or of an object (`dipfast.remote`) says, without decoding it.
+    """Read the header of a file, or of an object by its address (`dipfast.remote`), without decoding the pixels.
 
-    `limits` default to `Limits()`.
-
-    Raises ItemError: `unreadable` (missing, empty, truncated, no image), `unsupported` (another format,
-    several pages, odd samples), `too-large` (bytes, pixels, aspect).
+    Without ``limits`` those of `Limits()` hold. Raises ItemError of kind unreadable (missing, empty, truncated or no
+    image), unsupported (another format, several pages, unusual samples) or too-large (bytes, pixels, aspect).
     """
     limits, name = limits or Limits(), os.fspath(path)
     with failing_as("unreadable", name, _GIVES_UP):
@@ -84,15 +81,15 @@ def probe(path: str | os.PathLike[str], limits: Limits | None = None) -> Header:
 
 
 def read(path: str | os.PathLike[str], limits: Limits | None = None) -> Image:
-    """The file as float32 [C, H, W] in [0, 1], upright. Every limit is checked before decoding.
+    """Read a file as an upright image of float32 [C, H, W] in [0, 1], after all limits have been checked.
 
-    CMYK becomes sRGB, through its profile where it has one, which is dropped then. Palettes and 1-bit become
-    RGB and gray of 8 bits, a palette's transparency alpha. Float samples outside [0, 1] are scaled by their
-    extremes. Raises ItemError as `probe` does, and `non-finite` for floats with NaN or infinity.
+    CMYK becomes sRGB, by its profile if it has one, which is then dropped. Palettes become RGB, with alpha for a
+    transparent colour, and 1-bit samples become gray of 8 bits. Float samples outside [0, 1] are scaled to it
+    (`float_range`). Raises ItemError as `probe` does, and of kind non-finite for floats with NaN or infinity.
     """
     limits, name = limits or Limits(), os.fspath(path)
     with failing_as("unreadable", name, _GIVES_UP), _opened(name, limits) as file:
-        data = file.read(limits.max_bytes)  # it may have grown
+        data = file.read(limits.max_bytes)  # not more, if it has grown since
         header = _header(BytesIO(data), limits)
         stored = _DECODERS[header.format](data)
         _check_honest(stored, header)
@@ -135,7 +132,7 @@ def _header(file: BinaryIO, limits: Limits) -> Header:
 
 
 def _sniffed(head: bytes) -> str:
-    """The format by magic bytes; the file's name means nothing."""
+    """Return the format by the first bytes of a file, whatever its name; raise ItemError if they tell none."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"
     if head[4:8] == b"ftyp":
@@ -198,7 +195,7 @@ def _assembled(stored: Stored, format: str) -> Image:
 
 
 def _space(stored: Stored, icc: bytes | None) -> Space | None:
-    """What the colours are without a profile. Those of CMYK have become sRGB."""
+    """Return the space of colours without a profile; None for sRGB, which CMYK was converted to."""
     if stored.mode == "cmyk":
         return None
     if stored.space is None and icc is None and exif.is_adobe_rgb(stored.exif):

@@ -1,4 +1,4 @@
-"""Samples of a file to [0, 1] and back, exactly: v -> v / full -> v for every 8 and 16 bit value."""
+"""Samples of files as values in [0, 1] and back, without loss for every value of 8 and 16 bits; and alpha."""
 
 import math
 from typing import Any
@@ -15,7 +15,7 @@ _DTYPES: dict[int, np.dtype[Any]] = {8: np.dtype("u1"), 16: np.dtype("u2"), 32: 
 
 
 def to_unit(samples: NDArray[Any], low: float = 0.0, high: float = 1.0) -> NDArray[np.float32]:
-    """[H, W, C] -> [C, H, W] float32 in [0, 1]; floats by low and high, integers by their dtype's range."""
+    """Map samples [H, W, C] to [C, H, W] float32 in [0, 1], floats from [low, high], integers from their full range."""
     planes = np.moveaxis(samples, 2, 0)
     if samples.dtype.kind == "f":
         if (low, high) != (0.0, 1.0):
@@ -25,12 +25,12 @@ def to_unit(samples: NDArray[Any], low: float = 0.0, high: float = 1.0) -> NDArr
 
 
 def spread(samples: NDArray[Any], bits: int) -> NDArray[Any]:
-    """Integers of 1 to 16 bits over the whole range of 8 or 16, whichever holds them, to nearest."""
+    """Spread integers of 1 to 16 ``bits`` over the full range of 8 or 16 bits, rounded to nearest."""
     return stretched(samples, (1 << bits) - 1, 8 if bits <= 8 else 16)
 
 
 def stretched(samples: NDArray[Any], most: int, depth: int) -> NDArray[Any]:
-    """Integers of 0 to ``most`` over the whole range of 8 or 16 bits, to nearest."""
+    """Spread integers of 0 to ``most`` over the full range of ``depth`` 8 or 16 bits, rounded to nearest."""
     full = _FULL[depth]
     if most == full:
         return samples.astype(_DTYPES[depth], copy=False)
@@ -38,10 +38,10 @@ def stretched(samples: NDArray[Any], most: int, depth: int) -> NDArray[Any]:
 
 
 def float_range(samples: NDArray[Any]) -> tuple[float, float]:
-    """What 0 and 1 stand for: themselves if all lies between, else numbers that all lies between.
+    """Return the values that 0 and 1 stand for: 0 and 1 if all samples lie between them, else a range that holds all.
 
-    The lower one is 0, or the least value where that is negative, and they are a power of two apart: floats that are
-    not negative come back to the bit. Raises ItemError (non-finite).
+    The lower end is 0, or the least sample if that is negative. The ends differ by a power of two, so that samples that
+    are not negative are restored to the bit. Raises ItemError of kind non-finite.
     """
     least, most = float(samples.min()), float(samples.max())
     if not np.isfinite([least, most]).all():
@@ -54,7 +54,7 @@ def float_range(samples: NDArray[Any]) -> tuple[float, float]:
 
 
 def in_range_of(image: Image, like: Source) -> NDArray[np.float32]:
-    """The pixels of ``image`` as they are in a float picture with the range of ``like``; integers are as they are."""
+    """Return the pixels of a float image as they would be in the range of ``like``; those of integers as they are."""
     own = image.source
     if (own.bit_depth, like.bit_depth) != (32, 32) or (own.low, own.high) == (like.low, like.high):
         return image.pixels
@@ -63,10 +63,10 @@ def in_range_of(image: Image, like: Source) -> NDArray[np.float32]:
 
 
 def to_stored(pixels: NDArray[Any], source: Source, depth: int, *, alpha: bool = True) -> NDArray[Any]:
-    """[C, H, W] in [0, 1] -> [H, W, C or C + 1] uint8, uint16 or float32, the source's alpha last.
+    """Return pixels [C, H, W] in [0, 1] as [H, W, C or C + 1] uint8, uint16 or float32, with the source's alpha last.
 
-    Values outside [0, 1] are clipped, integers rounded to nearest. Raises UsageError for a wrong shape,
-    ItemError (non-finite) for NaN or infinity: a black image must not pass for a result.
+    ``depth`` is 8, 16 or 32. Values outside [0, 1] are clipped, and integers rounded to nearest. Raises UsageError for
+    a wrong shape, and ItemError of kind non-finite for NaN or infinity, which would become black otherwise.
     """
     if pixels.ndim != 3 or pixels.shape[0] not in (1, 3) or 0 in pixels.shape or pixels.dtype.kind != "f":
         raise UsageError(f"pixels must be float [1 | 3, H, W], not {pixels.dtype} {list(pixels.shape)}")
@@ -86,14 +86,14 @@ def to_stored(pixels: NDArray[Any], source: Source, depth: int, *, alpha: bool =
 
 
 def opacity(image: Image) -> NDArray[np.float32] | None:
-    """[H, W] float32 in [0, 1], of an image as it is displayed; None where it has no alpha."""
+    """Return the alpha of an upright image as [H, W] float32 in [0, 1]; None if it has none."""
     return None if image.source.alpha is None else alpha_plane(image.source.alpha, 32, *image.pixels.shape[1:])
 
 
 def alpha_plane(alpha: NDArray[Any], depth: int, height: int, width: int) -> NDArray[Any]:
-    """[H, W] alpha in a depth (8, 16, or 32 for float in [0, 1]) and size; untouched where both are its own.
+    """Return alpha [H, W] in a ``depth`` of 8, 16 or 32 bits (float in [0, 1]) and a size; unchanged if it has both.
 
-    Another size, as super-resolution has it, is interpolated linearly.
+    Another size, as super-resolution gives, is interpolated bilinearly.
     """
     dtype = _DTYPES[depth]
     if alpha.shape != (height, width):

@@ -1,7 +1,7 @@
-"""TIFF through tifffile: gray, RGB, palette, CMYK; strips or tiles; 1 to 16 bits and floats; one picture.
+"""TIFF through tifffile: gray, RGB, palette and CMYK in strips or tiles, 1 to 16 bits and floats, one picture a file.
 
-Strict where tifffile is lenient: it fills absent strips with zeros. Does not know Lab, raw (CFA) and YCbCr
-that is not JPEG-compressed, which are refused; BigTIFF is read, its EXIF is not.
+Absent strips, which tifffile fills with zeros, are an error here. Lab, raw (CFA) and YCbCr without JPEG compression are
+refused. BigTIFF is read, but not its EXIF.
 """
 
 import math
@@ -16,11 +16,10 @@ from tifffile import TiffFile, TiffPage
 
 from dipfast.errors import ItemError
 from dipfast.image import exif
-from dipfast.image.guard import without_logs
+from dipfast.image.colour import Space, of_gamma
 from dipfast.image.measures import GEO_TAGS
 from dipfast.image.samples import spread
-from dipfast.image.source import COLOURS, Header, Source, Stored, Tag
-from dipfast.image.space import Space, of_gamma
+from dipfast.image.source import COLOURS, Header, Source, Stored, Tag, without_logs
 
 _ORIENTATION, _X_RESOLUTION, _RESOLUTION_UNIT, _INK_SET = 274, 282, 296, 332
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
@@ -29,23 +28,25 @@ _ALPHA_KINDS = {0: "unspecified", 1: "premultiplied", 2: "straight"}
 _UNSIGNED, _FLOAT = 1, 3
 _XMP, _IPTC = 700, 33723
 _WHITE, _PRIMARIES, _TRANSFER = 318, 319, 301
-_GAMMA = 2.2  # of a TIFF that says what its primaries are, unless it has a curve of its own
-_MOST_BYTES = 1 << 24  # of a tag that is carried
+_GAMMA = 2.2  # of a TIFF that gives its primaries
+_MOST_BYTES = 1 << 24  # length of a tag that is carried over, at most
 _IN_AN_INCH = {"inch": 1.0, "cm": 2.54, "mm": 25.4, "um": 25_400.0, "micron": 25_400.0, "nm": 25_400_000.0}
-_METAMORPH = 33629  # UIC2: a value for each plane
-_MOST_PAGES = 64  # more are not a picture with its copies
-_LEAST_REDUCED = 1.5  # how many times smaller the sides of a copy are
-_TILE_SLACK = 1 << 22  # pixels: a tile may be larger than a small image, but not by memory's worth
+_METAMORPH = 33629  # the tag UIC2, which has a value for each plane
+_MOST_PAGES = 64  # a file of more pages is more than a picture with smaller copies
+_LEAST_REDUCED = 1.5  # least ratio of the sides of a picture to those of a smaller copy
+_TILE_SLACK = 1 << 22  # pixels by which a tile may exceed 16 times the image, which may be small
 
 
 class _Layout(NamedTuple):
+    """How a page stores its samples, in the terms of `Source`; without alpha, alpha_kind is None."""
+
     mode: str
     alpha_kind: str | None
     bit_depth: int
 
 
 def header(file: BinaryIO) -> Header:
-    """Raises ItemError for several pictures, and for samples that cannot be restored."""
+    """Read the header; raise ItemError for several pictures, and for unsupported samples."""
     file.seek(0)
     with without_logs("tifffile"), TiffFile(file) as tiff:
         page, _ = _page(tiff)
@@ -58,7 +59,7 @@ def header(file: BinaryIO) -> Header:
 
 
 def decode(data: bytes) -> Stored:
-    """Integers spread over 8 or 16 bits, floats as float32; white-is-zero turned round, palettes resolved."""
+    """Decode integers, spread over 8 or 16 bits, and floats as float32; invert white-is-zero, and resolve palettes."""
     with without_logs("tifffile"), TiffFile(BytesIO(data)) as tiff:
         page, notes = _page(tiff)
         layout = _layout(page)
@@ -86,13 +87,13 @@ def decode(data: bytes) -> Stored:
 
 
 def encode(samples: NDArray[Any], source: Source) -> bytes:
-    """[H, W, S] uint8, uint16 or float32 -> deflate strips, with profile, density and EXIF."""
+    """Encode [H, W, S] uint8, uint16 or float32 in deflated strips, with profile, EXIF, XMP, density and tags."""
     colours = 1 if samples.shape[2] < 3 else 3
     options: dict[str, Any] = {}
     if samples.shape[2] > colours:
         kind = {name: number for number, name in _ALPHA_KINDS.items()}[source.alpha_kind]
         options["extrasamples"] = [kind]
-    if source.dpi and source.length_unit:  # as ImageJ reads it
+    if source.dpi and source.length_unit:  # in the form that ImageJ reads
         across = tuple(n / _IN_AN_INCH[source.length_unit] for n in source.dpi)
         options |= {"resolution": across, "resolutionunit": "NONE"}
         options["description"] = f"ImageJ=1.11a\nunit={source.length_unit}\n"
@@ -122,10 +123,10 @@ def encode(samples: NDArray[Any], source: Source) -> bytes:
 
 
 def _page(tiff: TiffFile) -> tuple[TiffPage, tuple[str, ...]]:
-    """The page that is the picture, and what the user should know of the others.
+    """Return the page that is the picture, and sentences about pages that are left out.
 
-    Previews and transparency masks are told by their tags; smaller copies, as pyramids have them, by their proportions
-    where they have no tag. Raises ItemError where two pages are pictures, or none is.
+    Previews and transparency masks are recognised by their tags, and smaller copies, as in pyramids, by their tags or
+    their proportions. Raises ItemError if there are several pictures, or none.
     """
     count = max(len(tiff.pages), (tiff.imagej_metadata or {}).get("images", 1), _planes(tiff.pages[0]))
     pages = [page for page in islice(tiff.pages, _MOST_PAGES) if isinstance(page, TiffPage)]
@@ -147,12 +148,12 @@ def _page(tiff: TiffFile) -> tuple[TiffPage, tuple[str, ...]]:
 
 
 def _planes(page: Any) -> int:
-    """How many planes a page holds by MetaMorph's own tag, which are pictures in one directory."""
+    """Return the number of planes of a MetaMorph file, which are pictures in one directory; 1 for other files."""
     return page.tags[_METAMORPH].count if _METAMORPH in page.tags else 1
 
 
 def _is_copy(page: TiffPage, of: TiffPage) -> bool:
-    """Whether a page can be ``of`` at a smaller size: of as many samples and, to a pixel, the same proportions."""
+    """Return whether a page may be ``of`` at a smaller size: it has as many samples and the same proportions."""
     width, height, full_width, full_height = page.imagewidth, page.imagelength, of.imagewidth, of.imagelength
     if min(width, height) < 1 or page.samplesperpixel != of.samplesperpixel:
         return False
@@ -195,7 +196,7 @@ def _bit_depth(page: TiffPage, mode: str) -> int:
 
 
 def _check_segments(page: TiffPage, size: int) -> None:
-    """Refuse strips and tiles that are absent, lie beyond the file, or are far larger than the image."""
+    """Raise ItemError for strips or tiles that are absent, lie outside the file, or are far larger than the image."""
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     if len(segments) < math.prod(page.chunked):
         raise ItemError("unreadable", f"corrupt TIFF: {len(segments)} strips or tiles of {math.prod(page.chunked)}")
@@ -207,12 +208,12 @@ def _check_segments(page: TiffPage, size: int) -> None:
 
 
 def _interleaved(page: TiffPage) -> NDArray[Any]:
-    """[H, W, S], whichever way the planes are stored."""
+    """Return samples [H, W, S], whether the planes are stored together or apart."""
     planes = page.asarray(maxworkers=1).reshape(page.shaped)[:, 0]  # [S or 1, H, W, 1 or S]
     samples = np.moveaxis(planes, 0, 2).reshape(page.imagelength, page.imagewidth, -1)
     if samples.dtype.kind != "f":
         return np.array(samples)
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused as such
+    with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinite, which is refused later
         return samples.astype(np.float32)
 
 
@@ -230,7 +231,7 @@ def _orientation(page: TiffPage) -> int:
 
 
 def _dpi(page: TiffPage, unit: str) -> tuple[float, float] | None:
-    """By the tag's own unit, or by that of ImageJ, which counts in a unit of its own and calls the tag's none."""
+    """Return dots per inch by the tag's own unit, or else by ImageJ's ``unit``; None without either."""
     if _X_RESOLUTION not in page.tags:
         return None
     if page.tags.valueof(_RESOLUTION_UNIT, 2) in (2, 3):
@@ -243,7 +244,7 @@ def _dpi(page: TiffPage, unit: str) -> tuple[float, float] | None:
 
 
 def _imagej_unit(page: TiffPage) -> str:
-    """The unit of length of a picture by ImageJ; '' where it has none that is known."""
+    """Return the unit of length in ImageJ's description; '' if there is none that is known."""
     if not page.description.startswith("ImageJ"):
         return ""
     lines = (line.partition("=") for line in page.description.splitlines())
@@ -252,18 +253,18 @@ def _imagej_unit(page: TiffPage) -> str:
 
 
 def _value(page: TiffPage, code: int) -> Any:
-    """A tag's value; None where it is absent, broken or far too long."""
+    """Return a tag's value; None if it is absent, broken or too long."""
     tag = page.tags.get(code)
     if tag is None or tag.valuebytecount > _MOST_BYTES:
         return None
     try:
         return tag.value
-    except Exception:  # tifffile reads some tags when they are asked for
+    except Exception:  # tifffile reads some tags only here, and raises anything
         return None
 
 
 def _kept(page: TiffPage, notes: tuple[str, ...]) -> dict[str, Any]:
-    """Tags that are put back into a TIFF, and what is to be said: a picture that is turned has another ground."""
+    """Return the tags that are carried over, and all notes; tags of a GeoTIFF do not fit a picture that was turned."""
     values = {code: _value(page, code) for code in (*GEO_TAGS, _IPTC)}
     if _orientation(page) != 1 and any(values[code] is not None for code in GEO_TAGS):
         values |= dict.fromkeys(GEO_TAGS)
@@ -276,7 +277,7 @@ def _kept(page: TiffPage, notes: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A tag's value as tifffile writes it: text as bytes, a single number in a tuple."""
+    """Return a tag's value in the form that tifffile writes: text as bytes, a single number in a tuple."""
     if isinstance(value, str):
         return value.encode()
     return value if isinstance(value, bytes | tuple) else (value,)
@@ -288,7 +289,7 @@ def _xmp(page: TiffPage) -> bytes | None:
 
 
 def _space(page: TiffPage) -> Space | None:
-    """By white point and primaries, as fractions."""
+    """Return the colour space of the tags for white point and primaries, which are fractions."""
     white, primaries = _value(page, _WHITE), _value(page, _PRIMARIES)
     if not (isinstance(white, tuple) and isinstance(primaries, tuple) and len(white) == 4 and len(primaries) == 12):
         return None

@@ -1,6 +1,6 @@
-"""WebP: header and metadata by hand, for Pillow allocates the canvas to tell its size; pixels by libwebp.
+"""WebP: pixels by libwebp in imagecodecs and Pillow, header and metadata by this module.
 
-It has no gray: a gray image is written as RGB with three equal channels.
+Pillow would allocate the whole canvas to tell its size. The format has no gray, so a gray image is written as RGB.
 """
 
 import struct
@@ -18,11 +18,12 @@ from dipfast.image import colour, exif
 from dipfast.image.source import Header, Source, Stored
 
 _ANIMATED, _ALPHA = 0x02, 0x10
-_FRAME = 16  # bytes that stand before a frame's picture: left and top halved, width and height less one, time, flags
+# Bytes before a frame's picture: half of left and top, width and height less one, duration, flags.
+_FRAME = 16
 
 
 def header(file: BinaryIO) -> Header:
-    """Raises ItemError for a truncated WebP, and for one of several frames."""
+    """Read the header; raise ItemError for a truncated WebP, and for one of several frames."""
     width, height, alpha = _canvas(file)
     if exif.orientation(_body(file, b"EXIF")) >= 5:
         width, height = height, width
@@ -30,7 +31,7 @@ def header(file: BinaryIO) -> Header:
 
 
 def decode(data: bytes) -> Stored:
-    """Lossy or lossless: 8-bit RGB or RGBA, colours under full transparency as they are stored."""
+    """Decode to RGB or RGBA of 8 bits, with the stored colours of transparent pixels."""
     file = BytesIO(data)
     width, height, alpha = _canvas(file)
     block, frame = _body(file, b"EXIF"), _body(file, b"ANMF")
@@ -50,9 +51,9 @@ def decode(data: bytes) -> Stored:
 
 
 def encode(samples: NDArray[Any], source: Source) -> bytes:
-    """[H, W, S] uint8 -> lossless if the source was, else quality 95 with lossless alpha; profile and EXIF.
+    """Encode [H, W, S] uint8, lossless if the source was, else at quality 95 with lossless alpha.
 
-    Gray becomes RGB, through its profile where it has one, which is dropped then.
+    Profile, EXIF and XMP are written too. Gray becomes RGB, by its profile if it has one, which is then dropped.
     """
     icc = source.icc
     if samples.shape[2] < 3:
@@ -67,7 +68,7 @@ def encode(samples: NDArray[Any], source: Source) -> bytes:
 
 
 def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int, int]]:
-    """Each chunk's name, where its body begins, and how long that is."""
+    """Yield name, place and length of the body of each chunk; raise ItemError if the file is shorter than it claims."""
     end = file.seek(0, 2)
     file.seek(4)
     stop = 8 + int.from_bytes(file.read(4), "little")
@@ -90,7 +91,7 @@ def _body(file: BinaryIO, wanted: bytes) -> bytes | None:
 
 
 def _framed(frame: bytes, width: int, height: int, alpha: bool) -> NDArray[Any]:
-    """The one frame of an animation, on a canvas of nothing where it does not fill it."""
+    """Decode the single frame of an animation on a transparent or black canvas, which it may not fill."""
     left, top = 2 * int.from_bytes(frame[:3], "little"), 2 * int.from_bytes(frame[3:6], "little")
     right, bottom = (start + 1 + int.from_bytes(frame[at : at + 3], "little") for start, at in ((left, 6), (top, 9)))
     if right > width or bottom > height:
@@ -104,7 +105,7 @@ def _framed(frame: bytes, width: int, height: int, alpha: bool) -> NDArray[Any]:
 
 
 def _canvas(file: BinaryIO) -> tuple[int, int, bool]:
-    """Width, height and alpha, from the first chunk."""
+    """Return width, height and whether there is alpha, from the first chunk; raise ItemError for several frames."""
     for kind, at, _ in _chunks(file):
         file.seek(at)
         head = file.read(10).ljust(10, b"\0")

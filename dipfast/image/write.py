@@ -1,7 +1,7 @@
-"""Restored pixels to a file, with all that the source had; what the format cannot hold is an error.
+"""Writing of restored pixels with everything that the source had.
 
-Never reduced without a word: depth, alpha and a float range that the format cannot hold are refused, and the
-message names the setting. `check_output` asks the same question before an hour is spent on the fit.
+A depth, an alpha or a float range that the format cannot hold is an error, whose message names the setting to change;
+nothing is reduced silently. `check_output` raises the same error before an hour is spent on the fit.
 """
 
 import os
@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from dipfast.errors import ItemError, UsageError
 from dipfast.files import write_atomic
-from dipfast.image import avif, colour, jpeg, measures, png, samples, tiff, webp
-from dipfast.image.guard import failing_as
-from dipfast.image.source import FORMATS, Source
-from dipfast.image.space import matters, png_chunk, profile
+from dipfast.image import colour, heif, jpeg, measures, png, samples, tiff, webp
+from dipfast.image.colour import matters, png_chunk, profile
+from dipfast.image.source import FORMATS, Source, failing_as
 
 _EXTENSIONS = {
     **dict.fromkeys((".png", ".apng"), "png"),
@@ -28,14 +27,14 @@ _EXTENSIONS = {
     **dict.fromkeys((".avif", ".avifs"), "avif"),
 }
 _DEPTHS = {"png": (8, 16), "tiff": (8, 16, 32), "jpeg": (8,), "webp": (8,), "avif": (8,)}
-_JPEG_EXIF = 65533 - 6  # bytes: a segment, less the marker that begins it
-_JPEG_XMP = 65533 - 29
+_JPEG_EXIF = 65533 - 6  # bytes of EXIF, at most: those of a segment without its prefix
+_JPEG_XMP = 65533 - 29  # the same for XMP
 _ENCODERS: dict[str, Callable[[NDArray[Any], Source], bytes]] = {
     "png": png.encode,
     "jpeg": jpeg.encode,
     "tiff": tiff.encode,
     "webp": webp.encode,
-    "avif": avif.encode,
+    "avif": heif.avif_encode,
 }
 
 
@@ -46,10 +45,10 @@ def write(
     *,
     bit_depth: int | str = "source",
 ) -> None:
-    """Encode by the path's extension and put the file there in one step, making its folders.
+    """Write pixels in the format that the path's extension names, and create missing folders.
 
-    A reader sees the old file or the new one, never a part. bit_depth: 8, 16 or "source". Raises UsageError
-    for an extension that names no format, and otherwise as `encode`; `unwritable` for the disk.
+    The file is replaced in one step, so that no reader sees a part of it. ``bit_depth`` is 8, 16 or "source". Raises
+    UsageError for an unknown extension, ItemError of kind unwritable for the disk, and otherwise what `encode` raises.
     """
     with failing_as("unwritable", os.fspath(path)):
         write_atomic(path, encode(pixels, source, format_of(path), bit_depth=bit_depth))
@@ -62,15 +61,14 @@ def encode(
     *,
     bit_depth: int | str = "source",
 ) -> bytes:
-    """The bytes of a file of that format: png, jpeg, tiff, webp or avif. The same input gives the same bytes.
+    """Return the bytes of a file of ``format``: png, jpeg, tiff, webp or avif. The same input gives the same bytes.
 
-    PNG and TIFF are lossless; JPEG, WebP and AVIF are written at quality 95, alpha always losslessly. Alpha
-    follows the pixels in size and depth, and is untouched where those are its own; density, sides in EXIF and
-    XMP and the tags of a GeoTIFF follow their size. Colours that are not sRGB and have no profile get one, or
-    in a PNG their name. A CMYK source is written as RGB. A float source goes into a TIFF as float32 in its own
-    range, into a PNG as 16 bits. Raises UsageError for wrong arguments; ItemError `unsupported` where the
-    format cannot hold the source, `non-finite` for NaN, `unwritable` where the encoder gives up (a WebP side
-    over 16383).
+    PNG and TIFF are lossless; JPEG, WebP and AVIF are written at quality 95, always with lossless alpha. Alpha is
+    converted to the size and depth of the pixels. The density, the sides in EXIF and XMP and the tags of a GeoTIFF are
+    adapted to their size. Colours that are not sRGB and have no profile get one, or in a PNG their code points. A CMYK
+    source is written as RGB. A float source is written to a TIFF as float32 in its own range, and to a PNG in 16 bits.
+    Raises UsageError for wrong arguments, and ItemError of kind unsupported if the format cannot hold the source,
+    non-finite for NaN or infinity, and unwritable if the encoder fails, as for a WebP side over 16383.
     """
     depth = _depth(source, format, bit_depth)
     if source.alpha_kind == "premultiplied" and format != "tiff":
@@ -83,33 +81,33 @@ def encode(
 
 
 def check_output(source: Source, path: str | os.PathLike[str], *, bit_depth: int | str = "source") -> None:
-    """Raise what `write` would raise for this source, path and depth, before there are pixels to write."""
+    """Raise the error that `write` would raise for this source, path and depth, before there are pixels to write."""
     with failing_as("unsupported", os.fspath(path)):
         _depth(source, format_of(path), bit_depth)
 
 
 def losses(source: Source, format: str, colours: str) -> list[str]:
-    """What a file of that format does not hold of the source, be it gray or rgb, though the picture is as good as any.
+    """Return a sentence about each part of the source's metadata that a file of ``format`` cannot hold.
 
-    A sentence each; empty where all is carried.
+    ``colours`` is gray or rgb. The pixels are not affected; an empty list means that everything is carried over.
     """
-    kept, said = _kept(source, format, colours), []
+    kept, lost = _kept(source, format, colours), []
     if source.space is not None and matters(source.space, colours) and not (kept.icc or kept.png_colour or kept.space):
-        said.append(
+        lost.append(
             f"{format} cannot name the picture's colours ({source.space.name}), which will be taken for sRGB; "
             "a template ending in .png may"
         )
     if kept.tags != source.tags and any(tag.code in measures.GEO_TAGS for tag in source.tags):
-        said.append(f"{format} holds no GeoTIFF tags, so they were left out; a template ending in .tif keeps them")
+        lost.append(f"{format} holds no GeoTIFF tags, so they were left out; a template ending in .tif keeps them")
     if source.xmp and not kept.xmp:
-        said.append("the XMP speaks of parts of the file that were not restored, or is too long: it was left out")
+        lost.append("the XMP speaks of parts of the file that were not restored, or is too long: it was left out")
     if source.dpi and format == "jpeg" and max(source.dpi) > jpeg.MOST_DENSITY:
-        said.append(f"jpeg holds at most {jpeg.MOST_DENSITY} dots per inch, so the density was left out")
-    return said
+        lost.append(f"jpeg holds at most {jpeg.MOST_DENSITY} dots per inch, so the density was left out")
+    return lost
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
-    """png, jpeg, tiff, webp or avif, by extension. Raises UsageError for another."""
+    """Return the format that the extension names: png, jpeg, tiff, webp or avif; raise UsageError for another."""
     extension = Path(path).suffix.lower()
     if extension not in _EXTENSIONS:
         usual = {format: extension for extension, format in reversed(_EXTENSIONS.items())}
@@ -119,7 +117,7 @@ def format_of(path: str | os.PathLike[str]) -> str:
 
 
 def _kept(source: Source, format: str, colours: str) -> Source:
-    """The source with what that format holds of it, for gray or rgb."""
+    """Return the source without what a file of ``format`` cannot hold; ``colours`` is gray or rgb."""
     icc = source.icc if colour.fits(source.icc, colours) else None
     chunks = source.png_colour if format == "png" else b""
     space, xmp = source.space, source.xmp
@@ -138,7 +136,7 @@ def _kept(source: Source, format: str, colours: str) -> Source:
 
 
 def _depth(source: Source, format: str, bit_depth: int | str) -> int:
-    """8, 16 or 32 (float) for this source in this format, or the error that says why not."""
+    """Return the bit depth to write, 8, 16 or 32 (float); raise the error that `encode` documents if there is none."""
     if format not in FORMATS:
         raise UsageError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
     if bit_depth not in ("source", 8, 16):
@@ -168,7 +166,7 @@ def _depth(source: Source, format: str, bit_depth: int | str) -> int:
 
 
 def _divided_by_alpha(pixels: NDArray[Any], source: Source) -> NDArray[Any]:
-    """Straight colours out of premultiplied ones, for formats that know no other."""
+    """Return straight colours from premultiplied ones, for formats that have only straight alpha."""
     if source.alpha is None:
         return pixels
     alpha = samples.alpha_plane(source.alpha, 32, *pixels.shape[1:])

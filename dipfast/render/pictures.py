@@ -23,7 +23,7 @@ from dipfast.image import Source, encode, format_of, read
 from dipfast.metrics import psnr
 from dipfast.remote import holds
 from dipfast.render.generator import FittedGenerator, OnnxRenderer, Renderer, as_fitted, kept, load
-from dipfast.restore.line import observe, pose, put_back
+from dipfast.restoration.line import observe, pose, put_back
 from dipfast.samples import locate
 
 AHEAD = 2  # generators loaded before they are rendered
@@ -82,7 +82,7 @@ def render_model(path: Path, provider: str, output: Path | None) -> tuple[Render
 
 def render_engine(path: Path, output: Path | None) -> tuple[Rendered, dict[str, Any]]:
     """Render an exported TensorRT engine to a PNG. Returns also what ran it. Raises UsageError, MachineError."""
-    from dipfast.export.engine_file import load_engine
+    from dipfast.export.engine import load_engine
     from dipfast.export.tensorrt import run_stored
 
     stored = load_engine(path)

@@ -30,7 +30,7 @@ from dipfast.manifest.wording import explain
 from dipfast.metrics import psnr, ssim
 from dipfast.remote import holds
 from dipfast.render.generator import FittedGenerator, as_fitted, kept, load, renderer
-from dipfast.restore.line import observe, pose
+from dipfast.restoration.line import observe, pose
 from dipfast.samples import locate
 from dipfast.settings.section import Section
 from dipfast.store.folder import Record, RunFolder

@@ -1,10 +1,16 @@
-"""The pages' templates, and how they are filled: everything from outside is escaped, and nothing may be missing."""
+"""The templates of the pages, and how they are filled.
+
+Everything that comes from outside is escaped, and a template that names a value which is not given is an error. Each
+page is one file that loads nothing from a network.
+"""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -15,7 +21,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @cache
 def environment() -> Environment:
-    """jinja2 over `TEMPLATES`, with the words of `dipfast.text`."""
+    """Return the environment of jinja2 over `TEMPLATES`, with the functions of `dipfast.text`."""
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -30,5 +36,15 @@ def environment() -> Environment:
 
 
 def png_uri(png: bytes) -> str:
-    """A PNG file's bytes as an address that holds them."""
+    """Return a data URI that holds the bytes of a PNG file."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def variants_page(title: str, subjects: Sequence[tuple[str, str, Sequence[Mapping[str, Any]]]]) -> str:
+    """Return the page `variants.html`, with each variant of each generator as a picture over its row of numbers.
+
+    ``subjects`` has a name, an id and rows for each generator. A row is what `Variant.as_json` returns, with the bytes
+    of the picture as `png`.
+    """
+    style = (TEMPLATES / "report.css").read_text("utf-8")
+    return environment().get_template("variants.html.j2").render(title=title, style=style, subjects=subjects)

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.text import Text
 
 from dipfast.files import replacing, write_atomic
+from dipfast.report.aggregate import Aggregate, median, per_hour, rounded
 from dipfast.report.facts import COLUMNS, Facts, facts, finite
-from dipfast.report.tally import Tally, median, per_hour, rounded
 from dipfast.store.folder import RunFolder, now
 from dipfast.text import change, count, duration, number, printable, rate, reason_of
 
@@ -46,12 +46,12 @@ def summarize(
     ``seconds``: wall time of the run, None where it is not known; ``already_done``: fits that it found done. ``hear``
     is told of every row and its record, which are read once.
     """
-    tally = Tally()
+    aggregate = Aggregate()
     for row in rows:
         record = row.record
-        tally.add(row, record)
+        aggregate.add(row, record)
         hear(row, record)
-    states = tally.states
+    states = aggregate.states
     return {
         "version": 1,
         "time": now(),
@@ -60,20 +60,20 @@ def summarize(
         "already_done": already_done,
         "failed": states["failed"],
         "pending": states["pending"],
-        "failures_by_kind": dict(Counter(failure["kind"] or "unknown" for failure in tally.failures).most_common()),
-        "failures": tally.failures,
+        "failures_by_kind": dict(Counter(failure["kind"] or "unknown" for failure in aggregate.failures).most_common()),
+        "failures": aggregate.failures,
         "wall_seconds": rounded(seconds),
-        "seconds_left": tally.seconds_left(),
-        "images_per_hour": per_hour(tally.fits - already_done, seconds),
-        "seconds_per_image": tally.spread(),
-        "seconds_by_phase": {phase: median(column) for phase, column in tally.phases.items()},
-        "seconds_cold_and_warm": tally.programs.cold_and_warm(),
-        "seconds_per_megapixel": median(tally.per_megapixel),
-        "metrics": tally.qualities(),
-        "slowest": tally.slowest(),
-        "programs": tally.programs.counts(),
-        "ran_on": tally.ran_on(),
-        "software": sorted(tally.software),
+        "seconds_left": aggregate.seconds_left(),
+        "images_per_hour": per_hour(aggregate.fits - already_done, seconds),
+        "seconds_per_image": aggregate.spread(),
+        "seconds_by_phase": {phase: median(column) for phase, column in aggregate.phases.items()},
+        "seconds_cold_and_warm": aggregate.programs.cold_and_warm(),
+        "seconds_per_megapixel": median(aggregate.per_megapixel),
+        "metrics": aggregate.qualities(),
+        "slowest": aggregate.slowest(),
+        "programs": aggregate.programs.counts(),
+        "ran_on": aggregate.ran_on(),
+        "software": sorted(aggregate.software),
     }
 
 

@@ -1,4 +1,4 @@
-"""The inverse problems: each owns its forward operator and its data term. A task never sees the network."""
+"""The inverse problems. A task defines its forward operator and its data term, and never sees the network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dipfast.tasks.problem import Problem
 from dipfast.tasks.range import outliers, range_of
 from dipfast.tasks.superres import superres
 
-OTHERWISE_CLEAN = 2.0  # sigma in 8-bit units, below which only impulses are changed where there are any
+OTHERWISE_CLEAN = 2.0  # a picture with impulses and less other noise, sigma in 8-bit units, is changed at impulses only
 
 __all__ = [
     "Damaged",
@@ -40,49 +40,54 @@ __all__ = [
 def pose(
     task: Mapping[str, Any],
     observed: np.ndarray,  # [C, h, w] float32 in [0, 1]
-    known: np.ndarray | None = None,  # [1, h, w] bool, for inpainting
-    visible: np.ndarray | None = None,  # [1, h, w] bool, where alpha shows the colours; everywhere unless given
+    known: np.ndarray | None = None,  # [1, h, w] bool, the known pixels, for inpainting
+    visible: np.ndarray | None = None,  # [1, h, w] bool, the pixels that are not transparent; None for all
 ) -> Problem:
-    """The inverse problem that ``task`` (the manifest's section, every default filled in) poses for ``observed``."""
+    """Return the inverse problem of restoring ``observed`` by ``task``, the manifest's section with defaults filled in.
+
+    The range and the noise are estimated from the known and visible pixels. Raises DipfastError for inpainting without
+    ``known``.
+    """
     kind = task["type"]
     if kind == "inpaint" and known is None:
         raise DipfastError("pose(): task inpaint needs `known`")
-    hit = impulses(observed) if _takes_impulses(task) else None
+    # Impulses count as noise only where the noise is not given; otherwise they are kept, as outliers are.
+    hit = impulses(observed) if kind == "denoise" and task["noise"].get("sigma") == "auto" else None
     if hit is not None:
         observed = without(observed, hit)
-    # An impulse is noise where nobody said what the noise is; elsewhere it is kept, as every outlier is.
     parts = [part for part in (known, visible) if part is not None]
-    counts = np.logical_and.reduce(parts) if parts else None
-    range = range_of(observed, counts, joint=kind == "jpeg")
+    valid = np.logical_and.reduce(parts) if parts else None
+    range = range_of(observed, valid, joint=kind == "jpeg")
     if kind == "inpaint":
         assert known is not None
         problem = inpaint(task, observed, known, range)
     elif kind == "denoise":
-        problem = denoise(task, observed, range, counts)
+        problem = denoise(task, observed, range, valid)
     else:
         problem = {"jpeg": jpeg, "superres": superres}[kind](task, observed, range)
-    outlying = outliers(observed, range)
-    if counts is not None:
-        outlying &= counts  # what a hole or a hidden place holds is no value of the picture
-    facts: dict[str, float | str] = {} if range.is_whole else {"range": range.text}
+    if not range.is_whole:
+        problem = replace(problem, facts=problem.facts | {"range": range.text})
     if hit is not None:
-        facts["impulses"] = round(float(hit.mean()), 4)
-        if float(problem.facts["sigma"]) < OTHERWISE_CLEAN:
-            problem = replace(problem, keep=torch.from_numpy(~hit)[None].float())
-    facts |= {"outliers_kept": int(outlying.sum())} if outlying.any() else {}
-    return replace(problem, outlying=outlying if outlying.any() else None, facts=problem.facts | facts)
+        problem = _with_impulses(problem, hit)
+    outlying = outliers(observed, range)
+    if valid is not None:
+        outlying &= valid  # values in holes and under transparency are not the picture's
+    if not outlying.any():
+        return problem
+    return replace(problem, outlying=outlying, facts=problem.facts | {"outliers_kept": int(outlying.sum())})
 
 
-def _takes_impulses(task: Mapping[str, Any]) -> bool:
-    """Whether nobody said what the noise is, so that it may be impulses."""
-    return task["type"] == "denoise" and task["noise"].get("sigma") == "auto"
+def _with_impulses(problem: Problem, hit: np.ndarray) -> Problem:
+    """Record the share of pixels that are impulses, and keep all others if they are nearly free of noise."""
+    keep = torch.from_numpy(~hit)[None].float() if float(problem.facts["sigma"]) < OTHERWISE_CLEAN else problem.keep
+    return replace(problem, keep=keep, facts=problem.facts | {"impulses": round(float(hit.mean()), 4)})
 
 
 def scale(task: Mapping[str, Any]) -> int:
-    """How many times larger the picture sought is than the picture given."""
+    """Return the factor of each side from the given to the wanted picture."""
     return int(task.get("scale", 1))
 
 
 def padded_multiple(task: Mapping[str, Any], multiple: int) -> int:
-    """What the sides of the picture given must divide by, for the picture sought to divide by ``multiple``."""
+    """Return what the given picture's sides must divide by for the wanted picture's to divide by ``multiple``."""
     return multiple // math.gcd(multiple, scale(task))

@@ -1,6 +1,6 @@
-"""Seeded damage for experiments: a clean picture in, what a camera or a codec would have left of it out.
+"""Seeded damage for experiments: simulate what a camera or a codec makes of a clean picture.
 
-NumPy's PCG64 draws the noise, so the same seed damages the same picture alike on every machine.
+NumPy's PCG64 draws the noise, so that the same seed damages a picture equally on every machine.
 """
 
 from __future__ import annotations
@@ -19,15 +19,19 @@ from dipfast.tasks.operators import Downsampling
 
 @dataclass(frozen=True)
 class Damaged:
-    """``clean`` and ``observed`` [C, H, W] float32 in [0, 1]; ``known`` [1, H, W] bool where pixels were dropped."""
+    """A damaged picture and its clean original."""
 
-    clean: np.ndarray
-    observed: np.ndarray
-    known: np.ndarray | None = None
+    clean: np.ndarray  # [C, H, W] float32 in [0, 1]
+    observed: np.ndarray  # [C, h, w] float32 in [0, 1]
+    known: np.ndarray | None = None  # [1, H, W] bool, where pixels were removed
 
 
 def degrade(config: Mapping[str, Any], clean: np.ndarray) -> Damaged:
-    """Damage ``clean`` [C, H, W] as ``config`` (the manifest's `degrade` section) says. Values stay in [0, 1]."""
+    """Damage ``clean`` [C, H, W] in [0, 1] as the manifest's `degrade` section ``config`` asks.
+
+    The clean picture is cropped to the part that the observation shows. Raises ItemError where the picture is too small
+    for the crop or the reduction, and where no or all pixels would be removed.
+    """
     rng = np.random.default_rng(config["seed"])
     if config["crop"] is not None:
         clean = _crop(clean, config["crop"])
@@ -38,26 +42,29 @@ def degrade(config: Mapping[str, Any], clean: np.ndarray) -> Damaged:
         known = _missing(rng, clean, config) if kind == "missing" else _scratches(rng, clean, config)
         _check_coverage(known, config)
         return Damaged(clean, clean * known, known)
-    return Damaged(clean, _spoil(rng, clean, config))
+    return Damaged(clean, _noisy(rng, clean, config))
 
 
 def check_crop(side: int, height: int, width: int) -> None:
-    """Raises ItemError where a square of that ``side`` is larger than the image."""
+    """Raise ItemError where a square of that ``side`` in pixels is larger than the image."""
     if side > min(height, width):
         raise ItemError("degrade", f"degrade.crop is {side}, but the image has only {width}×{height} pixels")
 
 
 def _crop(clean: np.ndarray, side: int) -> np.ndarray:
+    """Return the middle square of ``side`` pixels."""
     check_crop(side, *clean.shape[1:])
     return _middle(clean, side, side)
 
 
 def _middle(clean: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return the middle [C, height, width] of a picture."""
     top, left = (clean.shape[1] - height) // 2, (clean.shape[2] - width) // 2
     return np.ascontiguousarray(clean[:, top : top + height, left : left + width])
 
 
-def _spoil(rng: np.random.Generator, clean: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+def _noisy(rng: np.random.Generator, clean: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    """Return the picture with noise of the type that ``config`` names, or compressed as JPEG."""
     if config["type"] == "gaussian":
         noisy = clean + config["sigma"] / 255 * _gaussian(rng, clean.shape, config)
     elif config["type"] == "poisson":
@@ -71,7 +78,7 @@ def _spoil(rng: np.random.Generator, clean: np.ndarray, config: Mapping[str, Any
 
 
 def _gaussian(rng: np.random.Generator, shape: tuple[int, ...], config: Mapping[str, Any]) -> np.ndarray:
-    """Noise of deviation 1, [C, H, W]."""
+    """Draw Gaussian noise of deviation 1, [C, H, W] or, where the channels share it, [1, H, W]."""
     noise = rng.normal(size=(1, *shape[1:]) if config.get("shared") else shape)
     if config.get("blur"):
         from skimage.filters import gaussian
@@ -82,6 +89,7 @@ def _gaussian(rng: np.random.Generator, shape: tuple[int, ...], config: Mapping[
 
 
 def _compress(clean: np.ndarray, quality: int) -> np.ndarray:
+    """Return the picture after compression by libjpeg."""
     from PIL import Image
 
     pixels = np.rint(clean * 255).astype(np.uint8).transpose(1, 2, 0)
@@ -92,11 +100,12 @@ def _compress(clean: np.ndarray, quality: int) -> np.ndarray:
 
 
 def _missing(rng: np.random.Generator, clean: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+    """Draw which pixels are known, [1, H, W], each independently."""
     return rng.random((1, *clean.shape[1:])) >= config["fraction"]
 
 
 def _scratches(rng: np.random.Generator, clean: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
-    """Straight strokes from border to border, until `fraction` of the pixels is gone."""
+    """Return the pixels outside of random straight strokes, [1, H, W], which cover `fraction` of the picture."""
     from skimage.draw import line
     from skimage.morphology import dilation, disk
 
@@ -111,6 +120,7 @@ def _scratches(rng: np.random.Generator, clean: np.ndarray, config: Mapping[str,
 
 
 def _check_coverage(known: np.ndarray, config: Mapping[str, Any]) -> None:
+    """Raise ItemError where all pixels or none are known."""
     if known.all() or not known.any():
         rest, (height, width) = "all" if known.all() else "none", known.shape[1:]
         raise ItemError(
@@ -119,7 +129,7 @@ def _check_coverage(known: np.ndarray, config: Mapping[str, Any]) -> None:
 
 
 def _shrink(clean: np.ndarray, config: Mapping[str, Any]) -> Damaged:
-    """The reduced picture, and of ``clean`` the middle that `scale` divides."""
+    """Reduce the largest middle part of ``clean`` whose sides `scale` divides."""
     scale = config["scale"]
     height, width = (side // scale * scale for side in clean.shape[1:])
     if not height or not width:

@@ -1,6 +1,6 @@
-"""Denoising: the data term is the noise's. Gaussian, Poisson, salt and pepper.
+"""Denoising: A is the identity, or the mean effect of clipping, and the data term follows from the kind of noise.
 
-A is the identity, but for what clipping leaves of it on the mean.
+The kinds are Gaussian noise, photon (Poisson) noise, and salt and pepper.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dipfast.tasks.grain import Measured, measure
+from dipfast.tasks.noise import NoiseEstimate, estimate_noise
 from dipfast.tasks.operators import Clipping, Identity, Operator, Saturation
 from dipfast.tasks.problem import (
     ClippedGaussian,
@@ -25,73 +25,85 @@ from dipfast.tasks.problem import (
 )
 from dipfast.tasks.range import Range
 
-LEAST_NOISE = 0.25  # of the strongest channel's deviation: one with less counts as if it had that much
-LEAST_WHITE = 0.75  # of a given sigma, what the high frequencies hold of it at least, if the noise is white
+LEAST_NOISE = 0.25  # least deviation that a channel is weighted by, over that of the noisiest channel
+LEAST_WHITE = 0.75  # least share of a given sigma at high frequencies for the noise to count as white
 
 
 def denoise(
     task: Mapping[str, Any],
     observed: np.ndarray,  # [C, H, W] float32 in [0, 1]
     range: Range,
-    counts: np.ndarray | None = None,  # [1, H, W] bool
+    valid: np.ndarray | None = None,  # [1, H, W] bool
 ) -> Problem:
-    """The problem that ``task``, the manifest's section, poses for ``observed``.
+    """Return the denoising problem of ``task``, the manifest's section with every default filled in.
 
-    ``range`` is the one that the picture fills. Noise is measured where ``counts`` is true, everywhere unless it is
-    given; a picture that is too small to tell has none.
+    ``range`` is the range that the picture fills. The noise is estimated from the pixels where ``valid`` is true, from
+    all of them where it is None. A sigma is in 8-bit units of the full range.
     """
     noise = task["noise"]
     y = range.to_unit(torch.from_numpy(observed)[None])
     if noise["type"] == "salt-pepper":
         return Problem(Identity(), mean_absolute, y, y, range=range)
-    bounds = range.lower, range.upper
-    found = measure(y[0].numpy(), counts, bounds)
+    estimate = estimate_noise(y[0].numpy(), valid, (range.lower, range.upper))
     if noise["type"] == "poisson":
-        peak = torch.tensor(noise["peak"])
-        deviance, variance = PoissonDeviance(0.1 / peak, range), PoissonVariance(peak, range)
-        facts = {"peak": noise["peak"]} | found.facts
-        operator: Operator = Saturation(peak, range)
-        return Problem(operator, deviance, y, y, variance, grain=found.grain, range=range, facts=facts)
+        return _poisson(noise, y, range, estimate)
+    return _gaussian(noise, y, range, valid, estimate)
+
+
+def _poisson(noise: Mapping[str, Any], y: Tensor, range: Range, estimate: NoiseEstimate) -> Problem:
+    """Return the problem of photon noise with a known number of photons at white."""
+    peak = torch.tensor(noise["peak"])
+    deviance, variance = PoissonDeviance(0.1 / peak, range), PoissonVariance(peak, range)  # a tenth of a photon
+    facts = {"peak": noise["peak"]} | estimate.facts
+    operator, correlation = Saturation(peak, range), estimate.correlation
+    return Problem(operator, deviance, y, y, variance, noise_correlation=correlation, range=range, facts=facts)
+
+
+def _gaussian(
+    noise: Mapping[str, Any], y: Tensor, range: Range, valid: np.ndarray | None, estimate: NoiseEstimate
+) -> Problem:
+    """Return the problem of Gaussian noise of a given or an estimated deviation."""
     to_sigma = [255 * width for width in range.width.flatten().tolist()]
-    each = _by_channel(y, range, counts) if range.apart else [found] * len(to_sigma)
+    each = _by_channel(y, range, valid) if range.apart else [estimate] * len(to_sigma)
     if noise["sigma"] == "auto":
-        levels = [one.std if found.grain.reach else one.high for one in each]
+        levels = [one.std if estimate.correlation.radius else one.high for one in each]
         sigmas = [factor * level for factor, level in zip(to_sigma, levels, strict=True)]
         sigma = math.hypot(*sigmas) / math.sqrt(len(sigmas))
-        about: dict[str, float | str] = {"sigma": _tidy(sigma), "sigma_source": "estimated"}
+        facts: dict[str, float | str] = {"sigma": _rounded(sigma), "sigma_source": "estimated"}
         if range.apart:
-            about["sigma_by_channel"] = ", ".join(str(_tidy(one)) for one in sigmas)
+            facts["sigma_by_channel"] = ", ".join(str(_rounded(one)) for one in sigmas)
     else:
         sigmas = [float(noise["sigma"])] * len(to_sigma)
-        about = {"sigma": sigmas[0], "sigma_source": "given"}
+        facts = {"sigma": sigmas[0], "sigma_source": "given"}
         whites = [factor * one.high / sigmas[0] for factor, one in zip(to_sigma, each, strict=True)]
         white = round(sum(whites) / len(whites), 3)
         if white:
-            about["whiteness"] = white
-        if white >= LEAST_WHITE:  # then what the middle frequencies hold above the highest is the picture's own
-            found = found.within(0)
+            facts["whiteness"] = white
+        if white >= LEAST_WHITE:  # what the middle frequencies hold beyond that is detail of the picture
+            estimate = estimate.with_radius(0)
     std = torch.tensor([sigma / factor for sigma, factor in zip(sigmas, to_sigma, strict=True)]).view(1, -1, 1, 1)
-    clipped = noise.get("clipped", True)
-    operator = Clipping(std, *bounds) if clipped else Identity()
+    clipped, bounds = noise.get("clipped", True), (range.lower, range.upper)
+    operator: Operator = Clipping(std, *bounds) if clipped else Identity()
     residual = ClippedGaussian(std, clipped, 1, *bounds)
-    term = WeightedSquare(_weights(std) if range.apart else torch.ones_like(std))
-    return Problem(operator, term, y, y, residual, grain=found.grain, range=range, facts=about | found.facts)
+    term, correlation = WeightedSquare(_weights(std) if range.apart else torch.ones_like(std)), estimate.correlation
+    facts |= estimate.facts
+    return Problem(operator, term, y, y, residual, noise_correlation=correlation, range=range, facts=facts)
 
 
-def _by_channel(y: Tensor, range: Range, counts: np.ndarray | None) -> list[Measured]:
-    """The noise of each channel, in a range of its own."""
+def _by_channel(y: Tensor, range: Range, valid: np.ndarray | None) -> list[NoiseEstimate]:
+    """Estimate the noise of each channel, which has a range of its own."""
     parts = map(range.channel, torch.arange(y.shape[1]).tolist())
     planes = zip(y[0].numpy()[:, None], parts, strict=True)
-    return [measure(plane, counts, (part.lower, part.upper)) for plane, part in planes]
+    return [estimate_noise(plane, valid, (part.lower, part.upper)) for plane, part in planes]
 
 
 def _weights(std: Tensor) -> Tensor:  # [1, C, 1, 1], both
-    """How much the squared errors of each channel count: as the noise is weak, and 1 on the mean."""
+    """Return weights of the channels' squared errors: inverse variances, limited by `LEAST_NOISE`, with a mean of 1."""
     least = LEAST_NOISE * float(std.max()) or 1.0
     weights = 1 / std.clamp_min(least).square()
     return weights / weights.mean()
 
 
-def _tidy(sigma: float) -> float:
+def _rounded(sigma: float) -> float:
     """Round ``sigma`` to three decimals, or to four digits where it is small."""
     return round(sigma, 3) if sigma >= 0.1 else float(f"{sigma:.4g}")

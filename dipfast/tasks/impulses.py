@@ -1,31 +1,32 @@
-"""Impulse noise: single pixels of the darkest or lightest value, as dust on a fax or dead and hot pixels leave them.
+"""Detection of impulse noise: single pixels of the darkest or the lightest value, such as dust, dead and hot pixels.
 
-Gaussian noise moves every value a little; impulses replace a few and leave the others. Taken for Gaussian noise they
-make a picture seem very noisy (a page with 2 % of specks: sigma 113), and smoothing removes what they left alone. So
-they are looked for before the noise is measured: an impulse has the least or the greatest value of the picture, stands
-out from the median of its neighbours (the switching median filter's test, Sun and Neuvo 1994), and is alone or nearly
-so: at most three such pixels touch, more where there are many, for the corners and thin strokes of a drawing stand out
-too. On a page of two levels every stroke has such a value, and an impulse is a pixel that none of its neighbours
-equals.
+Gaussian noise changes every value a little; impulses replace a few values and leave the others. Mistaken for Gaussian
+noise they make a picture seem very noisy (a page with 2 % of specks: sigma 113), and smoothing it loses the values that
+they left intact. So impulses are detected before the noise is estimated. An impulse has the least or the greatest value
+of the picture, and differs from the median of its neighbours (the test of the switching median filter, Sun and Neuvo
+1994). At most three such pixels may touch, or more where there are many, because the corners and thin strokes of a
+drawing differ from the median too. On a page of two levels every stroke has an extreme value, and there an impulse is a
+pixel that equals none of its neighbours.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-LEAST_SHARE = 0.003  # of the pixels: fewer are left as they are
-MOST_SHARE = 0.3  # of the pixels: where more stand out, it is a halftone, or noise of another kind
-STANDS_OUT = 6.0  # deviations of the values about their neighbours' median
-STEPS = (0.2, 0.05, 0.05)  # of the picture's range, at least: to find the first ones, and then the others
-CLUSTERS = ((0.0, 3), (0.04, 8))  # pixels that may touch, by the share of the pixels that were found so far
-TWO_LEVELS = 0.5  # share of the pixels that have the least or the greatest value, above which a page has two levels
-TO_DEVIATION = 1.4826  # times the median absolute deviation of normal values
+from dipfast.tasks.range import about_medians
+
+LEAST_SHARE = 0.003  # where a smaller share of the pixels seem to be impulses, they are not called noise
+MOST_SHARE = 0.3  # where a larger share seem to be impulses, it is a halftone, or noise of another kind
+STANDS_OUT = 6.0  # an impulse differs from the median of its neighbours by more than so many deviations
+STEPS = (0.2, 0.05, 0.05)  # and by more than this share of the picture's range, in each of three passes
+CLUSTERS = ((0.0, 3), (0.04, 8))  # (share of impulses found so far, number of impulses that may touch from then on)
+TWO_LEVELS = 0.5  # a page has two levels where a larger share of its pixels has the least or the greatest value
 
 
 def impulses(observed: np.ndarray) -> np.ndarray | None:  # [C, H, W] in [0, 1] -> [1, H, W] bool
-    """Where ``observed`` has impulse noise, or None where it has none, or too little to be called noise.
+    """Return which pixels of ``observed`` are impulses; None where it has none, or too few to be called noise.
 
-    Once some are found, they are replaced, and those that touched them or stand out less are looked for again.
+    The impulses of a pass are replaced before the next one, which then finds those that touch them or stand out less.
     """
     if min(observed.shape[1:]) < 3:
         return None
@@ -35,7 +36,7 @@ def impulses(observed: np.ndarray) -> np.ndarray | None:  # [C, H, W] in [0, 1] 
     of_two_levels = ends.mean() > TWO_LEVELS
     for step in STEPS:
         most = 1 if of_two_levels else max(cluster for share, cluster in CLUSTERS if found.mean() >= share)
-        found |= _alone(mended, ends, step * (high - low), most)
+        found |= _isolated(mended, ends, step * (high - low), most)
         if not LEAST_SHARE <= found.mean() <= MOST_SHARE:
             return None
         mended = without(observed, found)
@@ -43,7 +44,7 @@ def impulses(observed: np.ndarray) -> np.ndarray | None:  # [C, H, W] in [0, 1] 
 
 
 def without(observed: np.ndarray, hit: np.ndarray) -> np.ndarray:  # [C, H, W], [1, H, W] bool -> [C, H, W]
-    """``observed`` with the median of the neighbours that were not hit in place of each pixel that was."""
+    """Replace each pixel that is ``hit`` by the median of those of its neighbours that are not."""
     padded = np.pad(np.where(hit, np.nan, observed), ((0, 0), (1, 1), (1, 1)), mode="edge")
     _, rows, columns = np.nonzero(hit)
     around = np.stack([padded[:, rows + y, columns + x] for y in range(3) for x in range(3)])
@@ -54,28 +55,26 @@ def without(observed: np.ndarray, hit: np.ndarray) -> np.ndarray:  # [C, H, W], 
     return mended
 
 
-def _alone(
+def _isolated(
     observed: np.ndarray,  # [C, H, W]
     extreme: np.ndarray,  # [C, H, W] bool
     step: np.ndarray,  # [C, 1, 1]
     most: int,
 ) -> np.ndarray:  # [1, H, W] bool
-    """The pixels that are ``extreme``, stand out by at least ``step``, and are ``most`` at most that touch."""
-    from scipy.ndimage import label, median_filter
+    """Return the pixels that are ``extreme``, stand out by at least ``step``, and touch in groups of up to ``most``."""
+    from scipy.ndimage import label
 
-    medians = np.stack([median_filter(channel, 3) for channel in observed])
-    about = np.abs(observed - medians)
-    deviation = TO_DEVIATION * np.median(about, axis=(1, 2), keepdims=True)
-    hit = (extreme & (about > np.maximum(STANDS_OUT * deviation, step))).any(0)
+    _, difference, deviation = about_medians(observed)
+    hit = (extreme & (difference > np.maximum(STANDS_OUT * deviation, step))).any(0)
     if not hit.any():
         return hit[None]
-    hit &= _alike(observed, about.max(0) / 2) < most
+    hit &= _similar_neighbours(observed, difference.max(0) / 2) < most
     places, _ = label(hit, np.ones((3, 3)))
     return (hit & (np.bincount(places.ravel())[places] <= most))[None]
 
 
-def _alike(observed: np.ndarray, within: np.ndarray) -> np.ndarray:  # [C, H, W], [H, W] -> [H, W]
-    """How many of its eight neighbours differ from a pixel by less than ``within``."""
+def _similar_neighbours(observed: np.ndarray, within: np.ndarray) -> np.ndarray:  # [C, H, W], [H, W] -> [H, W]
+    """Count the neighbours, of eight, that differ from a pixel by less than ``within``."""
     height, width = within.shape
     padded = np.pad(observed, ((0, 0), (1, 1), (1, 1)), constant_values=np.inf)
     shifts = [(y, x) for y in range(3) for x in range(3) if (y, x) != (1, 1)]

@@ -1,4 +1,4 @@
-"""Inpainting: the picture is known where a mask says so, and the generator fills in the rest."""
+"""Inpainting: the picture is known at the pixels that a mask marks, and the generator fills in the others."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from dipfast.tasks.operators import Masking
 from dipfast.tasks.problem import Problem, mean_square
 from dipfast.tasks.range import Range
 
-SMOOTHINGS = 4  # of each scale of a filled picture; more gain nothing (LOG.md)
-WIDE = 0.05  # share of the unknown pixels with no known one beside them; where it is more, a filled picture misleads
+SMOOTHINGS = 4  # smoothing passes at each scale of `filled`
+WIDE = 0.05  # largest share of unknown pixels without a known neighbour in scattered holes (LOG.md, 2026-11-28)
 
 
 def inpaint(
@@ -25,10 +25,11 @@ def inpaint(
     known: np.ndarray,  # [1, H, W] bool
     range: Range,
 ) -> Problem:
-    """The mean square runs over all pixels, unknown ones counting zero, as in the first paper's code.
+    """Return the inpainting problem of ``task``, the manifest's section with every default filled in.
 
-    A latent of type `image` shows the picture filled where what is missing is scattered, and nothing where holes are
-    wide: a network that is shown a wide hole filled copies the filling.
+    The mean square is taken over all pixels, with an error of 0 at unknown ones, as in the code of Ulyanov et al.
+    (2018). A latent of type `image` shows the roughly filled picture where the holes are scattered, and nothing where
+    they are wide, because a network that is shown the rough filling of a wide hole copies it.
     """
     mask = torch.from_numpy(known)[None].float()
     y = range.to_unit(torch.from_numpy(observed)[None]) * mask
@@ -44,7 +45,7 @@ def inpaint(
 
 
 def is_scattered(known: Tensor) -> bool:  # [1, 1, H, W] bool
-    """Whether nearly all pixels that are not known have one beside them that is."""
+    """Return whether nearly all unknown pixels have a known neighbour."""
     alone = F.max_pool2d(known.float(), 3, 1, 1) == 0
     return float(alone.sum()) <= WIDE * float((~known).sum())
 
@@ -53,7 +54,11 @@ def filled(
     picture: Tensor,  # [1, C, H, W]
     known: Tensor,  # [1, 1, H, W] bool
 ) -> Tensor:  # [1, C, H, W]
-    """``picture`` with what is not known made of what is near: of half its size, then of its neighbours' means."""
+    """Return ``picture`` with its unknown pixels filled from known ones nearby.
+
+    The picture is filled at half the size first, by recursion, then enlarged, and its unknown pixels are replaced
+    `SMOOTHINGS` times by the mean of their four neighbours: a multigrid approximation of harmonic inpainting.
+    """
     if bool(known.all()) or max(picture.shape[2:]) == 1:
         return picture
     share = F.avg_pool2d(known.float(), 2, ceil_mode=True)

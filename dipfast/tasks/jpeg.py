@@ -1,6 +1,6 @@
-"""Removal of JPEG's artefacts: the picture sought, quantised as the given one was, is the given one.
+"""Removal of JPEG artefacts: the wanted picture, quantised as the given one was, is the given one.
 
-How it was quantised is measured on its pixels, so that it does not matter what file they came in.
+The quantisation is estimated from the decoded pixels, so the picture may have been saved in any format since.
 """
 
 from __future__ import annotations
@@ -15,40 +15,57 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dipfast.tasks.coding import BLOCK, LUMA, OF_RGB, CodedSquare, Coding, chroma_of, dct, luma_of, split, tables
-from dipfast.tasks.grid import REACH, first_border, steps_of
+from dipfast.tasks.coding import (
+    BLOCK,
+    LINES_AROUND,
+    LUMA,
+    OF_RGB,
+    CodedSquare,
+    Coding,
+    border_strength,
+    chroma_of,
+    dct,
+    first_border,
+    luma_of,
+    split,
+    tables,
+)
 from dipfast.tasks.operators import Identity
 from dipfast.tasks.problem import Problem, mean_square
 from dipfast.tasks.range import Range
 
-ASSUMED = 50  # where no quantisation is found
-BLOCKS_READ = 1024
-LARGEST_STEP = 255
-ROUNDING = 0.8  # of 255: what the rounding of pixels leaves of a coefficient's distance to its multiple
-RESAVING = 3.0  # of 255: what a second, finer quantisation leaves of it
-LEAST_SHARE = 0.75  # of the coefficients beyond the first half step that must lie so near
-CHANCE = 1e-6  # that so many would lie so near by chance
-LEAST_FREQUENCIES = 3
-HALF_DETAIL = 1 / 255  # of a chroma, on the median, beyond what half of its rows and columns hold
+ASSUMED_QUALITY = 50  # where no quantisation is found
+BLOCKS_READ = 1024  # about so many blocks of a large picture are read
+LARGEST_STEP = 255  # in 8-bit units
+ROUNDING = 0.8  # largest distance of a coefficient from its multiple after rounding to 8-bit pixels, in 8-bit units
+RESAVING = 3.0  # the same after a second, finer quantisation
+LEAST_SHARE = 0.75  # share of the coefficients not rounded to 0 that must lie so near to a multiple
+CHANCE = 1e-6  # largest probability of so many near ones by chance
+LEAST_FREQUENCIES = 3  # fewer frequencies with a known step tell no quality
+HALF_DETAIL = 1 / 255  # least median detail beyond half of the rows and columns in a chroma that has all of them
 
 
 @dataclass(frozen=True)
-class Found:
-    """libjpeg's ``quality``, and the rows and columns of the first block that lie before the picture."""
+class Quantisation:
+    """libjpeg's ``quality``, and in ``corner`` the rows and columns of the first block that lie before the picture."""
 
     quality: int
     corner: tuple[int, int]
 
 
 def jpeg(task: Mapping[str, Any], observed: np.ndarray, range: Range) -> Problem:
-    """``observed``: [C, H, W] float32 in [0, 1], the decoded picture; ``range``: that it fills."""
+    """Return the problem of a decoded picture, ``observed`` [C, H, W] float32 in [0, 1], which fills ``range``.
+
+    ``task`` is the manifest's section with every default filled in. Its `quality` is a number, auto to estimate it, or
+    null for a plain mean square over pixels.
+    """
     full = torch.from_numpy(observed)[None]
     y = range.to_unit(full)
     quality, source = task.get("quality", "auto"), "given"
     if quality is None:
         return Problem(Identity(), mean_square, y, y, block=BLOCK, range=range)
     found = quantisation_of(full)
-    measured = found or Found(ASSUMED, (0, 0))
+    measured = found or Quantisation(ASSUMED_QUALITY, (0, 0))
     if quality == "auto":
         quality, source = measured.quality, "measured" if found else "assumed"
     coding = Coding(
@@ -64,31 +81,34 @@ def jpeg(task: Mapping[str, Any], observed: np.ndarray, range: Range) -> Problem
     return Problem(Identity(), CodedSquare(coding), y, guide, block=BLOCK, coding=coding, range=range, facts=facts)
 
 
-def quantisation_of(picture: Tensor) -> Found | None:  # [1, C, H, W]
-    """What the luma's DCT tells: its coefficients lie on multiples of their steps. None: on none of 5 / 255 or more.
+def quantisation_of(picture: Tensor) -> Quantisation | None:  # [1, C, H, W] in [0, 1]
+    """Estimate the quantisation from the luma's DCT, whose coefficients lie near multiples of their steps.
 
-    The steps are told one by one, where enough coefficients are not 0, and the quality whose steps are in the same
-    proportion to libjpeg's is taken for all: the coarsest ones leave nothing to tell them by. Of a picture that was
-    coded coarsely and saved again, the coarse steps are meant.
+    The step of each frequency is estimated where enough coefficients are not 0; the coarsest steps leave none. The
+    quality is that of libjpeg's table in the same proportion. For a picture that was quantised coarsely and saved again
+    with finer steps, the coarse steps are returned. The result is None where no step of 5 / 255 or more is found.
     """
     blocks = {corner: _luma_blocks(picture, corner) for corner in {(0, 0), _corner_of(picture)}}
     exact, rough = (max((_scale(blocks[at], apart), at) for at in blocks) for apart in (ROUNDING, RESAVING))
-    scale, corner = rough if rough[0] > 2 * exact[0] else exact  # of a grid that is not the codec's it is fine or 0
+    scale, corner = rough if rough[0] > 2 * exact[0] else exact  # on another grid than the codec's it is small or 0
     if not scale:
         return None
-    return Found(round(50 / scale if scale > 1 else 100 - 50 * scale), corner)
+    return Quantisation(round(50 / scale if scale > 1 else 100 - 50 * scale), corner)
 
 
 def _corner_of(picture: Tensor) -> tuple[int, int]:
-    """By where lines differ the most; a picture of less than two blocks a side has none to differ."""
+    """Find the grid by the strongest borders; a picture of less than two blocks a side is taken to begin with one."""
     if min(picture.shape[2:]) < 2 * BLOCK:
         return 0, 0
-    first, second = (-1 - REACH - first_border(steps_of(picture, axis), BLOCK) for axis in (2, 3))
+    first, second = (-1 - LINES_AROUND - first_border(border_strength(picture, axis), BLOCK) for axis in (2, 3))
     return first % BLOCK, second % BLOCK
 
 
-def _luma_blocks(picture: Tensor, corner: tuple[int, int]) -> Tensor:  # [N, 8, 8], of values in 8-bit units
-    """The coefficients of whole blocks in which nothing was cut off at black or white, of as many as `BLOCKS_READ`."""
+def _luma_blocks(picture: Tensor, corner: tuple[int, int]) -> Tensor:  # [N, 8, 8], in 8-bit units
+    """Return the luma's coefficients of about `BLOCKS_READ` whole blocks without a value at black or white.
+
+    Where a decoder has clipped values, the coefficients are no multiples of their steps any more.
+    """
     top, left = (-at % BLOCK for at in corner)
     height, width = ((side - at) // BLOCK * BLOCK for side, at in zip(picture.shape[2:], (top, left), strict=True))
     whole = picture[..., top : top + height, left : left + width]
@@ -102,29 +122,29 @@ def _luma_blocks(picture: Tensor, corner: tuple[int, int]) -> Tensor:  # [N, 8, 
 
 
 def _scale(blocks: Tensor, apart: float) -> float:  # [N, 8, 8]
-    """How many times libjpeg's steps of quality 50 the steps are, on the median of the frequencies that tell.
+    """Return the median ratio of the steps to libjpeg's at quality 50; 0 where too few frequencies have a known step.
 
-    A coefficient may lie ``apart`` from its multiple. 0: fewer than `LEAST_FREQUENCIES` tell. By Chernoff's bound, of N
-    distances that are uniform up to half a step, a share s is below that with a probability of at most
-    exp(-N D(s, 2 apart / step)).
+    A coefficient may lie up to ``apart`` from its multiple. If the distances of N coefficients were uniform up to half
+    a step, a share s of them would lie so near with a probability of at most exp(-N D(s, 2 apart / step)), with the
+    Kullback-Leibler divergence D of two Bernoulli distributions (Chernoff's bound).
     """
     steps = torch.zeros(BLOCK, BLOCK)
     for step in range(math.ceil(4 * apart) + 1, LARGEST_STEP + 1):
         multiple = (blocks / step).round()
-        counts = multiple != 0
-        near, count = (counts & ((blocks - multiple * step).abs() < apart)).sum(0), counts.sum(0)
+        nonzero = multiple != 0
+        near, count = (nonzero & ((blocks - multiple * step).abs() < apart)).sum(0), nonzero.sum(0)
         share, expected = near / count, torch.tensor(2 * apart / step)
         surprise = torch.xlogy(share, share / expected) + torch.xlogy(1 - share, (1 - share) / (1 - expected))
         steps[(share >= LEAST_SHARE) & (count * surprise > -math.log(CHANCE))] = step
-    steps[0, 0] = 0  # the mean of a block lies where the chromas' rounding puts it
-    told = steps > 0
-    if int(told.sum()) < LEAST_FREQUENCIES:
+    steps[0, 0] = 0  # the rounding of the chromas moves the mean of a block
+    known = steps > 0
+    if int(known.sum()) < LEAST_FREQUENCIES:
         return 0.0
-    return float((steps / torch.tensor(LUMA))[told].median())
+    return float((steps / torch.tensor(LUMA))[known].median())
 
 
 def chroma_is_halved(picture: Tensor) -> bool:  # [1, C, H, W]
-    """Whether the chromas are as smooth as if decoded from half of the rows and columns, which codecs then take."""
+    """Return whether the chromas are so smooth that a codec seems to have stored half of their rows and columns."""
     if picture.shape[1] == 1 or min(picture.shape[2:]) < BLOCK:
         return False
     height, width = (side // 2 * 2 for side in picture.shape[2:])

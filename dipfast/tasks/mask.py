@@ -1,8 +1,8 @@
-"""A mask as people make one → which pixels are known.
+"""Inpainting masks: from a picture that a person or a program made to the known pixels.
 
-Usual are white and black, in any depth; 0 and 1, or two other values, as programs write them; marks of a colour on
-black or white; and paint on a transparent layer, whose marks are in its alpha. What is none of these is refused, with
-what was found, for a fit of the wrong pixels takes as long as one of the right ones.
+Accepted are black and white of any depth; 0 and 1, or two other values; marks of one colour on black or white; and
+paint on a transparent layer, whose marks are in its alpha. Anything else is refused with a message that says what was
+found, because a fit to the wrong pixels takes as long as one to the right ones.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from torch.nn import functional as F
 
 from dipfast.errors import ItemError
 
-DARK, BRIGHT = 0.25, 0.75
-ONE_COLOUR = 0.125  # how far the channels of paint of one colour may lie apart
-GRAY = 0.05  # share of gray pixels, without those of soft edges, from which on a mask is none
-SOFT = 0.25  # the same with those of soft edges: where there are more, there is texture
-EDGE = 5  # pixels: gray that has black and white so near is an edge
+DARK, BRIGHT = 0.25, 0.75  # values below and above count as black and white, those between as gray
+ONE_COLOUR = 0.125  # largest difference within a channel of paint that counts as one colour
+GRAY = 0.05  # largest share of gray pixels in a mask, not counting soft edges
+SOFT = 0.25  # largest share of gray pixels in a mask, counting soft edges
+EDGE = 5  # side in pixels of the window that holds both black and white at a soft edge
 
 
 def colour_of(known: str) -> str:
-    """The colour that marks known pixels. ``known``: white, black, or auto for white."""
+    """Return the colour that marks known pixels: ``known`` itself, white or black, or white for auto."""
     return "white" if known == "auto" else known
 
 
@@ -33,11 +33,12 @@ def known_pixels(
     observed: np.ndarray,  # [C, H, W] float32 in [0, 1]
     opacity: np.ndarray | None = None,  # [H, W] float32 in [0, 1]
 ) -> np.ndarray:  # [1, H, W] bool
-    """True where the picture is known. ``known``: the manifest's white, black or auto; ``opacity``: the mask's alpha.
+    """Return which pixels of ``observed`` are known by ``mask``, True where they are.
 
-    Raises ItemError where the mask has another size, is not black and white, or knows nothing or everything; and for
-    `auto` where it seems to be upside down: all that it calls known is of one colour while the rest is a picture, or it
-    is a little white paint on a transparent layer, which may mean either.
+    ``known`` is white, black or auto, the colour that marks known pixels; ``opacity`` is the mask's alpha. Raises
+    ItemError for a mask of another size than the picture, one that is not black and white, and one that marks no or all
+    pixels as known. For auto it also raises where the mask seems inverted: all known pixels have one colour and the
+    others do not, or the mask is a little white paint on a transparent layer, which may mean either.
     """
     check_mask_size(mask.shape, observed.shape)
     layer = None if opacity is None else _painted(mask, opacity, known)
@@ -56,14 +57,18 @@ def known_pixels(
 
 
 def check_mask_size(mask: Sequence[int], image: Sequence[int]) -> None:
-    """Raises ItemError where the shapes [C, H, W] of a mask and its image are not of one height and width."""
+    """Raise ItemError where the shapes [C, H, W] of a mask and its image differ in height or width."""
     if tuple(mask[1:]) != tuple(image[1:]):
         sizes = "×".join(map(str, mask[:0:-1])), "×".join(map(str, image[:0:-1]))
         raise ItemError("mask", f"task.mask should have the image's size {sizes[1]}, has {sizes[0]}")
 
 
 def _painted(mask: np.ndarray, opacity: np.ndarray, known: str) -> np.ndarray | None:
-    """[H, W], white paint over black and any other over white, where the mask is paint of one colour on a layer."""
+    """Return paint of one colour on a transparent layer as a mask [H, W]; None for another kind of mask.
+
+    White paint becomes white on black, and paint of any other colour black on white. Raises ItemError for a layer
+    without paint, and for auto where white paint covers less than half of it.
+    """
     if opacity.max() == 0:
         raise ItemError("mask", "task.mask is wholly transparent: nothing is marked in it")
     visible = opacity > opacity.max() / 2
@@ -84,14 +89,14 @@ def _painted(mask: np.ndarray, opacity: np.ndarray, known: str) -> np.ndarray | 
 
 
 def _brightness(mask: np.ndarray) -> np.ndarray:
-    """[H, W]: marks of any colour on black are bright, and on white dark."""
+    """Return the mask in gray [H, W]: marks of any colour are bright on black, and dark on white."""
     low, high = mask.min(axis=0), mask.max(axis=0)
     has_black, has_white = bool((high < DARK).any()), bool((low > BRIGHT).any())
     return mask.mean(axis=0) if has_black == has_white else high if has_black else low
 
 
 def _stretched(plane: np.ndarray) -> np.ndarray:
-    """[H, W] with black and white for two values, and white for the brightest of a few dark ones."""
+    """Stretch a mask [H, W] to black and white if it has two values, or if all of it is dark."""
     least, most = plane.min(), plane.max()
     two = bool(((plane == least) | (plane == most)).all())
     if least < most and (two or (least == 0 and most < DARK)):
@@ -100,7 +105,7 @@ def _stretched(plane: np.ndarray) -> np.ndarray:
 
 
 def _gray_share(plane: np.ndarray) -> float:
-    """The share of pixels that are neither black nor white; 0 where they are few, or on edges between both."""
+    """Return the share of gray pixels; 0 where they are few, or lie on soft edges between black and white."""
     middling = (plane > DARK) & (plane < BRIGHT)
     share = float(middling.mean())
     if share <= GRAY:
@@ -112,7 +117,7 @@ def _gray_share(plane: np.ndarray) -> float:
 
 
 def _values(mask: np.ndarray) -> str:
-    """What values there are, in 8-bit units."""
+    """Return in words which values the mask has, in 8-bit units."""
     found = [f"{value * 255:.3g}" for value in np.unique(mask)]
     if len(found) == 1:
         return f"which is {found[0]} of 255 everywhere"
@@ -120,6 +125,7 @@ def _values(mask: np.ndarray) -> str:
 
 
 def _check_coverage(known: np.ndarray, colour: str, mask: np.ndarray) -> None:
+    """Raise ItemError where no pixel or every pixel is known."""
     if not known.any():
         found = f"the mask, {_values(mask)}, has no {colour} pixel: nothing is known"
         raise ItemError("mask", f"task.known is {colour}, but {found}")
@@ -129,7 +135,10 @@ def _check_coverage(known: np.ndarray, colour: str, mask: np.ndarray) -> None:
 
 
 def _check_polarity(known: np.ndarray, observed: np.ndarray) -> None:
-    """A hole is usually painted over with one colour; a picture never has only one."""
+    """Raise ItemError where the known pixels have one colour and the unknown ones do not.
+
+    People paint over a hole in one colour, and no picture has only one.
+    """
     spread = [float(observed[:, region].std(axis=1).max()) for region in (known[0], ~known[0])]
     if spread[0] < 1 / 255 and spread[1] > 5 / 255:
         raise ItemError(

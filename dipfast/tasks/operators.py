@@ -1,7 +1,7 @@
-"""Forward operators A: what turns the picture that a generator shows into what was observed.
+"""Forward operators A: from the wanted picture x to the expected observation y = A x.
 
-Each works on [1, C, H, W]. But for the clipping, each is linear, keeps a constant image constant (the mask: on its
-known pixels), and has its adjoint. None knows a network.
+All take images [1, C, H, W]. Except for `Clipping` and `Saturation` they are linear, map a constant image to itself
+(`Masking`: on its known pixels), and have an adjoint.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from torch.nn import functional as F
 from dipfast import ops
 from dipfast.tasks.range import Range
 
-LEAST_STD = 1e-6  # of noise, so that a picture estimated to have none divides by something
-ROUNDS = 6  # of conjugate gradients, which leave less than a fifth of an 8-bit level
+LEAST_STD = 1e-6  # least deviation of the noise, so that nothing is divided by 0 where it was estimated to be 0
+ITERATIONS = 6  # of the conjugate gradients; their error is below a fifth of an 8-bit level
 
 
 class Operator(Protocol):
-    """A: image [1, C, H, W] to observation [1, C, h, w]."""
+    """A forward operator, from an image [1, C, H, W] to an observation [1, C, h, w]."""
 
     def __call__(self, image: Tensor) -> Tensor: ...
 
 
 class Linear(Operator, Protocol):
-    """One that has an adjoint."""
+    """A linear forward operator, which has an adjoint."""
 
     def adjoint(self, observation: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class Identity:
-    """A x = x."""
+    """A x = x, for a picture that is observed directly."""
 
     def __call__(self, image: Tensor) -> Tensor:
         return image
@@ -46,16 +46,16 @@ class Identity:
 
 @dataclass(frozen=True)
 class Clipping:
-    """A x = E clip(x + n, l, u) for white noise n: what is seen of x on the mean where values beyond white were cut.
+    """A x = E clip(x + n, l, u), the mean of a picture with white Gaussian noise n that was clipped at l and u.
 
-    With S(z) = z Phi(z) + phi(z), the mean of max(0, z + a normal number), and l, u = 0, 1 in the full range:
-    A x = l + std (S((x - l) / std) - S((x - u) / std)). Fitted without it, dark parts come out too light and light
-    parts too dark, by 0.4 std at the ends.
+    With S(z) = z Phi(z) + phi(z), the mean of max(0, z + n) for a standard normal n of distribution Phi and density
+    phi, A x = l + std (S((x - l) / std) - S((x - u) / std)) (Foi 2009). A fit without it makes dark parts too light and
+    light parts too dark, by 0.4 std at black and white.
     """
 
-    std: Tensor  # 0-D, or [1, C, 1, 1]
-    lower: Tensor | float = 0.0
-    upper: Tensor | float = 1.0
+    std: Tensor  # 0-D, or [1, C, 1, 1]; of the noise
+    lower: Tensor | float = 0.0  # l: 0-D, or [1, C, 1, 1]
+    upper: Tensor | float = 1.0  # u
 
     def __call__(self, image: Tensor) -> Tensor:
         std = self.std.clamp_min(LEAST_STD)
@@ -65,9 +65,10 @@ class Clipping:
 
 @dataclass(frozen=True)
 class Saturation:
-    """A x = E min(x + n, 1) for photon noise n of variance x / peak, taken as normal near white.
+    """A x = E min(x + n, 1), the mean of a picture with photon noise n of variance x / peak that was cut off at white.
 
-    x is in the full range, to which an image of the unit range is taken, and back.
+    The noise is taken as normal near white. In this equation x is in the full range; arguments and results are in the
+    unit range.
     """
 
     peak: Tensor  # 0-D, photons at white
@@ -81,16 +82,18 @@ class Saturation:
 
 
 def _positive_part(z: Tensor) -> Tensor:
+    """Return the mean of max(0, z + n) for a standard normal number n: z Phi(z) + phi(z)."""
     return F.gelu(z) + normal_density(z)
 
 
 def normal_density(z: Tensor) -> Tensor:
+    """Return the density of the standard normal distribution."""
     return torch.exp(z.square() * -0.5) / math.sqrt(2 * math.pi)
 
 
 @dataclass(frozen=True)
 class Masking:
-    """A x = m x, with m = 1 at known pixels and 0 elsewhere. Its own adjoint."""
+    """A x = m x, with m = 1 at known pixels and 0 elsewhere; it is its own adjoint."""
 
     mask: Tensor  # [1, 1, H, W], 0 or 1
 
@@ -103,20 +106,25 @@ class Masking:
 
 @dataclass(frozen=True)
 class Downsampling:
-    """A x = every `scale`-th pixel of x behind a fixed separable low-pass, borders replicated, centres aligned."""
+    """Reduction by an integer ``scale``: a separable low-pass with replicated borders, then every scale-th pixel.
+
+    The centres of the small pixels are those of the blocks of large ones that they stand for.
+    """
 
     scale: int
     taps: Tensor  # [K], symmetric, sums to 1
 
     @classmethod
     def of(cls, scale: int, kernel: str) -> Downsampling:
-        """``kernel``: lanczos2, lanczos3 or bicubic (Keys, a = -1/2), widened by ``scale``."""
+        """Return the reduction by ``scale`` with a ``kernel`` of `dipfast.ops.resampling_taps`."""
         return cls(scale, ops.resampling_taps(kernel, scale).float())
 
     def __call__(self, image: Tensor) -> Tensor:  # [1, C, s h, s w] -> [1, C, h, w]
+        """Reduce ``image``."""
         return ops.downsample(image, self.taps, self.scale)
 
     def adjoint(self, observation: Tensor) -> Tensor:  # [1, C, h, w] -> [1, C, s h, s w]
+        """Apply A^T."""
         return self._spread(self._spread(observation).mT).mT
 
     def nearest(
@@ -124,13 +132,14 @@ class Downsampling:
         image: Tensor,  # [1, C, s h, s w]
         given: Tensor,  # [1, C, h, w]
     ) -> Tensor:  # [1, C, s h, s w]
-        """The picture nearest to ``image`` that is reduced to ``given``: x + A^T (A A^T)^-1 (y - A x).
+        """Return the projection of ``image`` onto the pictures that are reduced to ``given``.
 
-        What was reduced to y is among those, so that none of them is further from it than ``image`` was.
+        It is x + A^T (A A^T)^-1 (y - A x), by conjugate gradients (Hestenes and Stiefel 1952). The picture that was
+        reduced to y is in that set, so the projection cannot be further from it than ``image`` is.
         """
         left = given - self(image)
         weights, direction, square = torch.zeros_like(left), left, left.square().sum()
-        for _ in range(ROUNDS):
+        for _ in range(ITERATIONS):
             product = self(self.adjoint(direction))
             length = square / (direction * product).sum().clamp_min(1e-30)
             weights, left = weights + length * direction, left - length * product
@@ -139,11 +148,12 @@ class Downsampling:
         return image + self.adjoint(weights)
 
     def _spread(self, rows: Tensor) -> Tensor:  # [1, C, H, w] -> [1, C, H, s w]
+        """Apply the adjoint along the rows."""
         margin = (self.taps.numel() - self.scale) // 2
         channels = rows.shape[1]
         taps = self.taps.to(rows.dtype).view(1, 1, 1, -1).expand(channels, 1, 1, -1)
         wide = F.conv_transpose2d(rows, taps, stride=(1, self.scale), groups=channels)
         inner = wide[..., margin : wide.shape[-1] - margin].clone()
-        inner[..., 0] += wide[..., :margin].sum(-1)  # what replication took from the border comes back to it
+        inner[..., 0] += wide[..., :margin].sum(-1)  # the adjoint of replication adds the padding to the border
         inner[..., -1] += wide[..., wide.shape[-1] - margin :].sum(-1)
         return inner

@@ -1,4 +1,4 @@
-"""Super-resolution: the picture sought, reduced by a known low-pass, is the picture given."""
+"""Super-resolution: the wanted picture, reduced by a known low-pass, is the given one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from dipfast.tasks.range import Range
 
 
 def superres(task: Mapping[str, Any], observed: np.ndarray, range: Range) -> Problem:
-    """``observed``: [C, h, w] float32 in [0, 1]; the picture sought is `scale` times as high and wide."""
+    """Return the problem of enlarging ``observed`` [C, h, w] float32 in [0, 1], which fills ``range``.
+
+    ``task`` is the manifest's section with every default filled in; its `scale` is the factor of both sides.
+    """
     full = torch.from_numpy(observed)[None]
     y = range.to_unit(full)
     guide = F.interpolate(y, scale_factor=task["scale"], mode="bicubic", align_corners=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dipfast.errors import ItemError
 from dipfast.image import Image, check_output, read
 from dipfast.plan import Job
-from dipfast.restore.line import Observation, observe, pose
+from dipfast.restoration.line import Observation, observe, pose
 from dipfast.samples import locate
 from dipfast.store.inputs import hash_of, limits_of
 from dipfast.tasks import Problem

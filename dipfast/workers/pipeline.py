@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 
-from dipfast.fit import Cancelled, Course, Hooks, Lane
+from dipfast.fit import Cancelled, Course, Hooks, Slot
 from dipfast.plan import Job, Place
-from dipfast.restore.failure import is_dead, is_out_of_memory, reason_of
-from dipfast.restore.line import Restored, fit_plan, restoring
-from dipfast.restore.memory import Free, Ladder
+from dipfast.restoration.failure import is_dead, is_out_of_memory, reason_of
+from dipfast.restoration.line import Restored, fit_plan, restoring
+from dipfast.restoration.memory import Free, MemoryPolicy
 from dipfast.store.folder import RunFolder
 from dipfast.workers.checkpoints import Shelf
 from dipfast.workers.cohort import cohort_size
@@ -62,12 +62,12 @@ class Pipeline:
         self.writing = threading.Lock()  # of the ledger
         self.given: dict[str, Job] = {}  # not ended and not given back
         self.loaded: deque[Loaded] = deque()
-        self.lanes: list[Lane[Restored]] = []
-        self.fitting: dict[Lane[Restored], Loaded] = {}
+        self.lanes: list[Slot[Restored]] = []
+        self.fitting: dict[Slot[Restored], Loaded] = {}
         self.begun: set[str] = set()  # being fitted, or fitted and not saved yet
         self.bucket: tuple = ()  # of what was fitted last
         self.most: dict[tuple, int] = {}  # lanes for which a bucket's memory was found to do
-        self.ladder = Ladder(Free(place.neighbours))
+        self.ladder = MemoryPolicy(Free(place.neighbours))
         self.leaving: Leave | None = None
 
     def run(self) -> None:
@@ -159,22 +159,22 @@ class Pipeline:
             return True
         return job.bucket == self.bucket and len(self.fitting) < min(most, self.most.get(job.bucket, most))
 
-    def _free_lane(self, job: Job) -> Lane[Restored]:
+    def _free_lane(self, job: Job) -> Slot[Restored]:
         """A lane that fits nothing. For another bucket than the last one, all others let go of their memory."""
         if job.bucket != self.bucket:
             self.bucket = job.bucket
             for lane in self.lanes[1:]:
-                lane.workbench.release()
+                lane.program_cache.release()
         for lane in self.lanes:
             if lane not in self.fitting:
                 return lane
-        self.lanes.append(Lane(torch.device(self.place.device)))
+        self.lanes.append(Slot(torch.device(self.place.device)))
         return self.lanes[-1]
 
-    def _course(self, loaded: Loaded, lane: Lane[Restored]) -> Course[Restored]:
+    def _course(self, loaded: Loaded, lane: Slot[Restored]) -> Course[Restored]:
         job = loaded.job
         hooks = Hooks(
-            self._reporter(job), partial(self._is_cancelled, job.id), lane.workbench, Shelf(self.folder, job.id)
+            self._reporter(job), partial(self._is_cancelled, job.id), lane.program_cache, Shelf(self.folder, job.id)
         )
         device, settings = self.place.device, job.settings
         return (yield from restoring(settings, loaded.observation, loaded.problem, device, job.id, hooks, self.ladder))
@@ -196,7 +196,7 @@ class Pipeline:
         self._hear()
         return self.leaving is not None and id not in self.leaving.finish
 
-    def _move(self, lane: Lane[Restored]) -> None:
+    def _move(self, lane: Slot[Restored]) -> None:
         """Go on with the fit in ``lane``. No exception of an item gets past here; that of a dead device does."""
         loaded = self.fitting[lane]
         too_large = False
@@ -216,7 +216,7 @@ class Pipeline:
             return
         del self.fitting[lane]
         if too_large and self._has_less(loaded):
-            lane.workbench.release()
+            lane.program_cache.release()
             self.begun.discard(loaded.job.id)
             self.loaded.appendleft(loaded)  # again, with fewer neighbours or in less memory
             self._tell("loaded", loaded.job)

@@ -8,7 +8,7 @@ from typing import Any
 
 from dipfast.image import Source, encode, format_of, losses
 from dipfast.plan import Job
-from dipfast.restore.line import Restored, describe
+from dipfast.restoration.line import Restored, describe
 from dipfast.store.folder import Record, RunFolder, damaged_of, uncertainty_of
 from dipfast.workers.load import Loaded
 

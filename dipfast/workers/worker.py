@@ -16,7 +16,7 @@ import torch
 
 from dipfast.fit import keep_freed_memory
 from dipfast.plan import Place
-from dipfast.restore.failure import reason_of
+from dipfast.restoration.failure import reason_of
 from dipfast.store.folder import RunFolder
 from dipfast.workers.messages import Leave, Message
 from dipfast.workers.pipeline import Pipeline

@@ -10,6 +10,8 @@ from conftest import TINY, generator_config
 
 from dipfast import generators
 from dipfast.batch.prepare import fitted_shape
+from dipfast.generators.architecture import architecture_of
+from dipfast.generators.cost import forward_flops, parameter_count
 from dipfast.image import Image, Source
 from dipfast.manifest import settings_from
 from dipfast.plan import (
@@ -17,15 +19,13 @@ from dipfast.plan import (
     Queue,
     expected_share,
     fit_flops,
-    forward_flops,
-    parameter_count,
     predicted_bytes,
     predicted_seconds,
     program,
     shard,
     spread,
 )
-from dipfast.restore.line import observe, restore
+from dipfast.restoration.line import observe, restore
 
 
 def job(id: str, height: int = 64, width: int = 64, steps: int = 10, task: Any = "denoise", **settings: Any) -> Job:
@@ -47,7 +47,7 @@ def job(id: str, height: int = 64, width: int = 64, steps: int = 10, task: Any =
 def test_the_standard_net_costs_what_was_counted() -> None:
     """155.0 GFLOP for a forward pass of the standard denoising net at 512×512, by an independent count."""
     paper = generator_config(channels=(128,) * 5, input={"type": "noise", "depth": 32})
-    assert forward_flops(paper, 3, 512 * 512) == pytest.approx(155.0e9, rel=0.005)
+    assert forward_flops(architecture_of(paper, 3), 512 * 512) == pytest.approx(155.0e9, rel=0.005)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,11 @@ def test_operations_are_those_of_the_modules_convolutions(changes: dict[str, Any
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(torch.zeros(1, 8, 32, 48))
     borders = 1.2 if "nearest" in str(changes) else 1  # phases are cut from a picture with its border
-    assert counter.get_total_flops() / borders <= forward_flops(config, 3, 32 * 48) <= counter.get_total_flops()
+    assert (
+        counter.get_total_flops() / borders
+        <= forward_flops(architecture_of(config, 3), 32 * 48)
+        <= counter.get_total_flops()
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,7 +86,7 @@ def test_operations_are_those_of_the_modules_convolutions(changes: dict[str, Any
 def test_parameters_are_counted_as_the_module_has_them(changes: Any) -> None:
     config = generator_config(**changes)
     module = generators.build(config, 3, 0)
-    assert parameter_count(config, 3) == sum(parameter.numel() for parameter in module.parameters())
+    assert parameter_count(architecture_of(config, 3)) == sum(parameter.numel() for parameter in module.parameters())
 
 
 @pytest.mark.parametrize(
@@ -213,9 +217,9 @@ def test_memory_is_that_of_pixels_and_of_weights() -> None:
         job("b", 256, 256),
         job("c", generator={"channels": [256, 256], "input": {"type": "noise", "depth": 8}}),
     )
-    weights = 4 * 7 * small.settings["fit"]["seeds"] * parameter_count(small.settings["generator"], 3)
+    weights = 4 * 7 * small.settings["fit"]["seeds"] * parameter_count(architecture_of(small.settings["generator"], 3))
     assert predicted_bytes(large) - weights == pytest.approx(16 * (predicted_bytes(small) - weights), abs=64)
-    assert predicted_bytes(wide) > 4 * 7 * parameter_count(wide.settings["generator"], 3) > 2e7
+    assert predicted_bytes(wide) > 4 * 7 * parameter_count(architecture_of(wide.settings["generator"], 3)) > 2e7
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from dipfast.bench.step import STANDARD, bench_step
 from dipfast.cli.app import main
 from dipfast.errors import UsageError
 from dipfast.generators import build
+from dipfast.generators.architecture import architecture_of
+from dipfast.generators.cost import tensor_elements
 from dipfast.generators.skip import Conv
-from dipfast.plan import tensor_elements
 from dipfast.settings.generator import SkipGenerator
 
 PEER = """
@@ -75,7 +76,7 @@ def gpu_check() -> ModuleType:
         "device_agrees_with_cpu",
         "engines_agree",
         "engines_agree_on_jpeg",
-        "used_workbench",
+        "used_program_cache",
         "cohorts",
         "repeats",
         "kernels_by_speed",
@@ -125,4 +126,4 @@ def test_the_elements_of_a_net_are_those_that_its_modules_give() -> None:
         if isinstance(one, Conv):
             one.register_forward_hook(lambda module, inputs, output: found.append(output.numel()))
     module(torch.zeros(1, 8, 32, 32))
-    assert tensor_elements(config, 32 * 32) == (sum(found), 12 * (32 * 32 + 16 * 16))
+    assert tensor_elements(architecture_of(config, 3), 32 * 32) == (sum(found), 12 * (32 * 32 + 16 * 16))

@@ -16,10 +16,11 @@ from conftest import generator_config
 from dipfast import generators
 from dipfast.cli.app import main
 from dipfast.errors import GateError, MachineError, UsageError
-from dipfast.export.fold import freeze
+from dipfast.export.fold import fold
 from dipfast.export.onnx import digest, metadata, to_onnx, verified
 from dipfast.export.providers import Session
 from dipfast.export.save import export_onnx, load_model, report_path
+from dipfast.generators.architecture import architecture_of
 from dipfast.image import Source, write
 
 OPTIONS: list[dict[str, Any]] = [
@@ -91,13 +92,13 @@ def model() -> onnx.ModelProto:
 def test_every_option_is_folded_exactly(changes: dict[str, Any]) -> None:
     module, latent, _ = fitted(**changes)
     exact, weights = latent.double(), {name: value.double() for name, value in module.state_dict().items()}
-    net = freeze(generator_config(**changes), weights, exact)
+    net = fold(architecture_of(generator_config(**changes), 3), weights, exact)
     np.testing.assert_allclose(net(latent).numpy(), rendered(module, latent), atol=2e-5)
 
 
 def test_nothing_is_left_of_the_normalisations_under_reflection() -> None:
     module, latent, _ = fitted()
-    names = set(freeze(generator_config(), module.state_dict(), latent).state_dict())
+    names = set(fold(architecture_of(generator_config(), 3), module.state_dict(), latent).state_dict())
     assert not [name for name in names if "norm" in name]
     assert {name for name in module.state_dict() if "norm" not in name} <= names
 

@@ -24,11 +24,13 @@ from dipfast import generators
 from dipfast.bench.refit import bench_refits
 from dipfast.cli.app import main
 from dipfast.errors import GateError, MachineError
-from dipfast.export import engine_build, tensorrt
-from dipfast.export.engine_file import beside
-from dipfast.export.fold import freeze
+from dipfast.export import engine as engine_module
+from dipfast.export import tensorrt
+from dipfast.export.engine import beside
+from dipfast.export.fold import fold
 from dipfast.export.onnx import OPERATORS, to_onnx
 from dipfast.export.save import export_tensorrt
+from dipfast.generators.architecture import architecture_of
 from dipfast.image import read
 from dipfast.render.generator import FittedGenerator, renderer
 
@@ -50,7 +52,7 @@ ALLOWED = {
     ("MaxPool", "dilations"): {(1, 1)},
     ("AveragePool", "dilations"): {(1, 1)},
 }
-# Every name of TensorRT's Python API that dipfast/export/tensorrt.py and engine_build.py call, or define for it.
+# Every name of TensorRT's Python API that dipfast/export/tensorrt.py and engine.py call, or define for it.
 CALLED = """
 Builder BuilderFlag DataType IProgressMonitor Logger MemoryPoolType NetworkDefinitionCreationFlag OnnxParser Refitter
 Runtime TensorLocation Weights DEVICE FLOAT HALF REFIT STRONGLY_TYPED TF32 WARNING WORKSPACE add_optimization_profile
@@ -280,7 +282,7 @@ def test_refit_names_are_the_folded_weights_one_to_one(changes: dict[str, Any], 
     model = to_onnx(module.state_dict(), latent, card, precision=precision)
     ends = (".weight", ".bias", "low", "width")
     names = [t.name for t in model.graph.initializer if t.name.endswith(ends)]
-    net = freeze(generator_config(**changes), module.state_dict(), latent)
+    net = fold(architecture_of(generator_config(**changes), 3), module.state_dict(), latent)
     assert sorted(names) == sorted(net.state_dict())
     kinds = {t.name: t.data_type for t in model.graph.initializer}
     for name, value in tensorrt._typed(net, precision).items():
@@ -305,7 +307,7 @@ def called() -> set[str]:
     """The names that the two modules take from TensorRT's objects, read from their source."""
     holders = {"trt", "builder", "config", "parser", "profile", "refitter", "engine", "context", "network"}
     found = set()
-    sources = (Path(module.__file__).read_text() for module in (engine_build, tensorrt))
+    sources = (Path(module.__file__).read_text() for module in (engine_module, tensorrt))
     for node in (node for source in sources for node in ast.walk(ast.parse(source))):
         if isinstance(node, ast.Attribute):
             parts = ast.unparse(node.value).replace("self.", "").split("(")[0].split(".")

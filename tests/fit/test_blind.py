@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ import torch
 from conftest import fit_plan, generator_config
 
 from dipfast import tasks
-from dipfast.fit import Workbench, choose_machine, fit
-from dipfast.fit.blind import Look, hide
-from dipfast.fit.checkpoint import freeze, thaw
-from dipfast.fit.loop import FitResult, Watch
+from dipfast.fit import FitResult, ProgramCache, choose_machine, fit
+from dipfast.fit.blind import hide
+from dipfast.fit.checkpoint import load_state_dict, state_dict
+from dipfast.fit.objective import pair_losses, recorrupt
+from dipfast.fit.watch import Watch
 from dipfast.image import Limits, read
 from dipfast.manifest.layers import Layer, resolve
 from dipfast.metrics import psnr
@@ -58,7 +60,7 @@ def test_what_is_hidden_says_nothing_and_nothing_hidden_gives_nothing() -> None:
 
 def test_the_network_is_judged_where_it_is_blind(noisy: tasks.Problem) -> None:
     plan = fit_plan(reg_noise_std=0.0, optimizer=MUON)
-    state, step = Workbench().lay_out(noisy, generator_config(**BLIND), plan, choose_machine(plan))
+    state, step = ProgramCache().prepare(noisy, generator_config(**BLIND), plan, choose_machine(plan))
     step()
     member = state.first
     hidden = member.noise.permute(0, 3, 1, 2) < 0.2
@@ -71,12 +73,12 @@ def test_noise_drawn_anew_is_the_pictures_own_and_its_partner_owes_it_nothing(no
     target = noisy.target
     hidden = torch.rand(target.shape, generator=torch.Generator().manual_seed(0)) < 0.5
     drawn = torch.randn(target.shape, generator=torch.Generator().manual_seed(1)) * 0.1
-    look = Look(hide(target, hidden), hidden, hidden).recorrupted(drawn, 0.5)
+    shown, aim = recorrupt(hide(target, hidden), hidden, drawn, 0.5)
     seen = ~hidden
-    torch.testing.assert_close((look.latent - target)[seen], 0.5 * drawn[seen])
-    assert torch.equal(look.latent[hidden], hide(target, hidden)[hidden])
-    torch.testing.assert_close((look.aim - target)[seen], -2 * drawn[seen])
-    blind, more = look.losses(look.aim, target, mean_square)
+    torch.testing.assert_close((shown - target)[seen], 0.5 * drawn[seen])
+    assert torch.equal(shown[hidden], hide(target, hidden)[hidden])
+    torch.testing.assert_close((aim - target)[seen], -2 * drawn[seen])
+    blind, more = pair_losses(replace(noisy, data_term=mean_square), aim, hidden, hidden, aim)
     assert more == 0 and blind > 0
 
 
@@ -114,15 +116,15 @@ def test_a_fit_gone_on_with_has_the_bits_of_one_never_interrupted(noisy: tasks.P
     plan = fit_plan(optimizer=MUON, seeds=2)
     machine = choose_machine(plan)
 
-    def lay_out() -> tuple[Any, Any]:
-        return Workbench().lay_out(noisy, config, plan, machine)
+    def prepare() -> tuple[Any, Any]:
+        return ProgramCache().prepare(noisy, config, plan, machine)
 
-    state, step = lay_out()
+    state, step = prepare()
     for _ in range(4):
         step()
-    saved = freeze(state, Watch(plan, state), 1.0)
-    later, go_on = lay_out()
-    thaw(later, Watch(plan, later), saved)
+    saved = state_dict(state, Watch(plan, state), 1.0)
+    later, go_on = prepare()
+    load_state_dict(later, Watch(plan, later), saved)
     for move in (step, go_on):
         move()
     assert torch.equal(state.average, later.average)

@@ -10,7 +10,7 @@ from conftest import fit_plan, generator_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dipfast import tasks
-from dipfast.fit import Workbench
+from dipfast.fit import ProgramCache
 from dipfast.fit.engine import choose_machine
 
 WAITS = ("aten._local_scalar_dense", "aten.nonzero")
@@ -49,7 +49,7 @@ def test_a_step_neither_copies_from_the_host_nor_waits_for_the_device(name: str,
     known = np.arange(32 * 32).reshape(1, 32, 32) % 2 == 0
     problem = tasks.pose(task, observed, known if name == "inpaint" else None)
     plan = fit_plan(steps=3, stop="auto", average="auto", optimizer={"type": "muon", "lr": 0.01}, seeds=2)
-    _, step = Workbench().lay_out(problem, generator_config(input=latent), plan, choose_machine(plan))
+    _, step = ProgramCache().prepare(problem, generator_config(input=latent), plan, choose_machine(plan))
     step()
     with Refused():
         step()

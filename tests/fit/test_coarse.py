@@ -12,16 +12,16 @@ import torch
 from conftest import Memory, fit_plan, generator_config
 
 from dipfast import tasks
-from dipfast.fit import Cancelled, Hooks, Lane, Workbench, abreast, fit, fitting
+from dipfast.fit import Cancelled, FitResult, Hooks, ProgramCache, Slot, finish_all, fit, fitting
 from dipfast.fit.distil import distil_steps
-from dipfast.fit.loop import Fit, FitResult
+from dipfast.fit.loop import Fit
 from dipfast.image import Limits, read
 from dipfast.manifest.layers import Layer, resolve
 from dipfast.metrics import psnr
 from dipfast.plan import fit_bytes, fit_flops
 from dipfast.samples import locate
 from dipfast.settings.shapes import coarse_steps, halves
-from dipfast.tasks.problem import ClippedGaussian, Grain
+from dipfast.tasks.problem import ClippedGaussian, NoiseCorrelation
 
 BLIND = {"type": "image", "blind": 0.2}
 PAIRED = BLIND | {"reach": "auto", "recorrupt": 0.7}
@@ -91,7 +91,9 @@ def test_a_halved_problem_has_means_of_four_pixels_and_their_noise() -> None:
     flat = np.full((1, 256, 256), 0.1, np.float32)
     drawn = np.random.default_rng(0).normal(scale=50 / 255, size=flat.shape)
     task = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 50}}
-    problem = replace(tasks.pose(task, (flat + drawn).clip(0, 1).astype(np.float32)), grain=Grain(reach=1))
+    problem = replace(
+        tasks.pose(task, (flat + drawn).clip(0, 1).astype(np.float32)), noise_correlation=NoiseCorrelation(radius=1)
+    )
     half = problem.halved((160, 128))
     assert half.target.shape == (1, 1, 160, 128)
     assert torch.equal(half.guide, half.target)
@@ -104,8 +106,8 @@ def test_a_halved_problem_has_means_of_four_pixels_and_their_noise() -> None:
     assert float(half.operator(truth).mean()) == pytest.approx(float(seen.mean()), rel=0.02)
     left = float((seen - half.operator(truth)).square().mean())
     assert float(half.expected_residual(truth)) == pytest.approx(left, rel=0.05)
-    assert half.grain == Grain(reach=1)
-    assert half.halved((64, 64)).grain == Grain(reach=1)
+    assert half.noise_correlation == NoiseCorrelation(radius=1)
+    assert half.halved((64, 64)).noise_correlation == NoiseCorrelation(radius=1)
 
 
 def test_noise_that_was_not_clipped_is_halved_too() -> None:
@@ -121,9 +123,13 @@ def test_a_fit_that_began_smaller_is_nearer_to_the_truth_after_as_many_steps(
     assert (alone.coarse, behind.coarse) == ((), ((30, (64, 64)),))
 
 
-@pytest.mark.parametrize("grain", [Grain(reach=1), Grain(together=True)], ids=["neighbours", "channels"])
-def test_noise_that_is_shared_is_fitted_at_once_unless_asked(noisy: tasks.Problem, grain: Grain) -> None:
-    shared, config = replace(noisy, grain=grain), generator_config(input=PAIRED)
+@pytest.mark.parametrize(
+    "correlation", [NoiseCorrelation(radius=1), NoiseCorrelation(across_channels=True)], ids=["neighbours", "channels"]
+)
+def test_noise_that_is_shared_is_fitted_at_once_unless_asked(
+    noisy: tasks.Problem, correlation: NoiseCorrelation
+) -> None:
+    shared, config = replace(noisy, noise_correlation=correlation), generator_config(input=PAIRED)
     assert fit(shared, config, plan(steps=10, coarse="auto")).coarse == ()
     assert fit(noisy, config, plan(steps=10, coarse="auto")).coarse == ((1, (64, 64)),)
     assert fit(shared, config, plan(steps=1, coarse=1)).coarse == ((1, (64, 64)),)
@@ -134,12 +140,12 @@ def test_it_takes_over_weights_and_what_the_smaller_fit_saw(noisy: tasks.Problem
     before = running.state.first.parameters.values.clone()
     for _ in running.begin():
         pass
-    state, half = running.state, running.bench.half._state
+    state, half = running.state, running.program_cache.half._state
     assert torch.equal(state.first.parameters.values, half.first.parameters.values)
     assert not torch.equal(state.first.parameters.values, before)
     assert torch.equal(state.first.optimizer.first, half.first.optimizer.first) and half.first.optimizer.first.any()
     assert float((state.average - noisy.target).square().mean()) < 0.04
-    assert torch.equal(state.stop.tensors()["mean"], state.average)
+    assert torch.equal(state.stop.state_dict()["mean"], state.average)
     assert int(state.step) == 0
 
 
@@ -148,22 +154,22 @@ def test_it_stops_by_itself(noisy: tasks.Problem) -> None:
     assert 20 < result.chosen_step < result.steps < 300
 
 
-def test_alone_second_on_a_bench_in_lanes_and_resumed_the_bits_are_the_same(
+def test_alone_second_on_a_program_cache_in_slots_and_resumed_the_bits_are_the_same(
     noisy: tasks.Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dipfast.fit.loop.LEAST_SECONDS", 0.0)
     asked = plan(steps=24, coarse=5, seeds=2, keep_seeds=True)
     other = replace(noisy, target=1 - noisy.target, guide=1 - noisy.guide)
-    whole, bench = fit(noisy, CONFIG, asked), Workbench()
-    fit(other, CONFIG, replace(asked, seed=3), workbench=bench)
-    second = fit(noisy, CONFIG, asked, workbench=bench)
+    whole, bench = fit(noisy, CONFIG, asked), ProgramCache()
+    fit(other, CONFIG, replace(asked, seed=3), program_cache=bench)
+    second = fit(noisy, CONFIG, asked, program_cache=bench)
     assert bench.programs == second.programs == 2
 
-    def course(problem: tasks.Problem, workbench: Workbench) -> Any:
-        return fitting(problem, CONFIG, asked, Hooks(workbench=workbench))
+    def course(problem: tasks.Problem, program_cache: ProgramCache) -> Any:
+        return fitting(problem, CONFIG, asked, Hooks(program_cache=program_cache))
 
-    lanes: list[Lane[FitResult]] = [Lane(torch.device("cpu")) for _ in range(2)]
-    first, beside = abreast([partial(course, noisy), partial(course, other)], lanes)
+    slots: list[Slot[FitResult]] = [Slot(torch.device("cpu")) for _ in range(2)]
+    first, beside = finish_all([partial(course, noisy), partial(course, other)], slots)
     found = [second, first, *(_interrupted(noisy, asked, after) for after in (3, 9, 20))]
     for result in found:
         assert torch.equal(result.image, whole.image) and torch.equal(result.averaged, whole.averaged)

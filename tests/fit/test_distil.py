@@ -13,9 +13,9 @@ from conftest import fit_plan, generator_config
 
 import dipfast
 from dipfast import generators, tasks
-from dipfast.fit import finish, fit, stream
+from dipfast.fit import FitResult, derive_seed, finish, fit
 from dipfast.fit.distil import Distilled, _gauss_newton, _shortened, _solve_head, distil_steps, distilling, undistilled
-from dipfast.fit.loop import Cancelled, FitResult
+from dipfast.fit.loop import Cancelled
 from dipfast.fit.optimizer import FlatParameters
 
 TINY = {"channels": [8, 8], "input": {"type": "noise", "depth": 4}}
@@ -29,7 +29,7 @@ def fitted() -> tuple[FitResult, torch.Tensor]:
     noisy = (ramp + rng.normal(scale=0.1, size=ramp.shape)).clip(0, 1).astype(np.float32)
     problem = tasks.pose({"type": "denoise", "noise": {"type": "gaussian", "sigma": 25}}, noisy)
     config, plan = generator_config(), fit_plan(steps=60)
-    latent = generators.make_latent(config["input"], 32, 32, stream(plan.seed, "latent"), problem.guide)
+    latent = generators.make_latent(config["input"], 32, 32, derive_seed(plan.seed, "latent"), problem.guide)
     return fit(problem, config, plan), latent
 
 
@@ -152,7 +152,7 @@ def test_several_seeds_in_one_generator_are_nearer_than_one_for_the_same_steps(p
     error = float(np.mean((whole.generator.render("fp32") - whole.image) ** 2))
     assert -10 * math.log10(error) == pytest.approx(whole.record["generator"]["parity_db"], abs=0.01)
     assert len(whole.generator.card.latent_seed) == 3 and whole.generator.latent.shape[1] == 12  # type: ignore[arg-type]
-    assert single.generator.card.latent_seed == stream(0, "latent")
+    assert single.generator.card.latent_seed == derive_seed(0, "latent")
 
 
 def test_a_picture_as_latent_is_shared_by_all_trunks(picture: np.ndarray) -> None:

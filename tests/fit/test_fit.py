@@ -18,15 +18,15 @@ from conftest import Memory, fit_plan, generator_config
 
 from dipfast import ops, tasks
 from dipfast.errors import ItemError, MachineError, UsageError
-from dipfast.fit import Cancelled, FitResult, Workbench, fit
-from dipfast.fit.average import newest_weight
-from dipfast.fit.criteria import make_stop
-from dipfast.fit.engine import WARM_UP, Machine, choose_machine, compilations
-from dipfast.fit.loop import LOOK_EVERY, Watch
+from dipfast.fit import Cancelled, FitResult, ProgramCache, fit
+from dipfast.fit.engine import WARM_UP, Machine, Step, choose_machine, compilations
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
-from dipfast.fit.plan import stream
-from dipfast.fit.step import FitState, Member, fit_step
-from dipfast.fit.stop import Sure
+from dipfast.fit.plan import derive_seed
+from dipfast.fit.statistics import newest_weight
+from dipfast.fit.step import FitState, Member
+from dipfast.fit.stop import make_stop
+from dipfast.fit.stop.residual import Sure
+from dipfast.fit.watch import LOOK_EVERY, Watch
 from dipfast.generators import make_latent
 from dipfast.metrics import psnr
 from dipfast.tasks.operators import Identity
@@ -48,6 +48,10 @@ def problem_of(clean: np.ndarray, damage: dict[str, Any], task: dict[str, Any]) 
 @pytest.fixture
 def noisy(picture: np.ndarray) -> tasks.Problem:
     return problem_of(picture, {"type": "gaussian", "sigma": 25.0}, GAUSSIAN)
+
+
+def prepared(problem: tasks.Problem, plan: Any, **generator: Any) -> tuple[FitState, Step]:
+    return ProgramCache().prepare(problem, generator_config(**generator), plan, choose_machine(plan))
 
 
 def fitted(problem: tasks.Problem, config: dict[str, Any] | None = None, **changes: Any) -> FitResult:
@@ -90,12 +94,12 @@ def test_the_same_seed_gives_the_same_bits(noisy: tasks.Problem, optimizer: dict
 def test_members_come_out_as_they_do_alone_and_their_mean_is_the_answer(noisy: tasks.Problem) -> None:
     plan = fit_plan(seeds=3, optimizer=MUON)
     machine = choose_machine(plan)
-    together, step = Workbench().lay_out(noisy, generator_config(), plan, machine)
+    together, step = ProgramCache().prepare(noisy, generator_config(), plan, machine)
     alone = Member(noisy, generator_config(), machine.device, 1)
-    alone.reset(plan.seed, noisy.guide)
+    alone.reset(plan.seed)
     for _ in range(5):
         step()
-        alone.move(noisy, plan, together.stop, machine.dtype)
+        together.member_step(alone)
     outputs = [member.output for member in together.members]
     assert torch.equal(outputs[1], alone.output)
     assert not torch.equal(outputs[0], outputs[1])
@@ -103,7 +107,7 @@ def test_members_come_out_as_they_do_alone_and_their_mean_is_the_answer(noisy: t
 
 
 def test_the_first_of_several_seeds_is_the_fit_of_one(noisy: tasks.Problem) -> None:
-    states = [Workbench().lay_out(noisy, generator_config(), fit_plan(seeds=n), MACHINE) for n in (1, 2)]
+    states = [ProgramCache().prepare(noisy, generator_config(), fit_plan(seeds=n), MACHINE) for n in (1, 2)]
     for _, step in states:
         step()
     one, two = (state.first.output for state, _ in states)
@@ -185,28 +189,28 @@ def test_a_constant_average_forgets_at_its_rate_and_auto_over_a_share_of_the_ste
 
 def test_averages_begin_anew_behind_a_rollback_to_the_beginning(noisy: tasks.Problem) -> None:
     plan = fit_plan(stop={"type": "ema-variance"})
-    state = FitState(noisy, generator_config(), plan, choose_machine(plan))
+    state, step = prepared(noisy, plan)
     watch = Watch(plan, state)
     for _ in range(5):
-        fit_step(state, noisy, plan, torch.float32)
+        step()
     state.residual.fill_(torch.nan)
     watch.look()
-    fit_step(state, noisy, plan, torch.float32)
+    step()
     torch.testing.assert_close(state.average, state.output)
     torch.testing.assert_close(state.stop.mean, state.output)
     assert float(state.stop.value) == 0
 
 
 def test_a_loss_that_was_not_finite_for_a_moment_leaves_no_trace(noisy: tasks.Problem) -> None:
-    workbench = Workbench()
+    program_cache = ProgramCache()
     plan = fit_plan(steps=60)
-    state, _ = workbench.lay_out(noisy, generator_config(), plan, choose_machine(plan))
+    state, _ = program_cache.prepare(noisy, generator_config(), plan, choose_machine(plan))
 
     def poison(step: int, loss: float) -> None:
         if step == 10:
             state.first.parameters.values.fill_(torch.nan)
 
-    result = fit(noisy, generator_config(), plan, progress=poison, workbench=workbench)
+    result = fit(noisy, generator_config(), plan, progress=poison, program_cache=program_cache)
     assert result.rollbacks == 1
     assert all(np.isfinite(loss) for _, loss in result.losses)
     assert bool(torch.isfinite(result.image).all())
@@ -224,8 +228,8 @@ def test_no_steps_give_the_untouched_generator(noisy: tasks.Problem) -> None:
 
 
 def test_no_jitter_is_no_jitter(noisy: tasks.Problem) -> None:
-    still = FitState(noisy, generator_config(), fit_plan(reg_noise_std=0.0), choose_machine(fit_plan()))
-    fit_step(still, noisy, fit_plan(reg_noise_std=0.0), torch.float32)
+    still, step = prepared(noisy, fit_plan(reg_noise_std=0.0))
+    step()
     assert not still.first.noise.any()
 
 
@@ -318,15 +322,15 @@ def test_a_windowed_variance_by_running_sums_is_the_variance_of_the_window() -> 
 def test_pixels_held_out_are_kept_from_the_loss_and_judge_the_picture(noisy: tasks.Problem) -> None:
     noisy = replace(noisy, operator=Identity())
     plan = fit_plan(stop={"type": "held-out", "share": 0.2})
-    state = FitState(noisy, generator_config(), plan, choose_machine(plan))
+    state, _ = prepared(noisy, plan)
     held = state.stop.held.expand_as(noisy.target)
     assert 0.1 < float(held.float().mean()) < 0.3
     prediction = torch.rand_like(noisy.target).requires_grad_()
-    state.stop.fitted(prediction, noisy.target).sum().backward()
+    state.stop.predict(prediction).sum().backward()
     assert torch.equal(prediction.grad == 0, held)
     state.stop.update(torch.tensor(50), noisy.target + 0.1 * held, noisy.target + 0.1 * held, torch.tensor(0.0))
     assert float(state.stop.value) == pytest.approx(0.01, rel=1e-4)
-    other = FitState(noisy, generator_config(), replace(plan, seed=5), choose_machine(plan))
+    other, _ = prepared(noisy, replace(plan, seed=5))
     assert not torch.equal(other.stop.held, state.stop.held)
 
 
@@ -372,50 +376,48 @@ def test_sure_is_refused_where_it_does_not_apply(noisy: tasks.Problem, picture: 
 
 @pytest.mark.parametrize("steps", [0, 1])
 def test_a_short_fit_can_be_warmed_up(noisy: tasks.Problem, steps: int) -> None:
-    plan = fit_plan(steps=steps)
-    state = FitState(noisy, generator_config(), plan, choose_machine(plan))
+    state, step = prepared(noisy, fit_plan(steps=steps))
     for _ in range(WARM_UP):
-        fit_step(state, noisy, plan, torch.float32)
+        step()
     assert int(state.step) == WARM_UP
 
 
-def state_and_watch(problem: tasks.Problem, **changes: Any) -> tuple[FitState, Watch]:
+def state_step_and_watch(problem: tasks.Problem, **changes: Any) -> tuple[FitState, Step, Watch]:
     plan = fit_plan(**changes)
-    state = FitState(problem, generator_config(), plan, choose_machine(plan))
+    state, step = prepared(problem, plan)
     for _ in range(5):
-        fit_step(state, problem, plan, torch.float32)
+        step()
     watch = Watch(plan, state)
     watch.look()
-    return state, watch
+    return state, step, watch
 
 
 def test_a_drop_of_the_fits_own_psnr_restores_weights_moments_and_averages(noisy: tasks.Problem) -> None:
-    state, watch = state_and_watch(noisy, rollback_db=5.0)
+    state, _, watch = state_step_and_watch(noisy, rollback_db=5.0)
     good = state.snapshot()
-    for tensor in state.tensors().values():
+    for tensor in state.state_dict().values():
         tensor.zero_()
     state.residual.mul_(10)
     watch.look()
     assert watch.rollbacks == 1
-    assert all(torch.equal(tensor, good[name]) for name, tensor in state.tensors().items())
+    assert all(torch.equal(tensor, good[name]) for name, tensor in state.state_dict().items())
 
 
 def test_a_smaller_drop_is_left_alone(noisy: tasks.Problem) -> None:
-    state, watch = state_and_watch(noisy, rollback_db=5.0)
+    state, _, watch = state_step_and_watch(noisy, rollback_db=5.0)
     state.residual.mul_(2)
     watch.look()
     assert watch.rollbacks == 0
 
 
 def test_a_fit_that_goes_on_after_a_rollback_still_fits(noisy: tasks.Problem) -> None:
-    state, watch = state_and_watch(noisy)
+    state, step, watch = state_step_and_watch(noisy)
     before = float(state.residual)
     state.first.parameters.values.fill_(torch.nan)
     state.residual.fill_(torch.nan)
     watch.look()
-    plan = fit_plan(steps=30)
     for _ in range(20):
-        fit_step(state, noisy, plan, torch.float32)
+        step()
     assert float(state.residual) < before
 
 
@@ -485,8 +487,9 @@ def test_gradients_in_low_precision_are_those_of_fp32(
     grads = []
     for name in ("fp32", precision):  # whatever this CPU has instructions for: fp16 is then slow, and right
         machine = Machine(torch.device("cpu"), "eager", name)
-        state, _ = Workbench().lay_out(noisy, generator_config(upsample="nearest"), fit_plan(), machine)
-        fit_step(state, noisy, fit_plan(optimizer={"type": "adam", "lr": 1e-12}), machine.dtype)
+        plan = fit_plan(optimizer={"type": "adam", "lr": 1e-12})
+        state, step = ProgramCache().prepare(noisy, generator_config(upsample="nearest"), plan, machine)
+        step()
         grads.append(state.first.parameters.grads.clone())
     exact, low = grads
     assert not torch.equal(exact, low)
@@ -497,9 +500,8 @@ def test_weights_and_moments_stay_in_fp32_when_convolutions_are_bf16(
     noisy: tasks.Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dipfast.ops.SMALL_PRODUCTS", 0)
-    plan = fit_plan(precision="bf16")
-    state = FitState(noisy, generator_config(), plan, choose_machine(plan))
-    fit_step(state, noisy, plan, torch.bfloat16)
+    state, step = prepared(noisy, fit_plan(precision="bf16"))
+    step()
     kept = [*state.first.generator.parameters(), state.average, *vars(state.first.optimizer).values(), state.losses]
     assert {tensor.dtype for tensor in kept} == {torch.float32}
 
@@ -507,23 +509,26 @@ def test_weights_and_moments_stay_in_fp32_when_convolutions_are_bf16(
 def test_a_cpu_convolves_in_bf16_what_is_large_enough_to_gain_by_it() -> None:
     for side, expected in ((16, torch.float32), (128, torch.bfloat16)):
         x = torch.zeros(1, 32, side, side)
-        assert ops.worth(torch.bfloat16, x, 32 * 32 * 9 * side * side) == expected
-    assert ops.worth(torch.float64, torch.zeros(1, 1, 2, 2), 36) == torch.float64
+        assert ops.conv_dtype(torch.bfloat16, x, 32 * 32 * 9 * side * side) == expected
+    assert ops.conv_dtype(torch.float64, torch.zeros(1, 1, 2, 2), 36) == torch.float64
 
 
 @pytest.mark.parametrize(
     "stop", [{"type": k} for k in ("fixed", "ema-variance", "windowed-variance", "held-out", "discrepancy")], ids=str
 )
-def test_an_item_on_a_used_workbench_comes_out_as_it_does_alone(picture: np.ndarray, stop: dict[str, Any]) -> None:
+def test_an_item_on_a_used_program_cache_comes_out_as_it_does_alone(picture: np.ndarray, stop: dict[str, Any]) -> None:
     items = [
         problem_of(picture * dim, {"type": "gaussian", "sigma": sigma}, noise_of(sigma))
         for dim, sigma in ((1, 25.0), (0.5, 10.0))
     ]
     plans = [fit_plan(seed=seed, stop=stop, optimizer=MUON) for seed in (3, 4)]
-    workbench = Workbench()
-    shared = [fit(item, generator_config(), plan, workbench=workbench) for item, plan in zip(items, plans, strict=True)]
+    program_cache = ProgramCache()
+    shared = [
+        fit(item, generator_config(), plan, program_cache=program_cache)
+        for item, plan in zip(items, plans, strict=True)
+    ]
     alone = [fit(item, generator_config(), plan) for item, plan in zip(items, plans, strict=True)]
-    assert workbench.programs == 1
+    assert program_cache.programs == 1
     for one, other in zip(shared, alone, strict=True):
         assert torch.equal(one.image, other.image)
         assert (one.losses, one.chosen_step, one.why) == (other.losses, other.chosen_step, other.why)
@@ -536,33 +541,35 @@ def noise_of(sigma: float) -> dict[str, Any]:
 def test_every_fit_turns_to_its_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
     devices: list[int] = []
     monkeypatch.setattr(torch.cuda, "set_device", devices.append)
-    monkeypatch.setattr(Workbench, "_build", lambda self, *_: vars(self).update(_state=SimpleNamespace(), _step=None))
+    monkeypatch.setattr(
+        ProgramCache, "_build", lambda self, *_: vars(self).update(_state=SimpleNamespace(), _step=None)
+    )
     monkeypatch.setattr(tasks.Problem, "to", lambda self, device: self)
-    workbench = Workbench()
+    program_cache = ProgramCache()
     for name in ("cuda:1", "cuda", "cpu"):
-        workbench.lay_out(NOTHING, generator_config(), fit_plan(), Machine(torch.device(name), "eager", "fp32"))
+        program_cache.prepare(NOTHING, generator_config(), fit_plan(), Machine(torch.device(name), "eager", "fp32"))
     assert devices == [1, 0]
 
 
 def test_another_size_another_plan_and_another_net_need_another_program(noisy: tasks.Problem) -> None:
-    workbench = Workbench()
+    program_cache = ProgramCache()
     small = tasks.pose(GAUSSIAN, noisy.target[0, :, :16, :16].numpy())
-    fit(noisy, generator_config(), fit_plan(steps=1), workbench=workbench)
-    fit(small, generator_config(), fit_plan(steps=1), workbench=workbench)
-    fit(small, generator_config(), fit_plan(steps=2), workbench=workbench)
-    fit(small, generator_config(upsample="nearest"), fit_plan(steps=2), workbench=workbench)
-    assert workbench.programs == 4
+    fit(noisy, generator_config(), fit_plan(steps=1), program_cache=program_cache)
+    fit(small, generator_config(), fit_plan(steps=1), program_cache=program_cache)
+    fit(small, generator_config(), fit_plan(steps=2), program_cache=program_cache)
+    fit(small, generator_config(upsample="nearest"), fit_plan(steps=2), program_cache=program_cache)
+    assert program_cache.programs == 4
 
 
 def test_a_fit_leaves_its_problem_alone(noisy: tasks.Problem) -> None:
     before = noisy.target.clone()
-    workbench = Workbench()
-    fit(noisy, generator_config(), fit_plan(steps=1), workbench=workbench)
+    program_cache = ProgramCache()
+    fit(noisy, generator_config(), fit_plan(steps=1), program_cache=program_cache)
     fit(
         tasks.pose(GAUSSIAN, np.zeros((3, 32, 32), np.float32)),
         generator_config(),
         fit_plan(steps=1),
-        workbench=workbench,
+        program_cache=program_cache,
     )
     assert torch.equal(noisy.target, before)
 
@@ -585,10 +592,10 @@ def test_shapes_are_compiled_once_and_one_too_many_is_an_error(
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # quicker than code
     config, plan, before = generator_config(channels=(8,)), fit_plan(steps=2, engine="compile"), compilations()
 
-    def at(side: int, bench: Workbench) -> FitResult:
-        return fit(tasks.pose(GAUSSIAN, noisy.target[0, :, :side, :side].numpy()), config, plan, workbench=bench)
+    def at(side: int, bench: ProgramCache) -> FitResult:
+        return fit(tasks.pose(GAUSSIAN, noisy.target[0, :, :side, :side].numpy()), config, plan, program_cache=bench)
 
-    bench = Workbench()
+    bench = ProgramCache()
     for side in (16, 16, 32, 16):
         at(side, bench)
     assert (bench.programs, compilations() - before) == (3, 2)  # back at a known shape nothing is compiled
@@ -625,7 +632,7 @@ def test_seeds_that_are_kept_have_averaged_weights(noisy: tasks.Problem) -> None
     averaged, last = fit(noisy, generator_config(), plan), fit(noisy, generator_config(), replace(plan, average=None))
 
     def apart(result: FitResult) -> float:
-        latent = make_latent(generator_config()["input"], 32, 32, stream(plan.seed, "latent/1"), noisy.guide)
+        latent = make_latent(generator_config()["input"], 32, 32, derive_seed(plan.seed, "latent/1"), noisy.guide)
         with torch.no_grad():
             return float((result.members[0](latent, torch.float32) - averaged.picture).square().mean())
 
@@ -660,7 +667,7 @@ def test_a_fit_that_was_interrupted_goes_on_to_the_same_bits(
     assert taken[0] == after + 1
     assert torch.equal(resumed.image, whole.image) and torch.equal(resumed.averaged, whole.averaged)
     assert (resumed.losses, resumed.stop_curve, resumed.why) == (whole.losses, whole.stop_curve, whole.why)
-    for (step, one), (other, two) in zip(resumed.trail, whole.trail, strict=True):
+    for (step, one), (other, two) in zip(resumed.snapshots, whole.snapshots, strict=True):
         assert step == other and all(
             torch.equal(*pair) for pair in zip(one.parameters(), two.parameters(), strict=True)
         )

@@ -10,9 +10,9 @@ import torch
 
 from dipfast import tasks
 from dipfast.fit.flecks import mended
-from dipfast.restore.surroundings import outside
-from dipfast.restore.warnings import caveats
-from dipfast.tasks.problem import Grain
+from dipfast.restoration.surroundings import outside
+from dipfast.restoration.warnings import caveats
+from dipfast.tasks.problem import NoiseCorrelation
 
 SIGMA = 10.0
 GAUSSIAN: dict[str, Any] = {"type": "denoise", "noise": {"type": "gaussian", "sigma": SIGMA}}
@@ -73,7 +73,7 @@ def test_where_noise_is_other_than_told_nothing_is_put_back() -> None:
 def test_noise_that_neighbours_share_puts_nothing_back() -> None:
     from dataclasses import replace
 
-    problem = replace(problem_of(GAUSSIAN), grain=Grain(1))
+    problem = replace(problem_of(GAUSSIAN), noise_correlation=NoiseCorrelation(1))
     answer, count = mended(flecked(), None, problem)
     assert count == 0 and torch.equal(answer, flecked())
 

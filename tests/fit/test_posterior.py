@@ -16,12 +16,10 @@ from torch import Tensor
 import dipfast
 from dipfast import tasks
 from dipfast.errors import UsageError
-from dipfast.fit import FitResult, fit
-from dipfast.fit.engine import choose_machine
-from dipfast.fit.loop import Watch
-from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step, sgld_step
-from dipfast.fit.posterior import Posterior, likelihood_scale
-from dipfast.fit.step import FitState, fit_step
+from dipfast.fit import FitResult, ProgramCache, choose_machine, fit
+from dipfast.fit.optimizer import FlatParameters, OptimizerState, likelihood_scale, optimizer_step, sgld_step
+from dipfast.fit.statistics import Posterior
+from dipfast.fit.watch import Watch
 from dipfast.manifest import settings_from
 from dipfast.metrics import calibration_scale, coverage, uncertainty_ece
 from dipfast.report.evaluate import evaluate
@@ -217,21 +215,21 @@ def test_the_answer_is_the_mean_and_the_record_says_of_how_many(picture: np.ndar
 def test_a_rollback_restores_count_mean_and_squares(picture: np.ndarray) -> None:
     plan = fit_plan(steps=40, optimizer=sgld(), posterior={"burn_in": 4, "every": 2})
     problem = tasks.pose(GAUSSIAN, picture)
-    state = FitState(problem, generator_config(), plan, choose_machine(plan))
+    state, step = ProgramCache().prepare(problem, generator_config(), plan, choose_machine(plan))
     watch = Watch(plan, state)
     for _ in range(10):
-        fit_step(state, problem, plan, torch.float32)
+        step()
     watch.look()
     assert state.posterior is not None
-    before = {name: tensor.clone() for name, tensor in state.posterior.tensors().items()}
+    before = {name: tensor.clone() for name, tensor in state.posterior.state_dict().items()}
     for _ in range(6):
-        fit_step(state, problem, plan, torch.float32)
+        step()
     assert int(state.posterior.count) == int(before["count"]) + 3
     state.residual.fill_(torch.nan)
     watch.look()
     assert watch.rollbacks == 1
     assert int(before["count"]) == 2
-    assert all(torch.equal(tensor, before[name]) for name, tensor in state.posterior.tensors().items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state.posterior.state_dict().items())
 
 
 def test_known_pixels_that_are_put_back_have_no_deviation(picture: np.ndarray) -> None:

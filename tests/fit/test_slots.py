@@ -1,4 +1,4 @@
-"""Fits side by side in lanes: the bits that each has alone, whatever its neighbours do."""
+"""Fits side by side in slots: the bits that each has alone, whatever its neighbours do."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from conftest import fit_plan, generator_config
 
 from dipfast import tasks
 from dipfast.errors import ItemError
-from dipfast.fit import Course, Fit, FitPlan, FitResult, Hooks, Lane, Workbench, abreast, fit, fitting
+from dipfast.fit import Course, Fit, FitPlan, FitResult, Hooks, ProgramCache, Slot, finish_all, fit, fitting
 from dipfast.fit.distil import distilling, undistilled
-from dipfast.fit.lane import finish
-from dipfast.fit.loop import LOOK_EVERY
+from dipfast.fit.slots import finish
+from dipfast.fit.watch import LOOK_EVERY
 
 GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
 CPU = torch.device("cpu")
@@ -33,27 +33,27 @@ def items(picture: np.ndarray, count: int) -> list[tasks.Problem]:
     return [tasks.pose(GAUSSIAN, image.clip(0, 1).astype(np.float32)) for image in noisy]
 
 
-def course(item: tasks.Problem, plan: FitPlan, workbench: Workbench) -> Course[FitResult]:
-    return fitting(item, generator_config(), plan, Hooks(workbench=workbench))
+def course(item: tasks.Problem, plan: FitPlan, program_cache: ProgramCache) -> Course[FitResult]:
+    return fitting(item, generator_config(), plan, Hooks(program_cache=program_cache))
 
 
 @pytest.mark.parametrize("changes", PLANS, ids=["discrepancy", "members", "posterior"])
-@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("slots", [1, 3])
 def test_an_item_comes_out_of_a_cohort_as_it_does_alone(
-    picture: np.ndarray, changes: dict[str, Any], lanes: int
+    picture: np.ndarray, changes: dict[str, Any], slots: int
 ) -> None:
     pictures = items(picture, 5)
     plans = [fit_plan(steps=33, seed=seed, **changes) for seed in range(5)]
-    places: list[Lane[FitResult]] = [Lane(CPU) for _ in range(lanes)]
-    together = abreast([partial(course, item, plan) for item, plan in zip(pictures, plans, strict=True)], places)
+    places: list[Slot[FitResult]] = [Slot(CPU) for _ in range(slots)]
+    together = finish_all([partial(course, item, plan) for item, plan in zip(pictures, plans, strict=True)], places)
     for result, item, plan in zip(together, pictures, plans, strict=True):
         alone = fit(item, generator_config(), plan)
         assert torch.equal(result.image, alone.image) and torch.equal(result.averaged, alone.averaged)
         assert (result.losses, result.stop_curve, result.why) == (alone.losses, alone.stop_curve, alone.why)
-    assert [lane.workbench.programs for lane in places] == [1] * lanes
+    assert [slot.program_cache.programs for slot in places] == [1] * slots
 
 
-def test_all_lanes_have_enqueued_steps_before_any_is_waited_for(
+def test_all_slots_have_enqueued_steps_before_any_is_waited_for(
     picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[str, int]] = []
@@ -61,19 +61,19 @@ def test_all_lanes_have_enqueued_steps_before_any_is_waited_for(
     monkeypatch.setattr(Fit, "advance", lambda self: (told.append(("advance", self.plan.seed)), advance(self))[1])
     monkeypatch.setattr(Fit, "look", lambda self: (told.append(("look", self.plan.seed)), look(self))[1])
     plans = [fit_plan(steps=2 * LOOK_EVERY, seed=seed) for seed in (0, 1)]
-    abreast([partial(course, items(picture, 1)[0], plan) for plan in plans], [Lane(CPU), Lane(CPU)])
+    finish_all([partial(course, items(picture, 1)[0], plan) for plan in plans], [Slot(CPU), Slot(CPU)])
     first = [("advance", 0), ("advance", 1), ("look", 0), ("advance", 0), ("look", 1), ("advance", 1)]
     assert told == [*first, ("look", 0), ("look", 1)]
 
 
-def test_a_fit_that_fails_frees_its_lane_and_leaves_its_neighbour_alone(picture: np.ndarray) -> None:
+def test_a_fit_that_fails_frees_its_slot_and_leaves_its_neighbour_alone(picture: np.ndarray) -> None:
     [item] = items(picture, 1)
     fixed: dict[str, Any] = {"stop": {"type": "fixed"}, "steps": 90}
     whole = fit_plan(**fixed)
     broken = fit_plan(**fixed, optimizer={"type": "adam", "lr": 3e38}, rollback_db=None)
-    bad, good = Lane[FitResult](CPU), Lane[FitResult](CPU)
-    bad.begin(course(item, broken, bad.workbench))
-    good.begin(course(item, whole, good.workbench))
+    bad, good = Slot[FitResult](CPU), Slot[FitResult](CPU)
+    bad.begin(course(item, broken, bad.program_cache))
+    good.begin(course(item, whole, good.program_cache))
     found, failure = None, None
     while found is None:
         found = good.move()
@@ -84,7 +84,7 @@ def test_a_fit_that_fails_frees_its_lane_and_leaves_its_neighbour_alone(picture:
                 failure = error
     assert failure is not None and failure.kind == "non-finite"
     assert torch.equal(found.image, fit(item, generator_config(), whole).image)
-    bad.begin(course(item, fit_plan(), bad.workbench))
+    bad.begin(course(item, fit_plan(), bad.program_cache))
     assert bad.move() is None
 
 
@@ -103,5 +103,5 @@ def test_a_distillation_can_be_moved_step_by_step(picture: np.ndarray) -> None:
     assert all(torch.equal(one, other) for one, other in pairs)
 
 
-def test_a_lane_of_a_device_that_is_not_there_leaves_it_to_the_fit_to_say_so() -> None:
-    assert Lane[FitResult](torch.device("cuda:99")).stream is None
+def test_a_slot_of_a_device_that_is_not_there_leaves_it_to_the_fit_to_say_so() -> None:
+    assert Slot[FitResult](torch.device("cuda:99")).stream is None

@@ -12,11 +12,9 @@ from conftest import fit_plan, generator_config
 import dipfast
 from dipfast import tasks
 from dipfast.errors import UsageError
-from dipfast.fit import fit
-from dipfast.fit.engine import choose_machine
-from dipfast.fit.loop import Watch
-from dipfast.fit.spread import SHARED, Spread
-from dipfast.fit.step import FitState, fit_step
+from dipfast.fit import ProgramCache, choose_machine, fit
+from dipfast.fit.statistics import SHARED, Spread
+from dipfast.fit.watch import Watch
 from dipfast.manifest import settings_from
 from dipfast.metrics import calibration_scale, coverage
 
@@ -50,9 +48,9 @@ def test_the_spread_is_that_of_the_step_that_is_returned() -> None:
 def test_the_mean_of_the_members_averages_is_the_picture_returned(picture: np.ndarray) -> None:
     problem = tasks.pose(GAUSSIAN, picture)
     plan = fit_plan(seeds=2, stop={"type": "fixed"}, average="auto")
-    state = FitState(problem, generator_config(), plan, choose_machine(plan))
+    state, step = ProgramCache().prepare(problem, generator_config(), plan, choose_machine(plan))
     for _ in range(6):
-        fit_step(state, problem, plan, torch.float32)
+        step()
     assert state.spread is not None
     torch.testing.assert_close(state.spread.kept.mean(0, keepdim=True), state.stop.best)
 
@@ -60,14 +58,14 @@ def test_the_mean_of_the_members_averages_is_the_picture_returned(picture: np.nd
 def test_a_rollback_restores_the_spread(picture: np.ndarray) -> None:
     problem = tasks.pose(GAUSSIAN, picture)
     plan = fit_plan(seeds=2)
-    state = FitState(problem, generator_config(), plan, choose_machine(plan))
+    state, step = ProgramCache().prepare(problem, generator_config(), plan, choose_machine(plan))
     for _ in range(3):
-        fit_step(state, problem, plan, torch.float32)
+        step()
     watch = Watch(plan, state)
     watch.look()
     assert state.spread is not None
     before = state.spread.averages.clone()
-    fit_step(state, problem, plan, torch.float32)
+    step()
     state.residual.fill_(torch.nan)
     watch.look()
     assert torch.equal(state.spread.averages, before)

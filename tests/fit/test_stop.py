@@ -15,13 +15,13 @@ from torch import Tensor
 from dipfast import tasks
 from dipfast.errors import UsageError
 from dipfast.fit import fit
-from dipfast.fit.auto import BLOCKS, DISCREPANCY, FIXED, STILLEST, choose_stop
-from dipfast.fit.criteria import make_stop
-from dipfast.fit.stop import TAKEN_UP, Valley
+from dipfast.fit.stop import BLOCKS, DISCREPANCY, FIXED, STILLEST, choose_stop, make_stop
+from dipfast.fit.stop.criterion import Valley
+from dipfast.fit.stop.residual import TAKEN_UP
 from dipfast.manifest import settings_from
 from dipfast.settings.fit import Fit
 from dipfast.settings.stop import BlocksStop, DiscrepancyStop, EmaVarianceStop, FixedStop, Stop
-from dipfast.tasks.grid import REACH, first_border, steps_of
+from dipfast.tasks.coding import LINES_AROUND, border_strength, first_border
 
 NOISE, IMAGE = {"type": "noise"}, {"type": "image"}
 TASKS: dict[str, dict[str, Any]] = {
@@ -170,8 +170,8 @@ def compressed(left: int = 0) -> Tensor:  # [1, 1, 96, 96]
 
 @pytest.mark.parametrize("left", [0, 1, 5])
 def test_the_grid_is_found_where_it_is(left: int) -> None:
-    assert first_border(steps_of(compressed(left), 3), 8) == (7 - left - REACH) % 8
-    assert first_border(steps_of(compressed(left), 2), 8) == 7 - REACH
+    assert first_border(border_strength(compressed(left), 3), 8) == (7 - left - LINES_AROUND) % 8
+    assert first_border(border_strength(compressed(left), 2), 8) == 7 - LINES_AROUND
 
 
 def test_blocks_stop_when_the_picture_shows_them() -> None:
@@ -194,7 +194,7 @@ def test_the_next_picture_of_a_bucket_has_its_own_grid() -> None:
     stop.reset(0)
     problem.adopt(tasks.pose({"type": "jpeg"}, compressed(5)[0].numpy()))
     stop.reset(0)
-    assert int(stop.columns[0]) == (2 - REACH) % 8 and int(stop.rows[0]) == 7 - REACH
+    assert int(stop.columns[0]) == (2 - LINES_AROUND) % 8 and int(stop.rows[0]) == 7 - LINES_AROUND
 
 
 def test_an_edge_of_the_scene_on_a_border_is_no_block() -> None:
@@ -206,7 +206,7 @@ def test_an_edge_of_the_scene_on_a_border_is_no_block() -> None:
     stop = make_stop(BLOCKS, picture, problem, 20, NOISE)
     stop.reset(0)
     stop.update(torch.tensor(0), picture, picture, torch.tensor(0.0))
-    assert float(steps_of(picture, 2).max()) > 20 and not bool(stop.done)
+    assert float(border_strength(picture, 2).max()) > 20 and not bool(stop.done)
 
 
 def test_a_picture_too_small_for_blocks_takes_all_steps() -> None:

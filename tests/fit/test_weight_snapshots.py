@@ -10,15 +10,15 @@ from conftest import fit_plan, generator_config
 
 from dipfast import tasks
 from dipfast.fit import fit
-from dipfast.fit.trail import Trail
+from dipfast.fit.statistics import WeightSnapshots
 
 
 def walked(keep: int, steps: range) -> list[int]:
-    trail = Trail(keep)
+    snapshots = WeightSnapshots(keep)
     for step in steps:
-        trail.add(step, torch.tensor([float(step)]))
-    assert all(float(values[0]) == step for step, values in trail.found)
-    return [step for step, _ in trail.found]
+        snapshots.add(step, torch.tensor([float(step)]))
+    assert all(float(values[0]) == step for step, values in snapshots.found)
+    return [step for step, _ in snapshots.found]
 
 
 def test_they_are_spread_over_the_logarithm_of_the_step_wherever_the_fit_ends() -> None:
@@ -34,12 +34,12 @@ def test_few_are_the_newest_and_none_cost_nothing() -> None:
 
 
 def test_a_rollback_takes_back_what_lies_behind_it() -> None:
-    trail = Trail(4)
+    snapshots = WeightSnapshots(4)
     for step in (10, 20, 30, 20):
-        trail.add(step, torch.tensor([float(step)]))
-    assert [step for step, _ in trail.found] == [10, 20]
-    other = Trail(4)
-    other.load(trail.tensors())
+        snapshots.add(step, torch.tensor([float(step)]))
+    assert [step for step, _ in snapshots.found] == [10, 20]
+    other = WeightSnapshots(4)
+    other.load_state_dict(snapshots.state_dict())
     assert [step for step, _ in other.found] == [10, 20]
 
 
@@ -48,10 +48,10 @@ def test_a_fit_keeps_its_way_and_changes_no_bit_of_its_result() -> None:
     problem = tasks.pose({"type": "denoise", "noise": {"type": "gaussian", "sigma": 25}}, noisy)
     plain = fit(problem, generator_config(), fit_plan(steps=40))
     result = fit(problem, generator_config(), fit_plan(steps=40, checkpoints=3))
-    assert torch.equal(plain.image, result.image) and plain.trail == ()
-    assert [step for step, _ in result.trail] == [10, 20, 40]
-    weights = [torch.cat([p.detach().flatten() for p in net.parameters()]) for _, net in result.trail]
+    assert torch.equal(plain.image, result.image) and plain.snapshots == ()
+    assert [step for step, _ in result.snapshots] == [10, 20, 40]
+    weights = [torch.cat([p.detach().flatten() for p in net.parameters()]) for _, net in result.snapshots]
     assert not torch.equal(weights[0], weights[1])
     own = torch.cat([p.detach().flatten() for p in result.generator.parameters()])
-    (last,) = fit(problem, generator_config(), fit_plan(steps=40, checkpoints=1, average=None)).trail
+    (last,) = fit(problem, generator_config(), fit_plan(steps=40, checkpoints=1, average=None)).snapshots
     assert torch.equal(torch.cat([p.detach().flatten() for p in last[1].parameters()]), own)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from dipfast.errors import DipfastError, UsageError
-from dipfast.generators import Card, SkipNet, from_bytes, to_bytes
+from dipfast.generators import Card, build, from_bytes, to_bytes
 from dipfast.manifest import parse
 from dipfast.report import print_summary, summarize, write_report, write_results
 from dipfast.store.folder import RunFolder
@@ -143,7 +143,7 @@ def test_any_list_of_items_is_read_or_refused(tmp_path: Path, edits: Any) -> Non
 def generator() -> bytes:
     config = generator_config(channels=(4,), input={"type": "noise", "depth": 2})
     card = Card("a", config, {}, 0, 0, 1, (8, 8), (8, 8), "fp32")
-    return to_bytes(SkipNet(config, 2, 1, 0), torch.zeros(1), card)
+    return to_bytes(build(config, 1, 0), torch.zeros(1), card)
 
 
 @HERE

@@ -1,4 +1,4 @@
-"""Alpha is never fitted and never changed: bit for bit where depth and size stay, sensible where not."""
+"""Alpha is not fitted: it stays the same bits in the same depth and size, and is converted to others."""
 
 import imagecodecs
 import numpy as np

@@ -1,4 +1,4 @@
-"""What files hold beside plain gray and RGB: palettes, 1 bit, colour keys, CMYK, 10 and 12 bits, floats."""
+"""Files of other kinds than gray and RGB are read: palettes, 1 bit, colour keys, CMYK, 10 and 12 bits, floats."""
 
 import struct
 
@@ -111,7 +111,7 @@ def test_deep_avif_keeps_its_depth(tmp_path, bits, shape):
 
 
 def cmyk_profile() -> bytes:
-    """A printer whose inks only darken: one table of 2 x 2 x 2 x 2 corners from CMYK to Lab."""
+    """Return the profile of a printer whose inks only darken: a table of 2 x 2 x 2 x 2 corners from CMYK to Lab."""
     corners = b"".join(bytes([max(0, 255 - 60 * bin(i >> 1).count("1") - 200 * (i & 1)), 128, 128]) for i in range(16))
     ramp = bytes(range(256))
     matrix = struct.pack(">9i", *(65536 * (i % 4 == 0) for i in range(9)))

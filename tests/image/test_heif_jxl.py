@@ -1,4 +1,4 @@
-"""HEIF and JPEG XL, which are read and not written: depth, size, alpha and profile honest, the rest refused."""
+"""HEIF and JPEG XL are read with their depth, size, alpha and profile; what cannot be read right is refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def encoded(array: np.ndarray, **options: object) -> bytes:
 
 
 def in_srgb(data: bytes) -> bytes:
-    """The same samples called sRGB: imagecodecs calls deep ones linear. Its number, 2 + 6 in four bits, becomes 13."""
+    """Mark samples as sRGB (curve 13), because imagecodecs marks those of more than 8 bits as linear (curve 8)."""
     start = data.index(b"\xff\x0a") + 2
     head = int.from_bytes(data[start : start + 40], "little")
     for at in range(320):

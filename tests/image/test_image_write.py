@@ -1,4 +1,4 @@
-"""Writing: atomic, of the format that the name says, and never less than the source had without a word."""
+"""Writing is atomic, in the format of the file's name, and never loses anything silently."""
 
 import os
 import stat

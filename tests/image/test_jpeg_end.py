@@ -1,4 +1,4 @@
-"""Where a JPEG ends: without its end marker it is whole if its picture is, and what follows that is no part of it."""
+"""A JPEG without its end marker is read if its picture is complete, and what follows the picture is ignored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WAYS = {
     "progressive": {"progressive": True},
     "progressive rows": {"progressive": True, "restart_marker_rows": 1},
 }
-# 24 by 16 gray pixels, 9 x + 5 y modulo 256, as libjpeg-turbo codes them by arithmetic
+# 24 by 16 gray pixels, 9 x + 5 y modulo 256, in libjpeg-turbo's arithmetic coding
 ARITHMETIC = base64.b85decode(
     "|JeWF01!$>Nk#wx0RR9200961|JwjV00smF1_cBL1_cHO2L=cV5DE$j2?`Vr4-60&6c`v66c!d59VH(c8zUSR79cDjBPJ&)Dk&KsEif%8FeNA{"
     "DF4X-3kU!Z02l!Q5di<p00saM5C#9*00;pA002J#{{YgLg$5gS$)U)VyiCpPpPVX7Uwr2*{U4t)0e0709t)KcpuQX|FnUEmQeRh6!^xk)nPGSB"
@@ -54,7 +54,7 @@ def held(path: Path, data: bytes) -> np.ndarray:
 def test_a_jpeg_that_lacks_only_its_end_marker_is_whole(tmp_path: Path, picture: str, way: str) -> None:
     data = coded(picture, way)
     whole = held(tmp_path / "x", data)
-    filled = () if data[-3] == 0 else (bytes(5000),)  # a zero of the data is not told from the filling
+    filled = () if data[-3] == 0 else (bytes(5000),)  # a zero at the end of the data looks like padding
     for rest in (b"", b"\xff", bytes(5), *filled, b"\xff\xd8\xff\xe0" + bytes(50), coded("noise", "baseline")):
         np.testing.assert_array_equal(held(tmp_path / "x", data[:-2] + rest), whole)
 

@@ -1,4 +1,4 @@
-"""Sides, density, place on Earth and XMP are those of the picture that is written, turned upright or enlarged."""
+"""Sides, density, geographic position and XMP fit the written picture, which may be turned or enlarged."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def enlarged(image: Any, scale: int) -> np.ndarray:
 
 
 def told(block: bytes) -> dict[tuple[int, int], tuple[float, ...]]:
-    """What an EXIF block says, as numbers."""
+    """Return the values of an EXIF block as numbers."""
     order = "<" if block[:2] == b"II" else ">"
     found = {}
     for name, entry in entries(block).items():
@@ -242,7 +242,7 @@ def test_the_tags_of_a_geotiff_come_back(tmp_path: Path, options: dict[str, Any]
 
 
 def place(tags: dict[int, Any], column: float, row: float) -> tuple[float, float]:
-    """Where a point of the raster lies on the ground, counted from the corner of the first pixel."""
+    """Return the ground coordinates of a point of the raster, counted from the corner of the first pixel."""
     half = 0.5 if tags[34735][11] == 2 else 0.0
     column, row = column - half, row - half
     if 34264 in tags:

@@ -1,4 +1,4 @@
-"""ICC profile, EXIF and density survive every pair of formats; a thumbnail of the unrestored picture dies."""
+"""ICC profile, EXIF and density are carried over for every pair of formats; an outdated thumbnail is not."""
 
 import struct
 from io import BytesIO
@@ -78,7 +78,7 @@ def test_a_gray_profile_is_applied_where_the_format_has_no_gray(tmp_path):
     write(tmp_path / "x.webp", PIXELS[:1], Source("png", "gray", 8, icc=GRAY, lossless=True))
     image = read(tmp_path / "x.webp")
     assert image.source.icc is None
-    assert image.pixels.mean() == pytest.approx(0.5, abs=0.01)  # gamma 2.2 is nearly sRGB's curve at one half
+    assert image.pixels.mean() == pytest.approx(0.5, abs=0.01)  # at one half, gamma 2.2 is close to sRGB's curve
 
 
 def test_png_colour_chunks_come_back_in_a_png_only():

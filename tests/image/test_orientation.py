@@ -1,4 +1,4 @@
-"""Each of the eight EXIF orientations, in each format: read upright, written upright, orientation 1."""
+"""Each EXIF orientation is read upright in each format, and written upright with orientation 1."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Files of more than one page or frame: a picture with its previews and copies is one, two pictures are refused."""
+"""A file with previews or smaller copies of a picture is read; one with several pictures is refused."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_every_level_of_a_pyramid_is_a_copy(tmp_path: Path, width: int, height: 
 
 
 def one_frame(data: bytes, kind: bytes) -> bytes:
-    """A WebP animation without its frames after the first."""
+    """Return a WebP animation reduced to its first frame."""
     at, body, kept = 12, b"", 0
     while at < len(data):
         length = int.from_bytes(data[at + 4 : at + 8], "little")

@@ -1,4 +1,4 @@
-"""JPEG 2000, BMP, GIF, TGA and Netpbm, which are read and not written: size, depth, colours and alpha honest."""
+"""JPEG 2000, BMP, GIF, TGA and Netpbm are read with their size, depth, colours and alpha."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def jp2(array: np.ndarray, codec: str = "jp2", **options: object) -> bytes:
 
 
 def held(path: Path) -> np.ndarray:
-    """What a file holds, where its header has said the same of it."""
+    """Read a file, and check that its header agrees."""
     image, header = read(path), probe(path)
     assert (header.channels, header.height, header.width) == image.pixels.shape
     assert (header.alpha, header.bit_depth) == (image.source.alpha is not None, image.source.bit_depth)
@@ -251,9 +251,7 @@ def test_a_netpbm_that_is_not_restored_says_why(tmp_path: Path, data: bytes, kin
 @pytest.mark.parametrize("name", WHOLE)
 def test_cut_files_are_refused_wherever_they_end(tmp_path: Path, name: str) -> None:
     data = WHOLE[name]
-    end = len(data) - (
-        26 if name.startswith("tga") else 2
-    )  # the footer of a TGA and the last byte of a GIF say nothing
+    end = len(data) - (26 if name.startswith("tga") else 2)  # a TGA's footer and a GIF's last byte hold no pixels
     for length in {*range(0, end, max(1, end // 40)), end - 1}:
         (tmp_path / "x").write_bytes(data[:length])
         with pytest.raises(ItemError) as caught:
@@ -294,11 +292,11 @@ def test_none_of_them_is_written() -> None:
 
 
 def test_the_manifest_and_the_images_agree_on_endings_and_formats() -> None:
-    from dipfast import settings as schema
     from dipfast.image.source import READABLE
+    from dipfast.settings import files
 
-    assert tuple(schema.Input().formats) == READABLE
-    assert schema.files.READ_ONLY == READ_ONLY
-    for format, endings in schema.EXTENSIONS.items():
+    assert tuple(files.Input().formats) == READABLE
+    assert files.READ_ONLY == READ_ONLY
+    for format, endings in files.EXTENSIONS.items():
         if format not in READ_ONLY:
             assert {format_of(f"x.{ending}") for ending in endings} == {format}

@@ -1,4 +1,4 @@
-"""Read, write, read: the same integers, depth, channels and size, for each mode, depth and format."""
+"""Reading, writing and reading again keeps integers, depth, channels and size in each mode and format."""
 
 from pathlib import Path
 

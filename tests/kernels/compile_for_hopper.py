@@ -35,7 +35,7 @@ compiled: dict[tuple, dict[str, Any]] = {}
 
 
 def compile_only(self: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
-    """Stands for a launch: compiles the kernel for the types and alignments of its arguments."""
+    """A stand-in for a launch that compiles the kernel for the types and alignments of its arguments."""
     parameters = inspect.signature(self.fn).parameters
     options = {name: kwargs.pop(name) for name in list(kwargs) if name not in parameters}
     values = inspect.signature(self.fn).bind(*args, **kwargs).arguments
@@ -61,7 +61,7 @@ def _aligned(value: Any) -> bool:
 
 
 def _facts(name: str, program: Any) -> dict[str, Any]:
-    """Registers and stack of a thread, shared memory of a program, the widest access to global memory: in bytes."""
+    """Return a thread's registers and stack, a program's shared memory and the widest memory access, in bytes."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(program.asm["cubin"])
         file.flush()
@@ -75,7 +75,7 @@ def _facts(name: str, program: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    """The cases of a fit forward and backward; with --odd, the odd ones too."""
+    """Compile the cases of a fit, forward and backward; with --odd, the odd ones too."""
     from dipfast.kernels import checks
 
     from dipfast.bench import kernel_cases

@@ -1,4 +1,4 @@
-"""Without a GPU, kernels run in Triton's interpreter on the CPU, which tests/conftest.py has chosen.
+"""Without a GPU, kernels run in Triton's interpreter on the CPU, which tests/conftest.py has selected.
 
 It rounds to bfloat16 towards zero where a GPU rounds to nearest: its error in that precision is twice what is due.
 """
@@ -11,7 +11,7 @@ import torch
 
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> torch.device:
-    """A device that kernels run on: a GPU, or the CPU by the interpreter."""
+    """Return a device on which kernels run: a GPU, or the CPU with the interpreter."""
     pytest.importorskip("triton")
     if torch.cuda.is_available():
         return torch.device("cuda")

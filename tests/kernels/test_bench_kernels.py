@@ -1,4 +1,4 @@
-"""`dipfast bench kernels`: what it measures, what it says where no kernel can run, and what it needs."""
+"""`dipfast bench kernels` measures the kernels, says why none can run, and checks its options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What both kernels promise as operations of PyTorch: schema, shapes and gradients, where they run, what compiles."""
+"""Both kernels are proper operations of PyTorch: schema, shapes, gradients, devices, compilation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dipfast.bench import kernel_cases as cases
 from dipfast.bench.judge import results
 
 CPU, BF16 = torch.device("cpu"), torch.bfloat16
-SHARED = 227 * 1024  # bytes of shared memory that a program may have on an H200
+SHARED = 227 * 1024  # bytes of shared memory of a program on an H200, at most
 
 
 def small_case(kernel: str, device: torch.device) -> cases.Case:
@@ -42,7 +42,7 @@ def test_an_operation_keeps_the_rules_of_pytorch(kernel: str, device: torch.devi
         results(case, case.fused, None)
     assert len(called) == 1 + bool(case.gradients)
     for operation, arguments in called:
-        if operation.name().endswith("_backward"):  # has no gradient of its own
+        if operation.name().endswith("_backward"):  # the backward has no gradient itself
             arguments = tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in arguments)
         outcome = torch.library.opcheck(operation, arguments)
         assert set(outcome.values()) == {"SUCCESS"}

@@ -1,4 +1,4 @@
-"""Steps and whole fits on the kernels: they come to what plain ones come to, and the record says what ran."""
+"""Steps and whole fits on the kernels agree with plain ones, and the record says which ran."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from test_capture import Refused
 
 import dipfast
 from dipfast import tasks
-from dipfast.fit import FitResult, Workbench, choose_machine, fit
+from dipfast.fit import FitResult, ProgramCache, choose_machine, fit
 from dipfast.fit.distil import distilling, undistilled
-from dipfast.fit.lane import finish
+from dipfast.fit.slots import finish
 from dipfast.fit.step import FitState
 
 GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
 MUON = {"type": "muon", "lr": 0.01}
-# As the presets' net: in phases, with a skip branch of fewer than a quarter of the channels beside it.
+# As the presets' network: upsampling in phases, and a skip branch of less than a quarter of the channels.
 NEAREST = {"upsample": "nearest", "channels": (12, 10), "skip_channels": 2}
 BILINEAR = {"upsample": "bilinear", "channels": (10, 12), "skip_channels": 3}
 Margins = list[tuple[int, str]]
@@ -29,14 +29,15 @@ Margins = list[tuple[int, str]]
 
 @pytest.fixture
 def margins(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> Margins:
-    """How far and in which mode the kernel padded. One program does it all, for the interpreter's sake."""
+    """Record how far and in which mode the kernel padded; a single program suits the interpreter."""
     from dipfast.kernels import norm_pad_triton as kernel
 
     found: Margins = []
     forward = kernel.forward
 
     def watched(*arguments: Any) -> torch.Tensor:
-        found.append(arguments[-2:])
+        margin, mode = arguments[-2:]
+        found.append((margin, mode if margin else ""))
         return forward(*arguments)
 
     monkeypatch.setattr(kernel, "forward", watched)
@@ -55,9 +56,9 @@ def noisy() -> np.ndarray:
 
 
 def stepped(problem: tasks.Problem, config: dict[str, Any], **changes: Any) -> FitState:
-    """A state after one step."""
+    """Return a state after one step."""
     plan = fit_plan(**{"steps": 3, "optimizer": MUON, "reg_noise_std": 0.0} | changes)
-    state, step = Workbench().lay_out(problem, config, plan, choose_machine(plan))
+    state, step = ProgramCache().prepare(problem, config, plan, choose_machine(plan))
     step()
     return state
 
@@ -69,10 +70,10 @@ def distance(one: torch.Tensor, other: torch.Tensor) -> float:
 @pytest.mark.parametrize(
     ("config", "padded"),
     [
-        (NEAREST, {(1, "reflection"): 3, (2, "reflection"): 2, (0, "reflection"): 5}),
-        (NEAREST | {"skip_channels": 4, "pad": "replication"}, {(1, "replication"): 5, (0, "reflection"): 5}),
-        (BILINEAR, {(1, "reflection"): 5, (0, "reflection"): 7}),
-        (BILINEAR | {"skip_channels": 0, "pad": "zero", "activation": "swish"}, {(0, "reflection"): 10}),
+        (NEAREST, {(1, "reflection"): 3, (2, "reflection"): 2, (0, ""): 5}),
+        (NEAREST | {"skip_channels": 4, "pad": "replication"}, {(1, "replication"): 5, (0, ""): 5}),
+        (BILINEAR, {(1, "reflection"): 5, (0, ""): 7}),
+        (BILINEAR | {"skip_channels": 0, "pad": "zero", "activation": "swish"}, {(0, ""): 10}),
         (BILINEAR | {"kernel_down": 5, "kernel_skip": 3, "channels": (10,)}, {(2, "reflection"): 1}),
     ],
     ids=["phases", "replication", "bilinear", "zero", "wide"],
@@ -89,18 +90,18 @@ def test_a_step_on_the_kernels_is_the_plain_step(
     assert {margin: margins.count(margin) for margin in padded} == padded
     assert distance(one.output, other.output) < 1e-6
     assert distance(one.parameters.grads, other.parameters.grads) < 1e-5
-    rest = one.parameters.rest  # Adam's first step is the gradient's sign, and some gradients are nothing but rounding
+    rest = one.parameters.rest  # Adam's first step is the sign of the gradient, and some gradients are only rounding
     assert rest
     assert distance(one.parameters.values[:rest], other.parameters.values[:rest]) < 1e-5
 
 
 def test_a_step_can_be_captured(problem: tasks.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the twins in the kernels' place: the interpreter itself does what may not be done."""
+    """The twins replace the kernels, because the interpreter itself does what the test forbids."""
     monkeypatch.setattr(checks, "missing", lambda device: None)
     monkeypatch.setattr(norm_pad, "norm_pad", lambda *arguments: (norm_pad.plain(*arguments),))
     monkeypatch.setattr(newton_schulz, "newton_schulz", newton_schulz.plain)
     plan = fit_plan(steps=3, optimizer=MUON, seeds=2, kernels="triton")
-    _, step = Workbench().lay_out(problem, generator_config(**NEAREST), plan, choose_machine(plan))
+    _, step = ProgramCache().prepare(problem, generator_config(**NEAREST), plan, choose_machine(plan))
     step()
     with Refused():
         step()
@@ -118,7 +119,7 @@ def test_activations_recomputed_give_the_same_bits(
 def test_a_compiled_step_runs_on_the_kernels(
     problem: tasks.Problem, device: torch.device, margins: Margins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # quicker than code
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # quicker than generating code
     config, options = generator_config(**NEAREST | {"channels": (10,)}), {"kernels": "triton", "device": device.type}
     eager, compiled = (stepped(problem, config, engine=e, **options).first for e in ("eager", "compile"))
     assert distance(compiled.parameters.grads, eager.parameters.grads) < 1e-5
@@ -128,7 +129,7 @@ def test_a_whole_fit_and_its_distillation_are_the_plain_ones(
     problem: tasks.Problem, device: torch.device, margins: Margins
 ) -> None:
     config = generator_config(**NEAREST | {"channels": (10,)})
-    latent = torch.rand(1, 2 * 8, 16, 16, generator=torch.Generator().manual_seed(0)).to(device)  # for both seeds
+    latent = torch.rand(1, 2 * 8, 16, 16, generator=torch.Generator().manual_seed(0)).to(device)  # of both seeds
     results: dict[str, tuple[FitResult, torch.Tensor]] = {}
     for kernels in ("triton", "plain"):
         plan = fit_plan(steps=2, optimizer=MUON, seeds=2, average="auto", kernels=kernels, device=device.type)

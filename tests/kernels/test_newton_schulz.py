@@ -1,4 +1,4 @@
-"""The kernel of Muon's Newton-Schulz iteration against float64, a batch of all shapes, and what it refuses."""
+"""The kernel of Muon's Newton-Schulz iteration agrees with float64, takes all shapes in a batch, and refuses others."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def groups_of(dtype: torch.dtype) -> list[torch.Tensor]:
 
 
 def test_all_shapes_in_one_batch_are_each_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contract, "newton_schulz", contract.plain)  # in float64, which the kernel has not
+    monkeypatch.setattr(contract, "newton_schulz", contract.plain)  # in float64, which the kernel does not have
     groups = groups_of(torch.float64)
-    together = ops.newton_schulz_together(groups, 5, torch.float64)
+    together = ops.newton_schulz_batched(groups, 5, torch.float64)
     for group, found in zip(groups, together, strict=True):
         alone = ops.newton_schulz(group / group.norm(dim=(1, 2), keepdim=True), 5)
         torch.testing.assert_close(found, alone, rtol=0, atol=1e-13)
@@ -78,7 +78,7 @@ def test_all_shapes_in_one_batch_are_each_by_itself(monkeypatch: pytest.MonkeyPa
 
 def test_the_batch_runs_on_the_kernel(device: torch.device) -> None:
     groups = [group.to(device) * 1e-12 for group in groups_of(FP32)]  # gradients may be too small for 16 bits
-    found = ops.newton_schulz_together(groups, 3, FP16)
+    found = ops.newton_schulz_batched(groups, 3, FP16)
     for group, one in zip(groups, found, strict=True):
         assert one.dtype == FP16
         exact = ops.newton_schulz(group.double() * 1e12, 3)

@@ -1,4 +1,4 @@
-"""The kernel of normalisation, activation and padding against float64, and what it refuses."""
+"""The kernel of normalisation, activation and padding agrees with float64, and refuses wrong arguments."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_statistics_keep_their_digits_at_a_large_mean(device: torch.device) -> N
 
 @BOTH
 def test_programs_that_go_over_several_tiles(mode: str, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a large picture has it."""
+    """A large picture needs several programs."""
     from dipfast.kernels import norm_pad_triton as kernel
 
     monkeypatch.setattr(kernel, "PROGRAMS", 3)

@@ -1,4 +1,4 @@
-"""JPEG's quantisation: measured on pixels, done again on another grid, and kept by what comes out."""
+"""JPEG's quantisation is estimated from pixels, repeated on another grid, and kept by the result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dipfast import tasks
 from dipfast.errors import UsageError
 from dipfast.fit import fit
 from dipfast.manifest import settings_from
-from dipfast.restore.warnings import caveats
+from dipfast.restoration.warnings import caveats
 from dipfast.samples import locate
 from dipfast.tasks.coding import LUMA, CodedSquare, Coding, dct, inverse_dct, tables
 from dipfast.tasks.jpeg import chroma_is_halved, quantisation_of
@@ -72,7 +72,7 @@ def test_a_picture_that_was_turned_has_its_grid_elsewhere():
         assert found is not None
         corners = {1: (-123 % 8, 0), 2: (-109 % 8, -123 % 8), 3: (0, -109 % 8)}
         assert found.corner == corners[times]
-        assert abs(found.quality - 15) <= 1  # the steps lie transposed
+        assert abs(found.quality - 15) <= 1  # the table of steps is transposed
 
 
 @pytest.mark.parametrize("gray", [True, False])
@@ -155,7 +155,7 @@ def test_a_coarse_coefficient_counts_less():
         waves = torch.zeros(1, 1, 2, 8, 2, 8)
         waves[..., row, :, column] = 0.1
         losses.append(float(CodedSquare(coding)(flat + inverse_dct(waves), flat)))
-    assert losses[0] / losses[1] == pytest.approx(LUMA[7][7] / LUMA[0][1], rel=0.15)  # what is mirrored counts again
+    assert losses[0] / losses[1] == pytest.approx(LUMA[7][7] / LUMA[0][1], rel=0.15)  # reflected pixels count twice
 
 
 def test_a_fit_of_a_compressed_picture_repeats_and_comes_nearer_to_the_truth():

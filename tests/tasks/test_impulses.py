@@ -1,4 +1,4 @@
-"""Impulse noise is told from Gaussian noise, and from the small things that pictures and pages hold."""
+"""Impulse noise is distinguished from Gaussian noise, and from small details of pictures and pages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import dipfast
 from dipfast import tasks
 from dipfast.image import Limits, read
-from dipfast.restore.warnings import caveats
+from dipfast.restoration.warnings import caveats
 from dipfast.samples import locate
 from dipfast.tasks.impulses import impulses, without
 
@@ -25,7 +25,7 @@ def clean(name: str, side: int = 160) -> np.ndarray:
 
 
 def specked(pixels: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """With ``share`` of the pixels black or white; and where those differ from what was there, [1, H, W]."""
+    """Make ``share`` of the pixels black or white; return the picture and where it has changed, [1, H, W]."""
     rng = np.random.default_rng(0)
     hit, white = rng.random((2, 1, *pixels.shape[1:]))
     observed = np.where(hit < share, np.float32(1) * (white < 0.5), pixels).astype(np.float32)

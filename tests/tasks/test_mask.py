@@ -1,4 +1,4 @@
-"""Masks as people and programs make them: which pixels they call known, and what is refused."""
+"""Masks of the kinds that people and programs make give the known pixels, and others are refused."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import dipfast
 from dipfast import tasks
 from dipfast.errors import ItemError
 from dipfast.image import opacity, read
-from dipfast.restore.line import observe
+from dipfast.restoration.line import observe
 from dipfast.tasks.mask import known_pixels
 
 Y, X = np.mgrid[0:32, 0:48]
 HOLE = (X - 20) ** 2 + (Y - 14) ** 2 < 60
-SOFT = np.clip((np.sqrt((X - 20) ** 2 + (Y - 14) ** 2) - 7.2), 0, 1)  # a hole with an edge of one pixel
+SOFT = np.clip((np.sqrt((X - 20) ** 2 + (Y - 14) ** 2) - 7.2), 0, 1)  # a hole with a soft edge of one pixel
 OBSERVED = np.random.default_rng(0).random((3, 32, 48)).astype(np.float32)
 
 
@@ -68,7 +68,7 @@ def test_a_mask_whose_colours_are_stated_is_taken_at_its_word(picture: np.ndarra
 
 
 def layer(colour: tuple[int, int, int], marks: np.ndarray, opaque: int = 255) -> np.ndarray:
-    """[H, W, 4]: paint on a transparent layer, whose colours under full transparency are black."""
+    """Return paint on a transparent layer, [H, W, 4], which is black where it is fully transparent."""
     painted = (marks * opaque).round().astype(np.uint8)
     return np.dstack([np.where(painted[..., None] > 0, np.uint8(colour), np.uint8(0)), painted])
 
@@ -124,7 +124,7 @@ def test_whatever_marks_what_is_known_is_understood(mask_file: Path, known: str)
     mask = read(mask_file)
     wanted = HOLE if known == "black" else ~HOLE
     found = known_pixels(mask.pixels, known, OBSERVED, opacity(mask))[0]
-    assert (found != wanted).mean() < 0.02  # soft edges are cut at one half
+    assert (found != wanted).mean() < 0.02  # a soft edge is split at one half
 
 
 def refusal(mask: np.ndarray, known: str = "auto", alpha: np.ndarray | None = None) -> str:

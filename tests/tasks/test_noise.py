@@ -1,4 +1,4 @@
-"""How far noise is shared: measured, hidden as far, and never learnt."""
+"""Noise is estimated with its correlation, hidden from the network as far as it is correlated, and never learnt."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 from conftest import fit_plan, generator_config
 
 from dipfast import tasks
-from dipfast.fit import Workbench, choose_machine, fit
-from dipfast.fit.blind import JUDGED, Spots, hide, spots_of
+from dipfast.fit import ProgramCache, choose_machine, fit
+from dipfast.fit.blind import JUDGED, BlindMask, blind_mask, hide
 from dipfast.image import Limits, read
 from dipfast.manifest.layers import Layer, resolve
 from dipfast.metrics import psnr
 from dipfast.samples import locate
-from dipfast.tasks.grain import Measured, measure
-from dipfast.tasks.problem import WHITE, Grain
+from dipfast.tasks.noise import NoiseEstimate, estimate_noise
+from dipfast.tasks.problem import WHITE_NOISE, NoiseCorrelation
 
 UNKNOWN: dict[str, Any] = {"type": "denoise", "noise": {"type": "gaussian", "sigma": "auto"}}
 KNOWN: dict[str, Any] = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
@@ -40,54 +40,54 @@ def noise_of(problem: tasks.Problem, latent: dict[str, Any], **changes: Any) -> 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("sigma", [10.0, 25.0, 50.0])
 @pytest.mark.parametrize(
-    ("noise", "grain"),
-    [({}, WHITE), (BLURRED, Grain(1)), (SHARED, Grain(0, together=True))],
+    ("noise", "by"),
+    [({}, WHITE_NOISE), (BLURRED, NoiseCorrelation(1)), (SHARED, NoiseCorrelation(0, across_channels=True))],
     ids=["white", "1", "gray"],
 )
-def test_noise_is_known_by_what_shares_it(name: str, sigma: float, noise: dict[str, Any], grain: Grain) -> None:
-    assert measure(spoiled(name, sigma, **noise).observed).grain == grain
+def test_noise_is_known_by_what_shares_it(name: str, sigma: float, noise: dict[str, Any], by: NoiseCorrelation) -> None:
+    assert estimate_noise(spoiled(name, sigma, **noise).observed).correlation == by
 
 
 def test_noise_spread_over_more_pixels_reaches_further() -> None:
-    assert measure(spoiled("sample:astronaut", blur=1.0).observed).grain.reach == 2
+    assert estimate_noise(spoiled("sample:astronaut", blur=1.0).observed).correlation.radius == 2
 
 
 def test_of_noise_that_neighbours_share_the_finest_details_do_not_tell_the_strength() -> None:
     observed = spoiled("sample:coffee", **BLURRED).observed
     sigma = tasks.pose(UNKNOWN, observed).facts["sigma"]
     assert 15 < sigma < 25
-    assert 255 * measure(observed).high < 0.75 * sigma
+    assert 255 * estimate_noise(observed).high < 0.75 * sigma
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 24, 24), (1, 64, 64)])
 def test_a_picture_too_small_or_too_flat_says_nothing(shape: tuple[int, ...]) -> None:
     flat = np.full(shape, 0.5, np.float32)
-    assert measure(flat) == Measured()
+    assert estimate_noise(flat) == NoiseEstimate()
     assert "noise_shared_by" not in tasks.pose(UNKNOWN, flat).facts
 
 
 def test_a_given_level_that_the_finest_details_hold_is_white_whatever_else_they_hold() -> None:
-    """A woven texture has less of the highest frequencies than of the middle ones."""
+    """A woven texture is weaker at the highest frequencies than at the middle ones."""
     y, x = np.mgrid[0:128, 0:128]
     woven = 0.5 + 0.1 * np.sin(1.2 * (x + y))
     noisy = (woven + np.random.default_rng(0).normal(scale=10 / 255, size=(1, 128, 128))).clip(0, 1).astype(np.float32)
     task = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 10.0}}
     given, guessed = (tasks.pose(one, noisy) for one in (task, UNKNOWN))
-    assert guessed.grain.reach == 1
-    assert given.grain == WHITE and given.facts["noise_shared_by"] == "none"
+    assert guessed.noise_correlation.radius == 1
+    assert given.noise_correlation == WHITE_NOISE and given.facts["noise_shared_by"] == "none"
 
 
 def test_a_large_picture_is_looked_at_in_part() -> None:
     noise = np.random.default_rng(0).normal(scale=0.1, size=(1, 1536, 1536)).astype(np.float32)
-    found = measure(0.5 + noise)
-    assert found.grain == WHITE
+    found = estimate_noise(0.5 + noise)
+    assert found.correlation == WHITE_NOISE
     assert found.std == pytest.approx(0.1, rel=0.05)
 
 
 def test_what_lies_within_reach_says_nothing() -> None:
     x, judged = torch.rand(1, 3, 24, 24), torch.zeros(1, 3, 24, 24, dtype=torch.bool)
     judged[0, 1, 12, 9] = judged[0, 2, 0, 23] = True
-    hidden = Spots(0.1, 2, together=False).cover(judged)
+    hidden = BlindMask(0.1, 2, whole_pixels=False).cover(judged)
     assert int(hidden.sum()) == 25 + 9
     near = torch.where(hidden, 7.0, x)
     found = hide(x, hidden, 2)
@@ -101,17 +101,19 @@ def test_what_lies_within_reach_says_nothing() -> None:
 def test_as_much_is_hidden_whatever_the_reach_and_channels_that_share_go_together() -> None:
     uniform = torch.rand(1, 3, 200, 200, generator=torch.Generator().manual_seed(0))
     for reach, judged in ((0, 0.1), (1, JUDGED / 9), (2, JUDGED / 25)):
-        spots = spots_of(AUTO, Grain(reach))
-        assert spots == Spots(judged, reach, together=False)
-        found = spots.draw(uniform)
+        mask = blind_mask(AUTO, NoiseCorrelation(reach))
+        assert mask == BlindMask(judged, reach, whole_pixels=False)
+        found = mask.draw(uniform)
         assert float(found.float().mean()) == pytest.approx(judged, rel=0.1)
         assert not torch.equal(found[:, 0], found[:, 1])
-    together = spots_of(AUTO, Grain(1, together=True))
+    together = blind_mask(AUTO, NoiseCorrelation(1, across_channels=True))
     assert together is not None
     found = together.draw(uniform)
     assert torch.equal(found[:, 0], found[:, 1]) and torch.equal(found[:, 0], found[:, 2])
-    assert spots_of(AUTO | {"reach": 2}, Grain(1, together=True)) == Spots(JUDGED / 25, 2, together=False)
-    assert spots_of(AUTO | {"blind": None}, Grain(1)) is None
+    assert blind_mask(AUTO | {"reach": 2}, NoiseCorrelation(1, across_channels=True)) == BlindMask(
+        JUDGED / 25, 2, whole_pixels=False
+    )
+    assert blind_mask(AUTO | {"blind": None}, NoiseCorrelation(1)) is None
 
 
 @pytest.mark.parametrize("noise", [BLURRED, SHARED], ids=["blurred", "shared"])
@@ -132,21 +134,21 @@ def test_pairs_are_made_of_white_noise_alone() -> None:
         assert not torch.equal(asked, plain)
 
 
-def test_on_a_workbench_that_had_other_noise_a_fit_has_the_bits_of_one_alone() -> None:
+def test_on_a_program_cache_that_had_other_noise_a_fit_has_the_bits_of_one_alone() -> None:
     white, blurred = (tasks.pose(KNOWN, spoiled("sample:coffee", side=64, **noise).observed) for noise in ({}, BLURRED))
-    config, bench = generator_config(input=AUTO), Workbench()
+    config, bench = generator_config(input=AUTO), ProgramCache()
     plan = fit_plan(steps=6, reg_noise_std=0.0, optimizer={"type": "muon"})
-    fit(white, config, plan, workbench=bench)
-    later, alone = fit(blurred, config, plan, workbench=bench), fit(blurred, config, plan)
+    fit(white, config, plan, program_cache=bench)
+    later, alone = fit(blurred, config, plan, program_cache=bench), fit(blurred, config, plan)
     assert torch.equal(later.image, alone.image)
     assert bench.programs == 2
 
 
 def test_the_error_heard_is_that_of_one_value() -> None:
-    """A criterion that holds it against the noise must know how many are judged."""
+    """A criterion that compares the error with the noise must know how many values are judged."""
     problem = tasks.pose(KNOWN, spoiled("sample:coffee", side=64, blur=1.0).observed)
     plan = fit_plan(steps=40, reg_noise_std=0.0, stop={"type": "discrepancy"}, optimizer={"type": "muon"})
-    state, step = Workbench().lay_out(problem, generator_config(input=AUTO), plan, choose_machine(plan))
+    state, step = ProgramCache().prepare(problem, generator_config(input=AUTO), plan, choose_machine(plan))
     for _ in range(40):
         step()
     errors = (state.output - problem.target).square().mean()
@@ -200,7 +202,7 @@ def framed(name: str, value: float, sigma: float = 20.0) -> np.ndarray:
 def test_a_flat_frame_has_no_part_in_the_noise(name: str, value: float) -> None:
     observed = framed(name, value)
     assert tasks.pose(UNKNOWN, observed).facts["sigma"] == pytest.approx(20, rel=0.15)
-    assert measure(observed).grain == WHITE
+    assert estimate_noise(observed).correlation == WHITE_NOISE
 
 
 def test_a_round_field_or_a_blank_half_has_no_part_in_the_noise() -> None:
@@ -214,10 +216,10 @@ def test_a_round_field_or_a_blank_half_has_no_part_in_the_noise() -> None:
 def test_pixels_that_do_not_count_are_not_measured() -> None:
     observed = spoiled("sample:coffee", 20.0).observed.copy()
     observed[:, :64] = observed[:, :64].mean()
-    observed[:, :64] += np.linspace(0, 0.2, 64, dtype=np.float32)[:, None]  # filled from its edge, say
+    observed[:, :64] += np.linspace(0, 0.2, 64, dtype=np.float32)[:, None]  # as if it had been filled from its edge
     counts = np.ones((1, 128, 128), bool)
     counts[:, :64] = False
-    assert 255 * measure(observed, counts).high == pytest.approx(20, rel=0.15)
+    assert 255 * estimate_noise(observed, counts).high == pytest.approx(20, rel=0.15)
 
 
 @pytest.mark.parametrize("name", ["sample:cell", "sample:page", "sample:moon"])
@@ -225,4 +227,4 @@ def test_a_clean_picture_with_flat_parts_is_not_made_noisy_by_leaving_them_out(n
     clean = read(locate(name), Limits()).pixels
     clean = np.ascontiguousarray(clean[:3])
     boxed = np.pad(clean, ((0, 0), (40, 40), (0, 0)), constant_values=0.5)
-    assert measure(boxed).high <= measure(clean).high + 1 / 255
+    assert estimate_noise(boxed).high <= estimate_noise(clean).high + 1 / 255

@@ -1,4 +1,4 @@
-"""Pictures that fill little of the full range are fitted in their own, and come back in the full one."""
+"""Pictures that fill little of the full range are fitted in their own range, and returned in the full one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TASKS = [GAUSSIAN, POISSON, SALTED, SUPERRES, INPAINT, {"type": "jpeg"}, {"type"
 
 
 def camera(side: int = 96) -> np.ndarray:
-    """A crop of a photograph that fills the unit range, [1, side, side] float32."""
+    """Return a crop of a photograph that fills the unit range, [1, side, side] float32."""
     crop = read(locate("sample:camera"), Limits()).pixels[:, 100 : 100 + side, 150 : 150 + side]
     return (crop - crop.min()) / np.ptp(crop)
 
@@ -143,7 +143,7 @@ def test_the_noise_is_known_in_units_of_the_range(task: dict[str, Any]) -> None:
 
 
 def test_a_darker_copy_is_restored_to_a_darker_copy_of_the_same_bits() -> None:
-    """A factor that is a power of two changes no digit of a float."""
+    """A power of two as a factor changes no digit of a float."""
     observed = dim(noisy(camera(32)), 0.0, 2.0**-4)[0]
     light, dark = (dipfast.restore(observed * factor, seed=3, **QUICK).image for factor in (1.0, 2.0**-4))
     assert np.array_equal(light * 2.0**-4, dark)

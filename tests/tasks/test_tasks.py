@@ -1,4 +1,4 @@
-"""The forward operators alone, the data terms, the masks, and the seeded damage."""
+"""The forward operators, the data terms and the seeded damage, each without a fit."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 
 from dipfast import tasks
 from dipfast.errors import ItemError
-from dipfast.tasks.grain import measure
 from dipfast.tasks.inpaint import filled
+from dipfast.tasks.noise import estimate_noise
 from dipfast.tasks.operators import Clipping, Downsampling, Identity, Linear, Masking, Saturation
 from dipfast.tasks.problem import ClippedGaussian, PoissonDeviance, PoissonVariance, mean_absolute, mean_square
 
@@ -212,7 +212,7 @@ def test_what_photon_noise_leaves_is_the_picture_over_the_peak() -> None:
 @pytest.mark.parametrize("sigma", [5.0, 15.0, 50.0])
 def test_sigma_is_estimated_from_the_picture(sigma: float) -> None:
     noisy = 0.5 + np.random.default_rng(0).normal(scale=sigma / 255, size=(3, 96, 96))
-    assert 255 * measure(noisy.clip(0, 1).astype(np.float32)).high == pytest.approx(sigma, rel=0.05)
+    assert 255 * estimate_noise(noisy.clip(0, 1).astype(np.float32)).high == pytest.approx(sigma, rel=0.05)
 
 
 @pytest.mark.parametrize("level", [0.1, 0.9])
@@ -220,11 +220,11 @@ def test_noise_that_was_cut_off_has_the_sigma_that_it_had_before(level: float) -
     noisy = level + np.random.default_rng(0).normal(scale=40 / 255, size=(1, 128, 128))
     observed = noisy.clip(0, 1).astype(np.float32)
     assert observed.std() < 0.85 * 40 / 255
-    assert 255 * measure(observed).high == pytest.approx(40, rel=0.1)
+    assert 255 * estimate_noise(observed).high == pytest.approx(40, rel=0.1)
 
 
 def test_a_picture_too_small_for_an_estimate_has_sigma_zero() -> None:
-    assert measure(np.full((3, 1, 1), 0.5, np.float32)).high == 0
+    assert estimate_noise(np.full((3, 1, 1), 0.5, np.float32)).high == 0
 
 
 DAMAGES: list[dict[str, Any]] = [

@@ -1,4 +1,4 @@
-"""What a run's rows come to, in one pass over them: there may be a million, and each is read once and let go.
+"""The sums over the rows of a run, in one pass: there may be a million, and each is read once and let go.
 
 Items that share one fit count once in all times. What is kept of a fit is a few numbers; records are not. A record may
 be old or damaged: what is missing, or is no finite number, is left out, and nothing here raises.
@@ -29,8 +29,8 @@ PIXELS_A_STEP = 4096  # pixels on which a fit spends as long as on what each ste
 Record = Mapping[str, Any]
 
 
-class Tally:
-    """Counts, times and qualities of the rows that were added."""
+class Aggregate:
+    """Counts, times and qualities of the rows that were added, of which only these sums are kept."""
 
     def __init__(self) -> None:
         self.states: Counter[str] = Counter()

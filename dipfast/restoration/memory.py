@@ -1,9 +1,9 @@
-"""What a fit takes of its device's memory, and what is done where that is too little: a ladder of rungs.
+"""The memory policy: what a fit takes of its device's memory, and what is done where that is too little.
 
-Before a fit its memory is predicted and compared with what is free. The first rung that fits is taken: as asked; with
+Before a fit its memory is predicted and compared with what is free. The first tier that fits is taken: as asked; with
 activations recomputed in the backward (the same bits, a third more operations); in bf16, where `fit.memory` allows it.
-A fit that runs out of memory all the same goes one rung down. The rung is remembered for the bucket and stands in the
-record; behind the last one the item fails, with the numbers. Fewer neighbours come before the ladder: `batch.cohort`.
+A fit that runs out of memory all the same goes one tier down. The tier is remembered for the bucket and stands in the
+record; after the last one the item fails, with the numbers. Fewer fits side by side come first: `batch.cohort`.
 """
 
 from __future__ import annotations
@@ -28,53 +28,57 @@ Key = tuple[str, Shape]
 
 
 @dataclass(frozen=True)
-class Rung:
-    """How a fit is done, as far as its memory goes."""
+class Tier:
+    """One way to do a fit, as far as its memory goes."""
 
     recompute: bool  # activations, in the backward
     precision: str
 
 
 @dataclass(frozen=True)
-class Fitting:
-    """The rung that a fit runs on, and why: bytes as predicted and as free before it, and rungs above it."""
+class TierChoice:
+    """The tier that a fit runs on, and why."""
 
-    rung: Rung
-    predicted: int
-    free: int | None  # None where that is not known
-    above: int
+    tier: Tier
+    predicted: int  # bytes
+    free: int | None  # bytes before the fit; None where that is not known
+    above: int  # tiers that were passed over
 
     def record(self) -> dict[str, Any]:
-        return asdict(self.rung) | {"predicted": self.predicted, "free": self.free, "rungs_above": self.above}
+        """Return what the record of a fit says of its memory."""
+        return asdict(self.tier) | {"predicted": self.predicted, "free": self.free, "rungs_above": self.above}
 
 
-class Ladder:
-    """Chooses rungs and remembers them by bucket. One for a worker; ``free`` gives a device's free bytes."""
+class MemoryPolicy:
+    """Chooses tiers and remembers them by bucket. A worker has one; ``free`` gives a device's free bytes."""
 
     def __init__(self, free: Callable[[torch.device], int | None] | None = None) -> None:
         self.free = free or Free()
-        self.lowest: dict[Key, int] = {}  # the first rung that is still to be tried, where it is not the top one
+        self.lowest: dict[Key, int] = {}  # the first tier that is still to be tried, where it is not the top one
 
-    def plan(self, settings: Settings, shape: Shape, plan: FitPlan) -> tuple[FitPlan, Fitting]:
-        """``plan`` on its rung. Raises ItemError `out-of-memory` where none fits, MachineError as the fit does."""
+    def plan(self, settings: Settings, shape: Shape, plan: FitPlan) -> tuple[FitPlan, TierChoice]:
+        """Return ``plan`` on the first tier that fits, and the choice.
+
+        Raises ItemError `out-of-memory` where none fits, MachineError as the fit does.
+        """
         machine, key = choose_machine(plan), (program(settings), shape)
-        rungs, free = rungs_of(plan, machine), self._free(plan, machine)
-        needs = [fit_bytes(settings, shape, rung.precision, rung.recompute) for rung in rungs]
-        for number in range(self.lowest.get(key, 0), len(rungs)):
+        tiers, free = tiers_of(plan, machine), self._free(plan, machine)
+        needs = [fit_bytes(settings, shape, tier.precision, tier.recompute) for tier in tiers]
+        for number in range(self.lowest.get(key, 0), len(tiers)):
             if free is None or needs[number] <= SHARE * free:
                 self.lowest[key] = number
-                rung = rungs[number]
-                precision = plan.precision if rung.precision == machine.precision else rung.precision
-                chosen = replace(plan, recompute=rung.recompute, precision=precision)
-                return chosen, Fitting(rung, needs[number], free, number)
+                tier = tiers[number]
+                precision = plan.precision if tier.precision == machine.precision else tier.precision
+                chosen = replace(plan, recompute=tier.recompute, precision=precision)
+                return chosen, TierChoice(tier, needs[number], free, number)
         limited = free is not None and free == (plan.memory or {}).get("limit")
-        raise ItemError("out-of-memory", _refusal(shape, rungs, needs, machine, free, limited))
+        raise ItemError("out-of-memory", _refusal(shape, tiers, needs, machine, free, limited))
 
     def descend(self, settings: Settings, shape: Shape, plan: FitPlan) -> bool:
-        """Note that a fit ran out of memory. Whether there is a rung below the one that it was on."""
+        """Note that a fit ran out of memory; return whether there is a tier below the one that it was on."""
         key = (program(settings), shape)
         self.lowest[key] = self.lowest.get(key, 0) + 1
-        return self.lowest[key] < len(rungs_of(plan, choose_machine(plan)))
+        return self.lowest[key] < len(tiers_of(plan, choose_machine(plan)))
 
     def _free(self, plan: FitPlan, machine: Machine) -> int | None:
         limit, free = (plan.memory or {}).get("limit"), self.free(machine.device)
@@ -82,29 +86,29 @@ class Ladder:
         return min(known, default=None)
 
 
-def rungs_of(plan: FitPlan, machine: Machine) -> list[Rung]:
-    """What may be tried, from the top. The compiler decides itself what it recomputes."""
+def tiers_of(plan: FitPlan, machine: Machine) -> list[Tier]:
+    """Return the tiers that may be tried, from the top. The compiler decides itself what it recomputes."""
     asked = plan.memory or {"recompute": "auto", "lower_precision": False}
     always, never = asked["recompute"] == "always", asked["recompute"] == "never"
-    rungs = [Rung(always, machine.precision)]
+    tiers = [Tier(always, machine.precision)]
     if not (always or never or machine.engine == "compile"):
-        rungs.append(Rung(True, machine.precision))
+        tiers.append(Tier(True, machine.precision))
     if asked["lower_precision"] and machine.precision in ("fp32", "tf32"):
-        rungs.append(Rung(rungs[-1].recompute, "bf16"))
-    return rungs
+        tiers.append(Tier(tiers[-1].recompute, "bf16"))
+    return tiers
 
 
 def _refusal(
-    shape: Shape, rungs: list[Rung], needs: list[int], machine: Machine, free: int | None, limited: bool
+    shape: Shape, tiers: list[Tier], needs: list[int], machine: Machine, free: int | None, limited: bool
 ) -> str:
     channels, height, width = shape
-    size = f"a fit at {width}×{height}×{channels} in {rungs[0].precision}"
+    size = f"a fit at {width}×{height}×{channels} in {tiers[0].precision}"
     if free is None or needs[-1] <= SHARE * free:  # it fits by the numbers, and did not
         return f"{size} ran out of the memory of {machine.device}, predicted at {_size(needs[-1])}"
     ways = {True: "with activations recomputed", False: "as it is"}
     tried = ", ".join(
-        f"{_size(need)} {ways[rung.recompute]}{' in bf16' * (rung.precision != rungs[0].precision)}"
-        for rung, need in zip(rungs, needs, strict=True)
+        f"{_size(need)} {ways[tier.recompute]}{' in bf16' * (tier.precision != tiers[0].precision)}"
+        for tier, need in zip(tiers, needs, strict=True)
     )
     there = f"fit.memory.limit is {_size(free)}" if limited else f"{machine.device} has {_size(free)} free"
     return f"{size} needs about {tried}; {there}"
@@ -118,7 +122,7 @@ def _size(number: int) -> str:
 
 
 class Free:
-    """Free bytes of a device, with what this process has taken since it began and would use again.
+    """Gives the free bytes of a device, with what this process has taken since it began and would use again.
 
     ``neighbours``: workers that share a CPU's memory. Each has an equal part of what is free and what all have taken,
     as far as that is free now: the others may be about to take theirs.
@@ -144,7 +148,7 @@ class Free:
 
 
 def available_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes that a process on this machine can still take: by the kernel, and by the limit of its control group.
+    """Return the bytes that a process on this machine can still take, by the kernel and its control group's limit.
 
     None where neither can be read.
     """
@@ -161,12 +165,12 @@ def available_bytes(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cg
 
 
 def resident_bytes(pid: int | str = "self") -> int | None:
-    """Bytes of a process in memory, by default this one; None where /proc does not say."""
+    """Return the bytes of a process in memory, by default this one; None where /proc does not say."""
     return _field(Path(f"/proc/{pid}/status"), "VmRSS:", 1024)
 
 
 def siblings() -> list[int]:
-    """The other processes that this one's parent started; none where /proc does not say."""
+    """Return the other processes that this one's parent started; none where /proc does not say."""
     parent = os.getppid()
     try:
         found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()

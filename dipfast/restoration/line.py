@@ -16,14 +16,25 @@ from torch import nn
 import dipfast
 from dipfast import generators, tasks
 from dipfast.errors import ItemError
-from dipfast.fit import NO_HOOKS, Course, FitPlan, FitResult, Hooks, Workbench, compilations, finish, fitting, stream
+from dipfast.fit import (
+    NO_HOOKS,
+    Course,
+    FitPlan,
+    FitResult,
+    Hooks,
+    ProgramCache,
+    compilations,
+    derive_seed,
+    finish,
+    fitting,
+)
 from dipfast.fit.distil import Distilled, as_it_is, distil_steps, distilling, undistilled
 from dipfast.image import Image, Source, cut, in_range_of, opacity, pad
 from dipfast.metrics import coverage, psnr, ssim, uncertainty_ece
-from dipfast.restore.failure import is_out_of_memory
-from dipfast.restore.memory import Fitting, Ladder
-from dipfast.restore.surroundings import outside
-from dipfast.restore.warnings import caveats
+from dipfast.restoration.failure import is_out_of_memory
+from dipfast.restoration.memory import MemoryPolicy, TierChoice
+from dipfast.restoration.surroundings import outside
+from dipfast.restoration.warnings import caveats
 from dipfast.settings.shapes import on_grid, padded_side
 from dipfast.store.folder import Record, now
 
@@ -97,7 +108,7 @@ def restore(
     device: str,
     id: str = "",
     hooks: Hooks = NO_HOOKS,
-    ladder: Ladder | None = None,
+    ladder: MemoryPolicy | None = None,
 ) -> Restored:
     """Fit a generator to ``observation`` on ``device`` and give the picture, cut back to its size.
 
@@ -107,8 +118,8 @@ def restore(
     start = time.perf_counter()
     problem = pose(settings, observation)
     posed = time.perf_counter() - start
-    bench, ladder = hooks.workbench or Workbench(), ladder or Ladder()
-    hooks = replace(hooks, workbench=bench)
+    bench, ladder = hooks.program_cache or ProgramCache(), ladder or MemoryPolicy()
+    hooks = replace(hooks, program_cache=bench)
     while True:
         try:
             restored = finish(restoring(settings, observation, problem, device, id, hooks, ladder))
@@ -128,7 +139,7 @@ def restoring(
     device: str,
     id: str,
     hooks: Hooks,
-    ladder: Ladder,
+    ladder: MemoryPolicy,
 ) -> Course[Restored]:
     """`restore` of an observation whose ``problem`` is posed, step by step, on the rung that ``ladder`` says."""
     config = settings["generator"]
@@ -179,7 +190,7 @@ def _stored(card: generators.Card, module: generators.SkipNet) -> generators.Car
 
 def _latent_seed(seed: int, number: int) -> int:
     """Of the ``number``-th of a fit's seeds, from 0."""
-    return stream(seed, f"latent/{number}" if number else "latent")
+    return derive_seed(seed, f"latent/{number}" if number else "latent")
 
 
 def _restored(
@@ -188,7 +199,7 @@ def _restored(
     problem: tasks.Problem,
     result: FitResult,
     distilled: Distilled,
-    memory: Fitting,
+    memory: TierChoice,
     *,
     keep_seeds: bool,
 ) -> Restored:
@@ -211,7 +222,7 @@ def _restored(
         memory=memory.record(),
         deviation=None if result.deviation is None else cut(result.deviation[0].numpy(), *card.size),
         kept=tuple(packed(sample) for sample in result.kept),
-        trail=tuple((step, packed(module)) for step, module in result.trail),
+        trail=tuple((step, packed(module)) for step, module in result.snapshots),
         members=tuple(
             packed(module, replace(card, latent_seed=_latent_seed(card.seed, number)))
             for number, module in enumerate(result.members if keep_seeds else (), 1)

@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from dipfast.image import Limits, read
 from dipfast.progress import sentence
-from dipfast.restore.warnings import caveats
+from dipfast.restoration.warnings import caveats
 from dipfast.samples import locate
 from dipfast.tasks import pose
 

@@ -1,4 +1,4 @@
-"""Colours that a file describes without an ICC profile keep that description, get a profile, or are told of."""
+"""Colours described without an ICC profile keep the description, get a profile, or are reported as lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image, ImageCms
 
 from dipfast.image import encode, losses, read
 from dipfast.image.boxes import primary_properties
-from dipfast.image.space import ADOBE_RGB, SRGB, Space, of_codes, of_gamma, png_chunk, profile
+from dipfast.image.colour import ADOBE_RGB, SRGB, Space, of_codes, of_gamma, png_chunk, profile
 
 FLAT = np.full((16, 16, 3), (200, 100, 50), np.uint8)
 P3_IN_SRGB = (215, 93, 31)
@@ -95,7 +95,7 @@ DESCRIBED: dict[str, tuple[Callable[[], bytes], tuple[int, int, int]]] = {
 
 
 def in_srgb(data: bytes) -> np.ndarray:
-    """The middle pixel of a file with an ICC profile, in sRGB."""
+    """Return the middle pixel of a file with an ICC profile, in sRGB."""
     with Image.open(io.BytesIO(data)) as picture:
         source = ImageCms.ImageCmsProfile(io.BytesIO(picture.info["icc_profile"]))
         shown = ImageCms.profileToProfile(picture.convert("RGB"), source, ImageCms.createProfile("sRGB"))
@@ -164,7 +164,7 @@ def test_gray_has_a_curve_and_no_primaries(tmp_path: Path, format: str) -> None:
     assert losses(image.source, format, "gray") == []
     (tmp_path / "out").write_bytes(encode(image.pixels, image.source, format))
     again = read(tmp_path / "out")
-    if format == "webp":  # which has no gray, and so is converted
+    if format == "webp":  # the format has no gray
         assert abs(again.pixels.mean() * 255 - LINEAR_IN_SRGB[1]) < 3
     elif format != "png":
         assert again.source.icc is not None and again.source.icc[16:20] == b"GRAY"
@@ -212,7 +212,7 @@ def test_the_same_space_gives_the_same_profile(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_description_is_that_of_the_primary_picture(tmp_path: Path) -> None:
-    """Alpha is a picture of its own in an AVIF, with properties of its own."""
+    """In an AVIF, alpha is a picture with its own properties."""
     array = np.dstack([FLAT, np.full((16, 16), 9, np.uint8)])
     (tmp_path / "x").write_bytes(avif(12, 13, array))
     source = read(tmp_path / "x").source

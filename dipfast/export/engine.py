@@ -1,4 +1,8 @@
-"""The GPU that TensorRT runs on, what an engine is for, and how one is built: with timings kept, and progress told."""
+"""Engines of TensorRT: what one is for, how it is built on the GPU, and the two files that an export is.
+
+An engine is built with the timings of earlier builds, and its progress is told. Its own file does not say its latent,
+its sizes and what it was built for, so a file of safetensors lies beside it; reading both needs no TensorRT.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
 import torch
+from torch import Tensor
 
 from dipfast.environment import driver
-from dipfast.errors import DipfastError, MachineError
+from dipfast.errors import DipfastError, MachineError, UsageError
 from dipfast.files import write_atomic
+from dipfast.generators import Card, card_of
 
+FORMAT = "dipfast-engine/1"
 INSTALL = "pip install 'dipfast[tensorrt]' (version 11 or later, with an NVIDIA driver)"
 WORKSPACE = 4 << 30  # bytes that a tactic may take while the engine is built
 Say = Callable[[str], None]
@@ -41,7 +50,7 @@ class Key:
 
 
 class Gpu:
-    """What the engine's buffers lie on, with a stream of its own: on the default one TensorRT waits for all of it."""
+    """The GPU that holds an engine's buffers, with its own stream: on the default one TensorRT waits for all work."""
 
     def __init__(self) -> None:
         if not torch.cuda.is_available():
@@ -57,7 +66,7 @@ class Gpu:
         }
 
     def stream(self) -> int:
-        """Its handle; what is enqueued on it comes behind what PyTorch has been given so far."""
+        """Return the stream's handle; what is enqueued on it runs after what PyTorch has been given so far."""
         self._stream.wait_stream(torch.cuda.current_stream(self.device))
         return int(self._stream.cuda_stream)
 
@@ -66,7 +75,7 @@ class Gpu:
 
     @contextmanager
     def exact(self) -> Iterator[None]:
-        """PyTorch's own convolutions in float32 proper: what an engine is held against."""
+        """Have PyTorch's own convolutions run in float32 without TF32: what an engine is compared with."""
         before, torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.allow_tf32, False
         try:
             yield
@@ -75,7 +84,7 @@ class Gpu:
 
 
 def bindings() -> Any:
-    """The module tensorrt. Raises MachineError with what to install."""
+    """Return the module tensorrt. Raises MachineError with what to install."""
     try:
         import tensorrt
     except ImportError:
@@ -86,12 +95,12 @@ def bindings() -> Any:
 
 
 def cache_folder() -> Path:
-    """Where engines and timings are kept: $XDG_CACHE_HOME/dipfast/tensorrt."""
+    """Return where engines and timings are kept: $XDG_CACHE_HOME/dipfast/tensorrt."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dipfast" / "tensorrt"
 
 
 def build(trt: Any, model: bytes, key: Key, folder: Path, say: Say) -> bytes:
-    """A refittable plan for ``model``, whose `latent` is an input, with the GPU's timing cache in ``folder``."""
+    """Build a refittable plan for ``model``, whose `latent` is an input, with the GPU's timing cache in ``folder``."""
     logger = trt.Logger(trt.Logger.WARNING)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -119,7 +128,7 @@ def build(trt: Any, model: bytes, key: Key, folder: Path, say: Say) -> bytes:
 
 
 def _use_timings(config: Any, key: Key, folder: Path) -> Path:
-    """Give the build what earlier ones on such a GPU have measured, where TensorRT takes it; the file that holds it."""
+    """Give the build the timings of earlier ones on such a GPU, if TensorRT takes them; return their file."""
     facts = (key.tensorrt, key.gpu, key.capability, key.driver)
     path = folder / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:16]}.timing"
     for data in (path.read_bytes() if path.is_file() else b"", b""):  # one that is broken or of another GPU is refused
@@ -130,7 +139,7 @@ def _use_timings(config: Any, key: Key, folder: Path) -> Path:
 
 
 def _monitor(trt: Any, say: Say) -> Any:
-    """What tells of a build: each outermost phase by its name, in quarters."""
+    """Return a monitor that tells of a build: each outermost phase by its name, in quarters."""
 
     class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
@@ -153,3 +162,59 @@ def _monitor(trt: Any, say: Say) -> Any:
             self.steps.pop(name, None)
 
     return Monitor()
+
+
+@dataclass(frozen=True)
+class StoredEngine:
+    """An engine as it was exported, with all that rendering it takes."""
+
+    plan: bytes
+    latent: Tensor  # [1, D, H, W] float32
+    card: Card
+    key: Key
+
+
+def beside(path: Path) -> Path:
+    """Return where the latent and the sizes of the engine at ``path`` lie."""
+    return path.with_name(f"{path.name}.safetensors")
+
+
+def pack(stored: StoredEngine) -> bytes:
+    """Return the contents of the file beside the engine, which names the engine's hash."""
+    facts = {"format": FORMAT, "card": json.dumps(asdict(stored.card)), "key": json.dumps(asdict(stored.key))}
+    facts["sha256"] = hashlib.sha256(stored.plan).hexdigest()
+    latent = stored.latent.detach().float().cpu().contiguous()
+    return safetensors.torch.save({"latent": latent}, facts)
+
+
+def load_engine(path: Path) -> StoredEngine:
+    """Load an engine that `dipfast export --format tensorrt` wrote.
+
+    Raises UsageError where it or the file beside it is missing, or one of them is not what was written.
+    """
+    try:
+        plan = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror or error})") from None
+    other = beside(path)
+    if not other.is_file():
+        raise UsageError(f"{path}: {other.name} should lie beside it, with its latent and sizes; export it again")
+    try:
+        with safetensors.safe_open(other, "pt") as file:
+            facts, latent = file.metadata() or {}, file.get_tensor("latent")
+        if facts.get("format") != FORMAT:
+            raise UsageError(f"{other}: should be of format {FORMAT}, is {facts.get('format')}")
+        card, digest = card_of(facts["card"]), facts["sha256"]
+        key = _key(facts["key"])
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{other}: cannot be read ({error})") from None
+    if digest != hashlib.sha256(plan).hexdigest():
+        raise UsageError(f"{path}: refused, it is not the engine that {other.name} was written for")
+    if tuple(latent.shape) != (1, *key.latent):
+        raise UsageError(f"{other}: refused, its latent is {list(latent.shape)} where the engine takes {key.latent}")
+    return StoredEngine(plan, latent, card, key)
+
+
+def _key(text: str) -> Key:
+    fields = json.loads(text)
+    return Key(**{**fields, "capability": tuple(fields["capability"]), "latent": tuple(fields["latent"])})

@@ -16,13 +16,13 @@ from conftest import TINY, fit_plan, generator_config
 
 from dipfast import tasks
 from dipfast.errors import ItemError
-from dipfast.fit import Workbench, choose_machine
+from dipfast.fit import ProgramCache, choose_machine
 from dipfast.image import Image, Source
 from dipfast.manifest import settings_from
 from dipfast.plan import fit_bytes
-from dipfast.restore.line import Restored, observe, restore
-from dipfast.restore.line import fit_plan as plan_of
-from dipfast.restore.memory import GIB, SHARE, Free, Ladder, Rung, available_bytes, rungs_of
+from dipfast.restoration.line import Restored, observe, restore
+from dipfast.restoration.line import fit_plan as plan_of
+from dipfast.restoration.memory import GIB, SHARE, Free, MemoryPolicy, Tier, available_bytes, tiers_of
 
 GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
 SHAPE = (3, 32, 32)
@@ -34,8 +34,8 @@ def settings(**memory: Any) -> dict[str, Any]:
     return settings_from("denoise", "paper", overrides).model_dump(mode="json")
 
 
-def chosen(ladder: Ladder, given: dict[str, Any]) -> Rung:
-    return ladder.plan(given, SHAPE, plan_of(given, "cpu"))[1].rung
+def chosen(ladder: MemoryPolicy, given: dict[str, Any]) -> Tier:
+    return ladder.plan(given, SHAPE, plan_of(given, "cpu"))[1].tier
 
 
 def room_for(given: dict[str, Any], precision: str, recompute: bool) -> int:
@@ -56,7 +56,7 @@ def test_recomputed_activations_give_the_same_bits_in_less_memory(
     config, found, kept = generator_config(upsample=upsample), [], []
     for recompute in (False, True):
         plan = fit_plan(steps=5, precision=precision, optimizer={"type": "muon", "lr": 0.01}, recompute=recompute)
-        state, step = Workbench().lay_out(problem, config, plan, choose_machine(plan))
+        state, step = ProgramCache().prepare(problem, config, plan, choose_machine(plan))
         sizes: list[int] = []
 
         def pack(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
@@ -75,13 +75,13 @@ def test_recomputed_activations_give_the_same_bits_in_less_memory(
 
 def test_the_first_rung_that_fits_is_taken_and_remembered_for_its_bucket() -> None:
     given = settings()
-    roomy = Ladder(lambda device: room_for(given, "fp32", False))
-    assert chosen(roomy, given) == Rung(False, "fp32")
-    tight = Ladder(lambda device: room_for(given, "fp32", True))
-    assert chosen(tight, given) == Rung(True, "fp32")
+    roomy = MemoryPolicy(lambda device: room_for(given, "fp32", False))
+    assert chosen(roomy, given) == Tier(False, "fp32")
+    tight = MemoryPolicy(lambda device: room_for(given, "fp32", True))
+    assert chosen(tight, given) == Tier(True, "fp32")
     tight.free = lambda device: 80 * GIB
-    assert chosen(tight, given) == Rung(True, "fp32")
-    assert chosen(tight, settings(limit=80 * GIB)) == Rung(False, "fp32")  # another bucket
+    assert chosen(tight, given) == Tier(True, "fp32")
+    assert chosen(tight, settings(limit=80 * GIB)) == Tier(False, "fp32")  # another bucket
 
 
 def test_what_fits_no_rung_is_refused_with_the_numbers() -> None:
@@ -90,23 +90,23 @@ def test_what_fits_no_rung_is_refused_with_the_numbers() -> None:
         r"512×512×3 in fp32 needs about \d{3} MiB as it is, \d{3} MiB with activations recomputed; cpu has 64 MiB free"
     )
     with pytest.raises(ItemError, match=reason) as error:
-        Ladder(lambda device: 64 << 20).plan(given, shape, plan_of(given, "cpu"))
+        MemoryPolicy(lambda device: 64 << 20).plan(given, shape, plan_of(given, "cpu"))
     assert error.value.kind == "out-of-memory"
 
 
 def test_precision_goes_down_only_where_that_is_allowed() -> None:
     forbidden, allowed = settings(), settings(lower_precision=True)
-    ladder = Ladder(lambda device: room_for(allowed, "bf16", True))
+    ladder = MemoryPolicy(lambda device: room_for(allowed, "bf16", True))
     with pytest.raises(ItemError, match="recomputed"):
         chosen(ladder, forbidden)
-    assert chosen(ladder, allowed) == Rung(True, "bf16")
+    assert chosen(ladder, allowed) == Tier(True, "bf16")
     assert ladder.plan(allowed, SHAPE, plan_of(allowed, "cpu"))[0].precision == "bf16"
 
 
 def test_a_limit_counts_where_it_is_less_than_what_is_free() -> None:
     given = settings(limit=room_for(settings(), "fp32", True))
-    assert chosen(Ladder(lambda device: 80 * GIB), given) == Rung(True, "fp32")
-    assert chosen(Ladder(lambda device: None), given) == Rung(True, "fp32")
+    assert chosen(MemoryPolicy(lambda device: 80 * GIB), given) == Tier(True, "fp32")
+    assert chosen(MemoryPolicy(lambda device: None), given) == Tier(True, "fp32")
 
 
 @pytest.mark.parametrize(
@@ -121,10 +121,10 @@ def test_a_limit_counts_where_it_is_less_than_what_is_free() -> None:
 )
 def test_rungs_are_what_the_settings_allow(changes: dict[str, Any], rungs: list[bool]) -> None:
     plan = fit_plan(**changes)
-    assert [rung.recompute for rung in rungs_of(plan, choose_machine(plan))] == rungs
+    assert [rung.recompute for rung in tiers_of(plan, choose_machine(plan))] == rungs
 
 
-def restored(given: dict[str, Any], picture: np.ndarray, ladder: Ladder) -> Restored:
+def restored(given: dict[str, Any], picture: np.ndarray, ladder: MemoryPolicy) -> Restored:
     image = Image(picture, Source("png", "rgb", 8))
     return restore(given, observe(given, image, None, None), "cpu", ladder=ladder)
 
@@ -141,7 +141,7 @@ def restored(given: dict[str, Any], picture: np.ndarray, ladder: Ladder) -> Rest
 def test_a_fit_that_runs_out_of_memory_goes_one_rung_down_to_the_same_bits(
     picture: np.ndarray, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dipfast.restore import line as module
+    from dipfast.restoration import line as module
 
     fitting, calls = module.fitting, []
 
@@ -151,9 +151,9 @@ def test_a_fit_that_runs_out_of_memory_goes_one_rung_down_to_the_same_bits(
             raise error
         return (yield from fitting(problem, config, plan, *more))
 
-    whole = restored(settings(), picture, Ladder(lambda device: 80 * GIB))
+    whole = restored(settings(), picture, MemoryPolicy(lambda device: 80 * GIB))
     monkeypatch.setattr(module, "fitting", short)
-    ladder = Ladder(lambda device: 80 * GIB)
+    ladder = MemoryPolicy(lambda device: 80 * GIB)
     low = restored(settings(), picture, ladder)
     assert calls == [False, True]
     assert np.array_equal(low.pixels, whole.pixels)
@@ -168,9 +168,9 @@ def test_an_error_on_the_last_rung_is_the_items(picture: np.ndarray, monkeypatch
         raise MemoryError
         yield
 
-    monkeypatch.setattr("dipfast.restore.line.fitting", short)
+    monkeypatch.setattr("dipfast.restoration.line.fitting", short)
     with pytest.raises(MemoryError):
-        restored(settings(), picture, Ladder(lambda device: 80 * GIB))
+        restored(settings(), picture, MemoryPolicy(lambda device: 80 * GIB))
 
 
 def test_free_memory_is_the_least_of_the_machines_and_the_control_groups(tmp_path: Path) -> None:
@@ -189,17 +189,17 @@ def test_free_memory_is_the_least_of_the_machines_and_the_control_groups(tmp_pat
 
 def test_what_this_process_took_since_is_free_for_its_next_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     resident = iter((200, 900, 100))
-    monkeypatch.setattr("dipfast.restore.memory.resident_bytes", lambda: next(resident))
-    monkeypatch.setattr("dipfast.restore.memory.available_bytes", lambda: 5000)
+    monkeypatch.setattr("dipfast.restoration.memory.resident_bytes", lambda: next(resident))
+    monkeypatch.setattr("dipfast.restoration.memory.available_bytes", lambda: 5000)
     free, cpu = Free(), torch.device("cpu")
     assert [free(cpu), free(cpu)] == [5700, 5000]
 
 
 def test_workers_of_one_machine_divide_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     taken = {"self": 100, 7: 100, 8: 100}
-    monkeypatch.setattr("dipfast.restore.memory.resident_bytes", lambda pid="self": taken[pid])
-    monkeypatch.setattr("dipfast.restore.memory.siblings", lambda: [7, 8])
-    monkeypatch.setattr("dipfast.restore.memory.available_bytes", lambda: 6000 - sum(taken.values()))
+    monkeypatch.setattr("dipfast.restoration.memory.resident_bytes", lambda pid="self": taken[pid])
+    monkeypatch.setattr("dipfast.restoration.memory.siblings", lambda: [7, 8])
+    monkeypatch.setattr("dipfast.restoration.memory.available_bytes", lambda: 6000 - sum(taken.values()))
     free, cpu = Free(neighbours=3), torch.device("cpu")
     assert free(cpu) == (6000 - 300) // 3
     taken[7] = 1900  # its part of what all may have, and no more
@@ -209,7 +209,7 @@ def test_workers_of_one_machine_divide_its_memory(monkeypatch: pytest.MonkeyPatc
 
 
 def test_siblings_are_the_other_children_of_ones_parent() -> None:
-    script = "import os, sys; from dipfast.restore.memory import siblings; print(siblings()); sys.stdin.read()"
+    script = "import os, sys; from dipfast.restoration.memory import siblings; print(siblings()); sys.stdin.read()"
     command = [sys.executable, "-c", script]
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as one:
         found = json.loads(subprocess.run(command, input="", capture_output=True, text=True, check=True).stdout)
