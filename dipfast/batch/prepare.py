@@ -19,6 +19,7 @@ from dipfast.manifest import Item, Settings
 from dipfast.manifest.identity import identified, settings_text
 from dipfast.plan import Job, fit_flops, program
 from dipfast.restoration.line import padded_sides
+from dipfast.settings.own import BLANK, Own
 from dipfast.store.inputs import Facts, hash_of, limits_of, look_at, path_of, stamp_at
 
 Event = dict[str, Any]
@@ -111,14 +112,23 @@ def preview(items: Sequence[Item], seen: Seen | None = None) -> tuple[list[tuple
 
 
 class Shared(NamedTuple):
-    """What items of the same settings and ending have in common, worked out once."""
+    """What items of the same shared settings and ending have in common, computed once."""
 
     settings: dict[str, Any]  # as plain data
     limits: Limits
     limits_name: str  # a short name of the limits on inputs
     text: str  # the settings as they go into an id
     rule: str  # a short name of that
+    around_seed: tuple[str, str]  # the text before and after the number of fit.seed
     source: Settings  # holding it keeps its id() its own
+
+    def text_of(self, item: Item) -> str:
+        """Return the item's settings as they go into its id: of its own ones, only the seed does."""
+        return self.text if item.own.seed is None else str(item.own.seed).join(self.around_seed)
+
+    def rule_of(self, item: Item) -> str:
+        """Return a short name of `text_of`."""
+        return self.rule if item.own.seed is None else _short(self.text_of(item))
 
 
 class SettingsBook:
@@ -128,7 +138,7 @@ class SettingsBook:
         self.shared: dict[tuple[int, str], Shared] = {}
 
     def __getitem__(self, item: Item) -> Shared:
-        key = id(item.settings), item.output[-4:]  # no image's ending is longer
+        key = id(item.shared), item.output[-4:]  # no image's ending is longer
         return self.shared.get(key) or self.shared.setdefault(key, _shared(item))
 
 
@@ -167,9 +177,10 @@ class _Identifier:
             raise found
         shared, facts = self.book[item], found
         alone = item.mask is None and item.reference is None and "mask" not in found and "reference" not in found
-        if not alone or found.get("rule") != shared.rule:
+        rule = shared.rule_of(item)
+        if not alone or found.get("rule") != rule:
             facts = {key: found[key] for key in FACTS[:3]}
-            facts |= {"limits": shared.limits_name, "rule": shared.rule, **self._mask(item, shared.limits)}
+            facts |= {"limits": shared.limits_name, "rule": rule, **self._mask(item, shared.limits)}
             facts |= self._reference(item, shared.limits)
         padded, bucket, flops = self._cost(shared.settings, tuple(facts["shape"]))
         job = Job(
@@ -177,7 +188,7 @@ class _Identifier:
             path=item.path,
             input_sha256=facts["sha256"],
             outputs=(item.output,),
-            settings=shared.settings,
+            shared=shared.settings,
             mask=item.mask,
             mask_sha256=facts["mask"]["sha256"] if item.mask is not None else None,
             reference=item.reference,
@@ -185,6 +196,7 @@ class _Identifier:
             padded=padded,
             bucket=bucket,
             flops=flops,
+            own=item.own,
         )
         return job, facts
 
@@ -198,7 +210,7 @@ class _Identifier:
         shared = self.book[item]
         if apart and item.reference is not None:
             extra["reference"] = self._checked(item.reference, shared.limits)
-        return identified(facts["sha256"], shared.text, extra)
+        return identified(facts["sha256"], shared.text_of(item), extra)
 
     def _cost(self, settings: dict[str, Any], shape: tuple[int, ...]) -> tuple[tuple[int, int, int], tuple, float]:
         """Fitted shape, bucket and operations of a picture of ``shape``; pictures of one shape share them."""
@@ -237,10 +249,16 @@ class _Identifier:
 
 
 def _shared(item: Item) -> Shared:
-    tree, text = item.settings.model_dump(mode="json"), settings_text(item.settings, item.output)
+    tree, text = item.shared.model_dump(mode="json"), settings_text(item.shared, item.output)
     limits = limits_of(tree)
-    names = [sha256(repr(limits).encode()).hexdigest()[:8], sha256(text.encode()).hexdigest()[:16]]
-    return Shared(tree, limits, names[0], text, names[1], item.settings)
+    marked = settings_text(Own(seed=BLANK.seed).settings(item.shared), item.output)
+    before, after = marked.split(str(BLANK.seed))
+    limits_name = sha256(repr(limits).encode()).hexdigest()[:8]
+    return Shared(tree, limits, limits_name, text, _short(text), (before, after), item.shared)
+
+
+def _short(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:16]
 
 
 def _check_name(item: Item) -> None:

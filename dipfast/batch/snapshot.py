@@ -74,7 +74,7 @@ class _Writer:
 
     def __call__(self, item: Item, id: str, stamp: Stamp | None, found: str) -> str:
         shared = self.book[item]
-        return f"{id}\t{item.path}\t{stamp}\t{item.output}\t{shared.limits_name} {shared.rule}\t{found}"
+        return f"{id}\t{item.path}\t{stamp}\t{item.output}\t{shared.limits_name} {shared.rule_of(item)}\t{found}"
 
 
 def _head(folder: RunFolder, shard: Shard | None, count: int) -> str:

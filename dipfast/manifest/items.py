@@ -18,13 +18,14 @@ from typing import Any
 from urllib.parse import quote
 
 from dipfast import remote
-from dipfast.manifest.layers import Resolver
+from dipfast.manifest.layers import Resolved, Resolver
 from dipfast.manifest.paths import FILE_URL, SAMPLE, Found, PathError, expand, local
 from dipfast.manifest.problems import Problem, Problems
 from dipfast.manifest.search import left_out
 from dipfast.manifest.yaml import quoted
 from dipfast.settings.document import Settings
 from dipfast.settings.files import SUFFIXES, WRITTEN
+from dipfast.settings.own import NOTHING, Own
 from dipfast.settings.task import Inpaint
 
 IMAGE = re.compile(rf"[^/]+({'|'.join(map(re.escape, WRITTEN))})", re.IGNORECASE)
@@ -43,11 +44,17 @@ class Item:
     relpath: str  # folder of the image, seen from root, '/' between its parts; '' at the top
     name: str  # of the file, without its ending
     output: str  # under the run's images folder, '/' between its parts
-    settings: Settings
+    shared: Settings  # the object that all items have whose settings differ in nothing but `own`
     mask: str | None  # absolute, placeholders filled in
     reference: str | None
     place: str  # file:line:column of its row, or the SOURCE itself
     unlisted: str | None = None  # of a folder, which stands for what may be in it: why it cannot be listed
+    own: Own = NOTHING
+
+    @property
+    def settings(self) -> Settings:
+        """All settings, made anew where the item has some of its own."""
+        return self.shared if self.own is NOTHING else self.own.settings(self.shared)
 
 
 @dataclass(slots=True)
@@ -72,9 +79,8 @@ class ItemReader:
             rows[number] = None
             if plain is not None and isinstance(row, str) and self.read_simple(number, row, plain):
                 continue
-            entry = {"path": row} if isinstance(row, str) else row
-            if isinstance(entry, dict):
-                self.read_row(number, entry)
+            if isinstance(row, str | dict):
+                self.read_row(number, {"path": row} if isinstance(row, str) else row)
             else:
                 text = f"items[{number}]: should be a path or a mapping, is {quoted(row)}"
                 self.problems.add(Problem(("items", number), text))
@@ -106,16 +112,16 @@ class ItemReader:
 
     def read_row(self, number: int, entry: Mapping[str, Any]) -> None:
         overrides = {key: value for key, value in entry.items() if key not in ("path", "relpath")}
-        result = self.resolver.settings(overrides, ("items", number))
+        result = self.resolver.resolved(overrides, ("items", number))
         wrong = [Problem(("items", number, key), text) for key, text in _wrong_names(number, entry)]
         for problem in (result if isinstance(result, list) else []) + wrong:
             self.problems.add(problem)
         if wrong:
             return
         try:
-            settings = result if isinstance(result, Settings) else Settings()
+            settings = result.shared if isinstance(result, Resolved) else Settings()
             found = self.find(number, entry["path"], settings.input.formats)
-            if isinstance(result, Settings):
+            if isinstance(result, Resolved):
                 self.add(number, found, entry.get("relpath"), result)
         except PathError as error:
             self.problems.add(Problem(("items", number, "path"), f"items[{number}]: {error}"))
@@ -133,7 +139,7 @@ class ItemReader:
         self.left_out |= found.left_out
         return found
 
-    def add(self, number: int, found: Found, relpath: str | None, settings: Settings) -> None:
+    def add(self, number: int, found: Found, relpath: str | None, settings: Resolved) -> None:
         place = self.problems.row(number)
         for file in found.files:
             where = self.relpath(file, found.base) if relpath is None else relpath
@@ -156,26 +162,29 @@ class ItemReader:
         folders = (relative(file, folder) for folder in (self.root, base) if folder)
         return next((folder for folder in folders if folder is not None), "")
 
-    def item(self, file: str, relpath: str, settings: Settings, place: str) -> Item:
-        words = words_of(file, relpath, settings)
-        mask, reference = companions(settings, words, self.root)
+    def item(self, file: str, relpath: str, settings: Resolved, place: str) -> Item:
+        shared, own = settings
+        words = words_of(file, relpath, shared, own)
+        mask, reference = companions(shared, words, self.root, own)
         return Item(
             index=len(self.items),
             path=file,
             relpath=relpath,
             name=str(words["name"]),
-            output=output_name(settings.output.template, words),
-            settings=settings,
+            output=output_name(own.template or shared.output.template, words),
+            shared=shared,
             mask=mask,
             reference=reference,
             place=place,
+            own=own,
         )
 
-    def unlisted(self, folder: str, relpath: str, settings: Settings, place: str, reason: str) -> Item:
+    def unlisted(self, folder: str, relpath: str, settings: Resolved, place: str, reason: str) -> Item:
         """The item that stands for a folder that cannot be listed. It fails alone, so its output is never written."""
         words = {"relpath": relpath, "name": os.path.basename(folder) or "folder"}
         output = output_name(USUAL_TEMPLATE, words)
-        return Item(len(self.items), folder, relpath, words["name"], output, settings, None, None, place, reason)
+        shared, own = settings
+        return Item(len(self.items), folder, relpath, words["name"], output, shared, None, None, place, reason, own)
 
 
 def _wrong_names(number: int, entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -206,8 +215,8 @@ def split_name(file: str) -> tuple[str, str]:
     return (name, ending) if dot and name.strip(".") else (base, "")  # as os.path.splitext has it
 
 
-def words_of(file: str, relpath: str, settings: Settings) -> dict[str, object]:
-    """What the placeholders of names stand for."""
+def words_of(file: str, relpath: str, settings: Settings, own: Own = NOTHING) -> dict[str, object]:
+    """Return what the placeholders of names stand for, with ``settings`` and what an item has of its ``own``."""
     name, ending = split_name(file)
     return {
         "relpath": relpath,
@@ -216,16 +225,19 @@ def words_of(file: str, relpath: str, settings: Settings) -> dict[str, object]:
         "ext": ending,
         "task": settings.task.type,
         "preset": settings.preset,
-        "seed": settings.fit.seed,
+        "seed": settings.fit.seed if own.seed is None else own.seed,
     }
 
 
-def companions(settings: Settings, words: Mapping[str, object], root: str) -> tuple[str | None, str | None]:
-    """The absolute paths of an image's mask and reference. Raises `PathError`."""
-    mask = settings.task.mask if isinstance(settings.task, Inpaint) else None
+def companions(
+    settings: Settings, words: Mapping[str, object], root: str, own: Own = NOTHING
+) -> tuple[str | None, str | None]:
+    """Return the absolute paths of an image's mask and reference. Raises `PathError`."""
+    mask = own.mask or (settings.task.mask if isinstance(settings.task, Inpaint) else None)
+    reference = own.reference or settings.reference
     return (
         fill("task.mask", mask, words, root) if mask else None,
-        beside(settings.reference, words, root) if settings.reference else None,
+        beside(reference, words, root) if reference else None,
     )
 
 

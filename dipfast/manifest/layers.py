@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar, get_args
+from typing import Any, NamedTuple, get_args
 
 from pydantic import ValidationError
 
@@ -23,15 +23,14 @@ from dipfast.settings.degrade import Shrink
 from dipfast.settings.document import Entry, Preset, Settings
 from dipfast.settings.fit import Sgld
 from dipfast.settings.generator import ImageInput
-from dipfast.settings.section import Section, check_template, sections
+from dipfast.settings.own import NOTHING, Own, checked_own, own_of
+from dipfast.settings.section import Section, sections
 from dipfast.settings.stop import BlocksStop, DiscrepancyStop, HeldOutStop, SureStop
 from dipfast.settings.task import Denoise, GaussianNoise, Inpaint, Jpeg, PoissonNoise, SuperRes
 
 Tree = dict[str, Any]
 
 MAX_CACHED = 4096
-BLANK = "\x01"  # stands for a name that differs from row to row
-S = TypeVar("S", bound=Section)
 DAMAGE = {
     "denoise": ("gaussian", "poisson", "salt-pepper"),
     "jpeg": ("jpeg",),
@@ -48,64 +47,60 @@ class Layer:
     origin: Origin
 
 
-class Resolver:
-    """Settings of items that share defaults and command line. Equal overrides are worked out once.
+class Resolved(NamedTuple):
+    """The settings of an item: those that it shares with others, and what it has of its own."""
 
-    Rows often differ in nothing but the names of mask and reference, so these two are put in afterwards.
+    shared: Settings
+    own: Own = NOTHING
+
+
+class Resolver:
+    """Settings of items that share defaults and command line. Equal overrides are resolved once.
+
+    Rows often differ in nothing but a seed and the names of files, so overrides that differ in no other key count as
+    equal, and each row has these values as its own.
     """
 
     def __init__(self, defaults: Layer, options: Sequence[Layer]) -> None:
         self.defaults = defaults
         self.options = tuple(options)
-        self.known: dict[str, Settings] = {}
-        self.plain: Settings | None = None  # of a row that is a path alone
+        self.known: dict[str, tuple[Settings, Own]] = {}  # with a mark for each value that a row decides about
+        self.plain: Resolved | None = None  # of a row that is a path alone
 
     def settings(self, overrides: Tree, origin: Origin) -> Settings | list[Problem]:
-        """One item's settings, or what is wrong with them."""
-        if not overrides and self.plain is not None:
-            return self.plain
-        reference, mask = _name(overrides, "reference"), _name(overrides.get("task"), "mask")
-        shape = overrides
-        if reference:
-            shape = {**shape, "reference": BLANK}
-        if mask:
-            shape = {**shape, "task": {**shape["task"], "mask": BLANK}}
-        key = repr(shape)
-        if key not in self.known:
-            result = resolve([self.defaults, Layer(shape, origin), *self.options])
-            if not isinstance(result, Settings):
-                return resolve([self.defaults, Layer(overrides, origin), *self.options])
-            if len(self.known) >= MAX_CACHED:
-                self.known.clear()
-            self.known[key] = result
+        """Return one item's settings, or what is wrong with them."""
+        found = self.resolved(overrides, origin)
+        return found.own.settings(found.shared) if isinstance(found, Resolved) else found
+
+    def resolved(self, overrides: Tree, origin: Origin) -> Resolved | list[Problem]:
+        """Return one item's settings in their two parts, or what is wrong with them."""
         if not overrides:
-            self.plain = self.known[key]
-        return _with_names(self.known[key], reference, mask)
+            if self.plain is None:
+                found = self._resolve(overrides, origin)
+                if not isinstance(found, Settings):
+                    return found
+                self.plain = Resolved(found)
+            return self.plain
+        own = checked_own(overrides)
+        blanks = own.blanks()
+        shape = blanks.tree(overrides)
+        key = repr(shape)
+        if key in self.known:
+            shared, free = self.known[key]
+            return Resolved(shared, own if free == blanks else own.only(free))
+        result = self._resolve(shape, origin)
+        if not isinstance(result, Settings):
+            result = self._resolve(overrides, origin)
+            return Resolved(result) if isinstance(result, Settings) else result
+        if len(self.known) >= MAX_CACHED:
+            self.known.clear()
+        free = Own._make(blank if blank == there else None for blank, there in zip(blanks, own_of(result), strict=True))
+        shared = own.only(free).settings(result)  # the first such row's: a layer above may have replaced a value
+        self.known[key] = shared, free
+        return Resolved(shared)
 
-
-def _name(tree: Any, key: str) -> str | None:
-    """The name of a file under ``key``, where there is one and nothing is wrong with it."""
-    text = tree.get(key) if isinstance(tree, dict) else None
-    try:
-        return check_template(text) if isinstance(text, str) and 0 < len(text) <= 4096 else None
-    except ValueError:
-        return None
-
-
-def _with_names(settings: Settings, reference: str | None, mask: str | None) -> Settings:
-    """``settings`` with the names that were left blank. A layer above may have replaced them."""
-    if mask and isinstance(settings.task, Inpaint) and settings.task.mask == BLANK:
-        settings = _but(settings, task=_but(settings.task, mask=mask))
-    if reference and settings.reference == BLANK:
-        settings = _but(settings, reference=reference)
-    return settings
-
-
-def _but(model: S, **values: Any) -> S:
-    """A copy with other values, which have been checked. To halve its size it shares the set of given keys."""
-    changed = model.model_copy(update=values)
-    object.__setattr__(changed, "__pydantic_fields_set__", model.model_fields_set)
-    return changed
+    def _resolve(self, overrides: Tree, origin: Origin) -> Settings | list[Problem]:
+        return resolve([self.defaults, Layer(overrides, origin), *self.options])
 
 
 def resolve(layers: Sequence[Layer], *, with_mask: bool = True) -> Settings | list[Problem]:

@@ -18,6 +18,7 @@ from dipfast.manifest.search import HAS_WILD
 from dipfast.manifest.yaml import resolve
 from dipfast.remote import is_remote, literal
 from dipfast.settings.document import VERSION, Settings
+from dipfast.settings.own import BLANK, NOTHING, Own, own_of
 from dipfast.settings.section import Section
 
 SIMPLE = re.compile(r"[A-Za-z0-9_-][\w./-]*\.\w+", re.ASCII)  # a relative path that means nothing else
@@ -40,12 +41,20 @@ def write(manifest: Manifest) -> str:
 
 
 def _most_common(manifest: Manifest) -> Settings:
-    objects = Counter(id(item.settings) for item in manifest.items)
-    settings = {id(item.settings): item.settings for item in manifest.items}
-    counts: Counter[Settings] = Counter()
-    for key, count in objects.items():
-        counts[settings[key]] += count
-    return counts.most_common(1)[0][0]
+    """Return the settings that most items have, of several the first."""
+    alike: dict[Settings, int] = {}  # settings less what can be an item's own, numbered
+    kinds: dict[int, tuple[int, Own]] = {}
+    counts: Counter[tuple[int, Own]] = Counter()
+    first: dict[tuple[int, Own], Item] = {}
+    for item in manifest.items:
+        if id(item.shared) not in kinds:
+            own = own_of(item.shared)
+            kinds[id(item.shared)] = alike.setdefault(own.blanks().settings(item.shared), len(alike)), own
+        number, own = kinds[id(item.shared)]
+        kind = number, own if item.own is NOTHING else item.own.over(own)
+        counts[kind] += 1
+        first.setdefault(kind, item)
+    return first[counts.most_common(1)[0][0]].settings
 
 
 def _tree(section: Section) -> dict[str, Any]:
@@ -53,18 +62,21 @@ def _tree(section: Section) -> dict[str, Any]:
 
 
 class _Rows:
-    """Rows that say what differs from the shared settings. Equal settings are compared once."""
+    """Rows that say what differs from the usual settings. Sections that items share are written once."""
 
-    def __init__(self, root: str, shared: Settings) -> None:
+    def __init__(self, root: str, usual: Settings) -> None:
         self.root = root
         self.inside = root if root.endswith(os.sep) else root + os.sep
-        self.ours = dict(shared)
+        self.usual = dict(usual)
         self.differences: dict[int, str] = {}
+        self.sections: dict[tuple[int, str], str] = {}  # with marks for what is an item's own
 
     def row(self, item: Item) -> str:
-        if id(item.settings) not in self.differences:
-            self.differences[id(item.settings)] = self.difference(item.settings)
-        return "{" + self.words(item) + self.differences[id(item.settings)] + "}"
+        if item.own is not NOTHING:
+            return "{" + self.words(item) + self.difference(item) + "}"
+        if id(item.shared) not in self.differences:
+            self.differences[id(item.shared)] = self.difference(item)
+        return "{" + self.words(item) + self.differences[id(item.shared)] + "}"
 
     def words(self, item: Item) -> str:
         """Path and, where it is not plain from that, relpath."""
@@ -76,9 +88,20 @@ class _Rows:
             words["relpath"] = re.sub(r"[\udc80-\udcff]", "\ufffd", item.relpath)
         return pairs(words)
 
-    def difference(self, settings: Settings) -> str:
-        text = pairs({key: _dumped(value) for key, value in settings if not _equal(value, self.ours[key])})
-        return f", {text}" if text else ""
+    def difference(self, item: Item) -> str:
+        differing = (key for key, value in item.settings if not _equal(value, self.usual[key]))
+        return "".join(f", {key}: {self.section(item, key)}" for key in differing)
+
+    def section(self, item: Item, key: str) -> str:
+        """The item's value of ``key``: that of the shared settings, with the item's own in the places of the marks."""
+        place = id(item.shared), key
+        if place not in self.sections:
+            marked = own_of(item.shared).blanks().settings(item.shared)
+            self.sections[place] = flow(_dumped(getattr(marked, key)))
+        text = self.sections[place]
+        for own, usual, blank in zip(item.own, own_of(item.shared), BLANK, strict=True):
+            text = text.replace(flow(blank), flow(usual if own is None else own))
+        return text
 
 
 def _equal(one: object, other: object) -> bool:

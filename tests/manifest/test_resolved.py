@@ -15,10 +15,11 @@ from test_paths import plant
 from dipfast.manifest import Item, Manifest, load, parse
 from dipfast.manifest.resolved import flow
 from dipfast.manifest.yaml import load as load_yaml
+from dipfast.settings.own import NOTHING
 
 
 def without_place(manifest: Manifest) -> list[Item]:
-    return [replace(item, place="") for item in manifest.items]
+    return [replace(item, place="", shared=item.settings, own=NOTHING) for item in manifest.items]
 
 
 def assert_comes_back(manifest: Manifest) -> None:
