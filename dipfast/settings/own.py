@@ -16,6 +16,7 @@ from dipfast.settings.section import Section, sections
 
 S = TypeVar("S", bound=Section)
 Tree = Mapping[str, Any]
+Path = tuple[str, ...]
 
 
 class Own(NamedTuple):
@@ -50,43 +51,40 @@ class Own(NamedTuple):
         """Return the values that are given in ``where`` too."""
         return Own._make(None if other is None else value for value, other in zip(self, where, strict=True))
 
-    def _given(self) -> Iterator[tuple[tuple[str, ...], Any]]:
+    def _given(self) -> Iterator[tuple[Path, Any]]:
         return ((path, value) for path, value in zip(PATHS, self, strict=True) if value is not None)
 
 
-PATHS = (("fit", "seed"), ("output", "template"), ("task", "mask"), ("reference",))
+PATHS: tuple[Path, ...] = (("fit", "seed"), ("output", "template"), ("task", "mask"), ("reference",))
 NOTHING = Own()
 BLANK = Own(2**63 - 1, "\ue000.png", "\ue001", "\ue002")  # valid values that nobody means: marks of places
 
 
-def own_of(tree: Tree | Settings) -> Own:
-    """Return the values that settings have for the keys of `Own`; None where they have none."""
-    return Own._make(_at(tree, path) for path in PATHS)
+def own_of(settings: Settings) -> Own:
+    """Return the values that ``settings`` have for the keys of `Own`; None where they have none."""
+    return Own._make(_at(settings, path) for path in PATHS)
 
 
 def checked_own(tree: Tree) -> Own:
     """Return the values that ``tree`` gives for the keys of `Own`, but None for those with which something is wrong."""
-    found = (_at(tree, path) for path in PATHS)
-    return Own._make(value if _is_valid(index, value) else None for index, value in enumerate(found))
+    return Own._make(_checked(tree, path) if path[0] in tree else None for path in PATHS)
 
 
-def _at(tree: Any, path: tuple[str, ...]) -> Any:
+def _checked(tree: Tree, path: Path) -> Any:
+    value = _at(tree, path)
+    try:
+        return None if value is None else ADAPTERS[path].validate_python(value)
+    except ValidationError:
+        return None
+
+
+def _at(tree: Any, path: Path) -> Any:
     for key in path:
         tree = tree.get(key) if isinstance(tree, dict) else getattr(tree, key, None)
     return tree
 
 
-def _is_valid(index: int, value: object) -> bool:
-    if value is None:
-        return False
-    try:
-        ADAPTERS[index].validate_python(value)
-    except ValidationError:
-        return False
-    return True
-
-
-def _adapter(path: tuple[str, ...]) -> TypeAdapter[Any]:
+def _adapter(path: Path) -> TypeAdapter[Any]:
     """Return what checks the one key at ``path`` as its section does."""
     models: list[type[Section]] = [Settings]
     for key in path[:-1]:
@@ -98,10 +96,10 @@ def _adapter(path: tuple[str, ...]) -> TypeAdapter[Any]:
     return TypeAdapter(annotation, config=Section.model_config)
 
 
-ADAPTERS = [_adapter(path) for path in PATHS]
+ADAPTERS = {path: _adapter(path) for path in PATHS}
 
 
-def _replaced(model: S, path: tuple[str, ...], value: Any) -> S:
+def _replaced(model: S, path: Path, value: Any) -> S:
     """Return a copy of ``model`` with another value. To halve its size it shares the set of given keys."""
     key, *inner = path
     new = _replaced(getattr(model, key), tuple(inner), value) if inner else value
@@ -110,6 +108,6 @@ def _replaced(model: S, path: tuple[str, ...], value: Any) -> S:
     return changed
 
 
-def _replaced_in_tree(tree: Tree, path: tuple[str, ...], value: Any) -> dict[str, Any]:
+def _replaced_in_tree(tree: Tree, path: Path, value: Any) -> dict[str, Any]:
     key, *inner = path
     return {**tree, key: _replaced_in_tree(tree[key], tuple(inner), value) if inner else value}
