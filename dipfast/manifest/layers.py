@@ -8,7 +8,7 @@ comes from, but not where that stands in the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple, get_args
@@ -17,26 +17,16 @@ from pydantic import ValidationError
 
 from dipfast.manifest.problems import Origin, Problem
 from dipfast.manifest.scan import Path
-from dipfast.manifest.wording import Finding, either, explain
+from dipfast.manifest.wording import Finding, explain
 from dipfast.settings import presets
-from dipfast.settings.degrade import Shrink
 from dipfast.settings.document import Entry, Preset, Settings
-from dipfast.settings.fit import Sgld
-from dipfast.settings.generator import ImageInput
 from dipfast.settings.own import NOTHING, Own, checked_own, own_of
+from dipfast.settings.rules import conflicts
 from dipfast.settings.section import Section, sections
-from dipfast.settings.stop import BlocksStop, DiscrepancyStop, HeldOutStop, SureStop
-from dipfast.settings.task import Denoise, GaussianNoise, Inpaint, Jpeg, PoissonNoise, SuperRes
 
 Tree = dict[str, Any]
 
 MAX_CACHED = 4096
-DAMAGE = {
-    "denoise": ("gaussian", "poisson", "salt-pepper"),
-    "jpeg": ("jpeg",),
-    "inpaint": ("missing", "scratches"),
-    "superres": ("downsample",),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +101,7 @@ def resolve(layers: Sequence[Layer], *, with_mask: bool = True) -> Settings | li
     except ValidationError as error:
         findings = [_blame_preset(finding, layers, base) for finding in explain(error, Entry)]
     else:
-        findings = [Finding(path, text) for path, text in _conflicts(settings, with_mask)]
+        findings = [Finding(path, text) for path, text in conflicts(settings, with_mask)]
         if not findings:
             return settings
     return [locate(finding, layers) for finding in findings]
@@ -182,98 +172,6 @@ def _choices(model: type[Section]) -> list[tuple[str, dict[str, type[Section]], 
         for name, choices, default in found
         if choices
     ]
-
-
-def _conflicts(settings: Settings, with_mask: bool) -> Iterator[tuple[Path, str]]:
-    """What is wrong between sections that are each fine."""
-    task, damage, stop = settings.task, settings.degrade, settings.fit.stop
-    if damage is not None and damage.type not in DAMAGE[task.type]:
-        kinds = either(DAMAGE[task.type])
-        yield ("degrade", "type"), f"degrade.type: should be {kinds} for task {task.type}, is {damage.type!r}"
-    elif isinstance(damage, Shrink) and isinstance(task, SuperRes) and damage.scale != task.scale:
-        yield ("degrade", "scale"), f"degrade.scale: should be the task's {task.scale}, is {damage.scale}"
-    if damage is not None and settings.reference is not None:
-        yield ("reference",), "reference: should be left out, for with degrade the image itself is the true one"
-    if isinstance(task, Inpaint):
-        if with_mask and task.mask is None and damage is None:
-            yield ("task",), "task.mask: is missing; inpaint needs a mask, or a degrade that makes one"
-        if task.mask is not None and damage is not None:
-            yield ("task", "mask"), "task.mask: should be left out, for degrade makes the mask"
-    for needs, given in _missing(settings):
-        yield ("fit", "stop", "type"), f"fit.stop.type: {stop.type} needs {needs}, is {given}"
-    if isinstance(settings.generator.input, ImageInput):
-        yield from _blind_conflicts(settings, settings.generator.input)
-    yield from _coarse_conflicts(settings)
-    chain = settings.fit.optimizer
-    if isinstance(chain, Sgld) and chain.rule == "preconditioned":
-        if chain.sigma == "auto" and not _knows_its_noise(settings):
-            text = "auto needs task denoise with gaussian or poisson noise; elsewhere it should be given"
-            yield ("fit", "optimizer", "sigma"), f"fit.optimizer.sigma: {text}"
-        if chain.sigma != "auto" and isinstance(task, Denoise) and not isinstance(task.noise, GaussianNoise):
-            yield ("fit", "optimizer", "sigma"), f"fit.optimizer.sigma: should be auto for {task.noise.type} noise"
-
-
-def _missing(settings: Settings) -> Iterator[tuple[str, str]]:
-    """What the stop criterion needs of the other sections and has not: the need, and what is there."""
-    task, stop = settings.task, settings.fit.stop
-    noise = f" with {task.noise.type} noise" if isinstance(task, Denoise) else ""
-    if isinstance(stop, SureStop) and not _knows_its_noise(settings):
-        yield "task denoise with gaussian or poisson noise", f"task {task.type}{noise}"
-    coded = isinstance(task, Jpeg) and task.quality is not None
-    if isinstance(stop, DiscrepancyStop) and not (coded or _knows_its_noise(settings)):
-        yield "task denoise with gaussian or poisson noise, or jpeg of some quality", f"task {task.type}{noise}"
-    if isinstance(stop, BlocksStop) and not isinstance(task, Jpeg):
-        yield "task jpeg", f"task {task.type}"
-    if isinstance(stop, HeldOutStop) and isinstance(task, Jpeg):
-        yield "a task whose pixels err each for itself", f"task {task.type}"
-    latent = settings.generator.input
-    if isinstance(stop, HeldOutStop) and isinstance(latent, ImageInput) and latent.blind is None:
-        yield "generator.input.type noise, or blind spots", "image, which shows what is held out"
-    if isinstance(stop, SureStop):
-        if latent.type != "image":
-            yield "generator.input.type image", latent.type
-        elif latent.noise is not None:
-            yield "generator.input.noise null", "a latent of an image and noise"
-        if settings.fit.seeds > 1:
-            yield "fit.seeds 1", str(settings.fit.seeds)
-
-
-def _blind_conflicts(settings: Settings, latent: ImageInput) -> Iterator[tuple[Path, str]]:
-    """What a network that is judged where it is blind cannot have."""
-    task, name, more = settings.task, "generator.input.blind", "generator.input.recorrupt"
-    if latent.noise is not None and (latent.blind is not None or latent.recompress):
-        other = name if latent.blind is not None else "generator.input.recompress"
-        yield ("generator", "input", "noise"), f"generator.input.noise: should be null with {other}"
-    if latent.recompress and (not isinstance(task, Jpeg) or task.quality is None):
-        given = "with quality null" if isinstance(task, Jpeg) else f"for task {task.type}"
-        text = f"generator.input.recompress: should be null {given}; it is for task jpeg of some quality"
-        yield ("generator", "input", "recompress"), text
-    for other, value in (("recorrupt", latent.recorrupt), ("reach", None if latent.reach == "auto" else latent.reach)):
-        if value is not None and latent.blind is None:
-            yield ("generator", "input", other), f"generator.input.{other}: should be null without {name}"
-    if latent.blind is None:
-        return
-    if not isinstance(task, Denoise):
-        yield tuple(name.split(".")), f"{name}: should be null for task {task.type}; it is for task denoise"
-    elif latent.recorrupt is not None and not isinstance(task.noise, GaussianNoise):
-        yield tuple(more.split(".")), f"{more}: should be null for {task.noise.type} noise; it is for gaussian noise"
-    if settings.fit.stop.type == "sure":
-        yield ("fit", "stop", "type"), f"fit.stop.type: sure needs a network that sees all, without {name}"
-
-
-def _coarse_conflicts(settings: Settings) -> Iterator[tuple[Path, str]]:
-    """What a fit at smaller sizes first needs, where it was asked for by a number."""
-    if settings.fit.coarse in ("auto", 0):
-        return
-    latent, text = settings.generator.input, "fit.coarse: should be 0 or auto"
-    if not isinstance(latent, ImageInput) or latent.blind is None:
-        yield ("fit", "coarse"), f"{text} without generator.input.blind"
-    elif isinstance(settings.fit.optimizer, Sgld):
-        yield ("fit", "coarse"), f"{text} with optimizer sgld"
-
-
-def _knows_its_noise(settings: Settings) -> bool:
-    return isinstance(settings.task, Denoise) and isinstance(settings.task.noise, GaussianNoise | PoissonNoise)
 
 
 def locate(finding: Finding, layers: Sequence[Layer]) -> Problem:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from dipfast.manifest.scan import Path
 from dipfast.manifest.yaml import quoted
 from dipfast.settings.document import Document, Entry, Settings
+from dipfast.settings.rules import either
 from dipfast.settings.section import Section, sections
 from dipfast.settings.task import LATER_TASKS
 
@@ -192,11 +193,6 @@ def _walk(path: Path, model: type[Section], tag: str = "", skip: Iterable[str] =
 def _nearest(value: object, options: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(value), list(options), n=1) if isinstance(value, str) else []
     return f"; did you mean {quoted(near[0])}?" if near and near[0] != value else ""
-
-
-def either(words: Iterable[str]) -> str:
-    *head, last = list(words)
-    return f"{', '.join(head)} or {last}" if head else last
 
 
 def _about(path: Path, text: str) -> str:
