@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +17,18 @@ from pydantic import ValidationError
 from dipfast import remote
 from dipfast.errors import ManifestError, NothingMatchedError, UsageError
 from dipfast.manifest import yaml
-from dipfast.manifest.items import Item, ItemReader
+from dipfast.manifest.items import ItemReader
 from dipfast.manifest.layers import Layer, Resolver, check_alone, locate, merge
 from dipfast.manifest.options import Options, read_options
 from dipfast.manifest.paths import SAMPLE, PathError, local, split, url
 from dipfast.manifest.problems import MAX_PROBLEMS, Problem, Problems
+from dipfast.manifest.resolved import Manifest
 from dipfast.manifest.search import HAS_WILD
 from dipfast.manifest.wording import explain, unknown_key
-from dipfast.settings.document import VERSION, Document, Export, Products, Report
+from dipfast.settings.document import VERSION, Document, Products
 from dipfast.settings.files import EXTENSIONS, SUFFIXES
 
 Tree = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """All that one SOURCE asks for."""
-
-    source: str
-    root: str  # absolute
-    output: str | None  # the run's folder, absolute, where the manifest names one
-    items: tuple[Item, ...]
-    export: Export
-    report: Report
-    left_out: str = ""  # what lies where it looks and is not taken, in words: 2 .CR2, 1 linked folder
-
-    def resolved(self) -> str:
-        """The manifest as YAML with every default filled in. Loading it gives the same items and outputs."""
-        from dipfast.manifest.resolved import write
-
-        return write(self)
 
 
 def load(

@@ -1,4 +1,4 @@
-"""`manifest.resolved.yaml`: a manifest with every default filled in and every pattern expanded.
+"""`Manifest`, and `manifest.resolved.yaml`: the same with every default filled in and every pattern expanded.
 
 Loading it gives the same items, settings and outputs, wherever it lies: root and output are absolute. A path
 that plain text could not spell without doubt (wildcards, bytes that are not UTF-8) is written as ``file:///…``.
@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from dipfast.manifest.document import Manifest
 from dipfast.manifest.items import Item, relative
 from dipfast.manifest.paths import SAMPLE, url
 from dipfast.manifest.search import HAS_WILD
 from dipfast.manifest.yaml import resolve
 from dipfast.remote import is_remote, literal
-from dipfast.settings.document import VERSION, Settings
+from dipfast.settings.document import VERSION, Export, Report, Settings
 from dipfast.settings.own import BLANK, NOTHING, Own, own_of
 from dipfast.settings.section import Section
 
@@ -25,28 +26,40 @@ SIMPLE = re.compile(r"[A-Za-z0-9_-][\w./-]*\.\w+", re.ASCII)  # a relative path 
 PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
-def write(manifest: Manifest) -> str:
-    """The YAML text."""
-    shared = _most_common(manifest)
-    lines = [f"version: {VERSION}", f"root: {flow(_spelled(manifest.root))}"]
-    if manifest.output is not None:
-        lines.append(f"output: {flow(_spelled(manifest.output))}")
-    lines.append("defaults:")
-    lines += [f"  {key}: {flow(value)}" for key, value in _tree(shared).items()]
-    lines.append("items:")
-    writer = _Rows(manifest.root, shared)
-    lines += [f"  - {writer.row(item)}" for item in manifest.items]
-    lines += [f"export: {flow(_tree(manifest.export))}", f"report: {flow(_tree(manifest.report))}"]
-    return "\n".join(lines) + "\n"
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """All that one SOURCE asks for."""
+
+    source: str
+    root: str  # absolute
+    output: str | None  # the run's folder, absolute, where the manifest names one
+    items: tuple[Item, ...]
+    export: Export
+    report: Report
+    left_out: str = ""  # what lies where it looks and is not taken, in words: 2 .CR2, 1 linked folder
+
+    def resolved(self) -> str:
+        """The manifest as YAML with every default filled in. Loading it gives the same items and outputs."""
+        usual = _most_common(self.items)
+        lines = [f"version: {VERSION}", f"root: {flow(_spelled(self.root))}"]
+        if self.output is not None:
+            lines.append(f"output: {flow(_spelled(self.output))}")
+        lines.append("defaults:")
+        lines += [f"  {key}: {flow(value)}" for key, value in _tree(usual).items()]
+        lines.append("items:")
+        rows = _Rows(self.root, usual)
+        lines += [f"  - {rows.row(item)}" for item in self.items]
+        lines += [f"export: {flow(_tree(self.export))}", f"report: {flow(_tree(self.report))}"]
+        return "\n".join(lines) + "\n"
 
 
-def _most_common(manifest: Manifest) -> Settings:
+def _most_common(items: Sequence[Item]) -> Settings:
     """Return the settings that most items have, of several the first."""
     alike: dict[Settings, int] = {}  # settings less what can be an item's own, numbered
     kinds: dict[int, tuple[int, Own]] = {}
     counts: Counter[tuple[int, Own]] = Counter()
     first: dict[tuple[int, Own], Item] = {}
-    for item in manifest.items:
+    for item in items:
         if id(item.shared) not in kinds:
             own = own_of(item.shared)
             kinds[id(item.shared)] = alike.setdefault(own.blanks().settings(item.shared), len(alike)), own

@@ -13,12 +13,12 @@ from pydantic import (
     model_validator,
 )
 
+from dipfast.settings.choices import Precision
 from dipfast.settings.section import Count, Section, Sigma, type_of
 from dipfast.settings.stop import AutoStop, Stop
 
 Engine = Literal["auto", "eager", "compile", "cudagraph"]
 Kernels = Literal["auto", "plain", "triton"]
-Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 Shapes = Literal["auto", "exact", "grid"]
 Store = Literal["all", "one"]
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from dipfast.settings.degrade import Shrink
 from dipfast.settings.document import Settings
 from dipfast.settings.fit import Sgld
 from dipfast.settings.generator import ImageInput
 from dipfast.settings.stop import BlocksStop, DiscrepancyStop, HeldOutStop, SureStop
-from dipfast.settings.task import Denoise, GaussianNoise, Inpaint, Jpeg, PoissonNoise, SuperRes
+from dipfast.settings.task import Denoise, GaussianNoise, Inpaint, Jpeg, PoissonNoise, Shrink, SuperRes
 
 Refusals = Iterator[tuple[tuple[str, ...], str]]
 
