@@ -86,7 +86,7 @@ def _read(name: str) -> bytes:
 
 
 def _bare(source: str) -> tuple[str, str]:
-    """Root and path for a SOURCE that is no manifest."""
+    """Return the root and the path for a SOURCE that is no manifest."""
     if source.startswith(SAMPLE):
         return os.getcwd(), source
     if not source:
@@ -113,7 +113,7 @@ def _bare(source: str) -> tuple[str, str]:
 
 
 def _what_is(path: str) -> str:
-    """What is wrong with a SOURCE that is no folder and has no image's ending, in words."""
+    """Return what is wrong with a SOURCE that is no folder and has no image's ending, in words."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -138,7 +138,7 @@ def _from_text(text: str | bytes, name: str, base: str, options: Options) -> Man
 
 
 def _check_keys(document: Tree) -> list[Problem]:
-    """What is wrong at the top level, but for `export` and `report`."""
+    """Return what is wrong at the top level, but for `export` and `report`."""
     wrong = [
         Problem((key,), unknown_key(key, (), Document), on_key=True)
         for key in list(document)[:MAX_PROBLEMS]
@@ -162,7 +162,7 @@ def _check_keys(document: Tree) -> list[Problem]:
 
 
 def _assemble(document: Tree, base: str, problems: Problems, options: Options) -> Manifest:
-    """The manifest of a document whose keys have been checked; ``base`` is where its relative paths start."""
+    """Return the manifest of a document whose keys have been checked; ``base`` is where its relative paths start."""
     for problem in options.problems:
         problems.add(problem)
     layers = [Layer(document, ()), *options.document]
@@ -188,7 +188,7 @@ def _assemble(document: Tree, base: str, problems: Problems, options: Options) -
 def _folder(
     key: str, layers: Sequence[Layer], base: str, problems: Problems, *, must_exist: bool = False
 ) -> str | None:
-    """The absolute folder that the topmost layer with ``key`` names."""
+    """Return the absolute folder that the topmost layer with ``key`` names."""
     layer = next((layer for layer in reversed(layers) if layer.tree.get(key) is not None), None)
     if layer is None:
         return None
@@ -227,7 +227,7 @@ def _resolver(document: Tree, problems: Problems, options: Options) -> Resolver:
 
 
 def _raise_any(reader: ItemReader, problems: Problems) -> None:
-    """All that is wrong. Nothing at all is another error than something wrong."""
+    """Raise `ManifestError` with all that is wrong, `NothingMatchedError` where that is only a lack of images."""
     is_empty = bool(reader.empty) and not reader.items and not problems
     for problem in reader.empty:
         problems.add(problem)

@@ -90,7 +90,7 @@ class ItemReader:
             self.problems.add(problem)
 
     def plain_settings(self) -> Settings | None:
-        """Those of a row that is a path alone, where they name no other file and the usual output."""
+        """Return the settings of a row that is a path alone, where they name no other file and the usual output."""
         settings = self.resolver.settings({}, ())
         if not isinstance(settings, Settings) or remote.is_remote(self.root) or os.sep != "/":
             return None
@@ -98,7 +98,7 @@ class ItemReader:
         return None if names_files or settings.output.template != USUAL_TEMPLATE else settings
 
     def read_simple(self, number: int, row: str, settings: Settings) -> bool:
-        """What `read_row` does of a row like most of a million: a quarter of its time. Whether it was such a row."""
+        """Do as `read_row` with a plain path, in a quarter of its time. Return whether the row was one."""
         spelled = SIMPLE.fullmatch(row)
         if spelled is None or spelled[3].lower() not in ENDINGS:
             return False
@@ -127,7 +127,7 @@ class ItemReader:
             self.problems.add(Problem(("items", number, "path"), f"items[{number}]: {error}"))
 
     def find(self, number: int, path: str, formats: Sequence[str]) -> Found:
-        """The files of one row."""
+        """Return the files of one row."""
         if path.startswith(SAMPLE):
             return Found([path], "")
         found = expand(path, self.root, formats)
@@ -150,7 +150,7 @@ class ItemReader:
             self.rows.append(number)
 
     def not_taken(self) -> str:
-        """What no row takes of all that lies where rows look, in words."""
+        """Return what no row takes of all that lies where rows look, in words."""
         if not self.left_out:
             return ""
         taken = {item.path for item in self.items}
@@ -158,7 +158,7 @@ class ItemReader:
         return left_out(kind for path, kind in self.left_out.items() if path not in entered)
 
     def relpath(self, file: str, base: str) -> str:
-        """The file's folder from root, else from the folder that was listed, else nothing."""
+        """Return the file's folder from root, else from the folder that was listed, else nothing."""
         folders = (relative(file, folder) for folder in (self.root, base) if folder)
         return next((folder for folder in folders if folder is not None), "")
 
@@ -180,7 +180,7 @@ class ItemReader:
         )
 
     def unlisted(self, folder: str, relpath: str, settings: Resolved, place: str, reason: str) -> Item:
-        """The item that stands for a folder that cannot be listed. It fails alone, so its output is never written."""
+        """Return the item of a folder that cannot be listed. It fails alone, so its output is never written."""
         words = {"relpath": relpath, "name": os.path.basename(folder) or "folder"}
         output = output_name(USUAL_TEMPLATE, words)
         shared, own = settings
@@ -207,7 +207,7 @@ def _is_inside(folder: str) -> bool:
 
 
 def split_name(file: str) -> tuple[str, str]:
-    """Name and ending, without the dot. A sample is a PNG."""
+    """Return the name and the ending without its dot. A sample is a PNG."""
     if file.startswith(SAMPLE):
         return file.removeprefix(SAMPLE), "png"
     base = file.rpartition(os.sep)[2]
@@ -242,7 +242,7 @@ def companions(
 
 
 def relative(file: str, base: str) -> str | None:
-    """The folder of ``file`` seen from ``base``; None where it is elsewhere."""
+    """Return the folder of ``file`` seen from ``base``; None where it is elsewhere."""
     prefix = base if base.endswith(os.sep) else base + os.sep
     if not file.startswith(prefix):
         return None
@@ -251,7 +251,7 @@ def relative(file: str, base: str) -> str | None:
 
 
 def output_name(template: str, words: Mapping[str, object]) -> str:
-    """The file to write, always valid Unicode. Raises `PathError` where it would leave the folder."""
+    """Return the file to write, always valid Unicode. Raises `PathError` where it would leave the folder."""
     text = template.format(**words)
     if not text.isascii():
         text = re.sub(r"[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", text)
@@ -267,7 +267,7 @@ def output_name(template: str, words: Mapping[str, object]) -> str:
 
 
 def fill(key: str, template: str, words: Mapping[str, object], root: str) -> str:
-    """The absolute path of the mask or reference that stands under ``key``."""
+    """Return the absolute path of the mask or reference that stands under ``key``."""
     if template.startswith(FILE_URL):
         words = {key: quote(os.fsencode(str(value)), safe="/") for key, value in words.items()}
     try:
@@ -277,7 +277,7 @@ def fill(key: str, template: str, words: Mapping[str, object], root: str) -> str
 
 
 def beside(template: str, words: Mapping[str, object], root: str) -> str:
-    """A reference. One that names a folder means the file there with the item's relpath and name.
+    """Return the path of a reference. One that names a folder means the file there with the item's relpath and name.
 
     On object storage that is the one with the item's own ending.
     """
@@ -295,7 +295,7 @@ def beside(template: str, words: Mapping[str, object], root: str) -> str:
 
 
 def collisions(items: Sequence[Item], rows: Sequence[int]) -> Iterator[Problem]:
-    """Items that would write one file, or a file where another one needs a folder."""
+    """Yield the items that would write one file, or a file where another one needs a folder."""
     first: dict[str, int] = {}
     for index, item in enumerate(items):
         if item.unlisted:
@@ -316,7 +316,7 @@ def _shown(item: Item) -> str:
 
 
 def one_spelling(output: str) -> str:
-    """One key for all names that some file system takes for the same."""
+    """Return one key for all names that some file system takes for the same."""
     if output.isascii():
         return output.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", output).casefold())

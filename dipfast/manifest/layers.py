@@ -94,7 +94,7 @@ class Resolver:
 
 
 def resolve(layers: Sequence[Layer], *, with_mask: bool = True) -> Settings | list[Problem]:
-    """The settings that ``layers`` make, lowest first. ``with_mask=False``: the caller brings the mask."""
+    """Return the settings that ``layers`` make, lowest first. ``with_mask=False``: the caller brings the mask."""
     tree, base = _stack(layers)
     try:
         settings = Settings.model_validate(tree)
@@ -108,7 +108,7 @@ def resolve(layers: Sequence[Layer], *, with_mask: bool = True) -> Settings | li
 
 
 def check_alone(layer: Layer) -> list[Problem]:
-    """What is wrong with a layer whatever the others bring."""
+    """Return what is wrong with a layer whatever the others bring."""
     try:
         Settings.model_validate(_stack([layer])[0])
     except ValidationError as error:
@@ -117,7 +117,7 @@ def check_alone(layer: Layer) -> list[Problem]:
 
 
 def _stack(layers: Sequence[Layer]) -> tuple[Tree, Tree]:
-    """All layers in one tree, and the preset's tree at its bottom."""
+    """Return all layers in one tree, and the preset's tree at its bottom."""
     base = _preset(layers)
     tree = base
     for layer in layers:
@@ -126,7 +126,7 @@ def _stack(layers: Sequence[Layer]) -> tuple[Tree, Tree]:
 
 
 def _preset(layers: Sequence[Layer]) -> Tree:
-    """The tree of the preset that ``layers`` name; empty when they name none or their task is no good."""
+    """Return the tree of the preset that ``layers`` name; empty when they name none or their task is no good."""
     task: Tree = {}
     name: Any = "balanced"
     for layer in layers:
@@ -141,7 +141,7 @@ def _preset(layers: Sequence[Layer]) -> Tree:
 
 
 def merge(below: Any, above: Any) -> Any:
-    """``above`` over ``below``. Neither is changed, and the result may share parts with both."""
+    """Return ``above`` merged over ``below``. Neither is changed, and the result may share parts with both."""
     if not (isinstance(below, dict) and isinstance(above, dict)):
         return above
     if "type" in below and "type" in above and below["type"] != above["type"]:
@@ -150,7 +150,7 @@ def merge(below: Any, above: Any) -> Any:
 
 
 def with_types(tree: Tree, model: type[Section]) -> Tree:
-    """``tree`` with the schema's `type` in each section that has a choice and names none."""
+    """Return ``tree`` with the schema's `type` in each section that has a choice and names none."""
     out = dict(tree)
     for name, choices, usual in _choices(model):
         inner = out.get(name)
@@ -165,7 +165,7 @@ def with_types(tree: Tree, model: type[Section]) -> Tree:
 
 @cache
 def _choices(model: type[Section]) -> list[tuple[str, dict[str, type[Section]], str | None]]:
-    """For each section in ``model``: its name, what it may be, and its usual type where there is a choice."""
+    """Return, for each section in ``model``, its name, what it may be, and its usual type where there is a choice."""
     found = [(name, sections(field), field.default) for name, field in model.model_fields.items()]
     return [
         (name, choices, getattr(default, "type", None) if len(choices) > 1 else None)
@@ -175,7 +175,7 @@ def _choices(model: type[Section]) -> list[tuple[str, dict[str, type[Section]], 
 
 
 def locate(finding: Finding, layers: Sequence[Layer]) -> Problem:
-    """Hang a finding onto the topmost layer that holds its key, or what is around it."""
+    """Attribute a finding to the topmost layer that holds its key, or what is around it."""
     for length in range(len(finding.path), 0, -1):
         path = finding.path[:length]
         for layer in reversed(layers):

@@ -45,7 +45,7 @@ class Options:
 
 
 def read_options(sets: Sequence[str], flags: Mapping[str, object]) -> Options:
-    """Flags first, then ``sets`` in their order: the later one wins. A flag that is None was not given."""
+    """Return the layers of the flags and then of ``sets`` in their order: later ones win. None: a flag not given."""
     read: list[Layer | Problem] = [_flag(name, value) for name, value in flags.items() if value is not None]
     read += [_set(text) for text in sets]
     layers = [one for one in read if isinstance(one, Layer)]
@@ -63,7 +63,7 @@ def _flag(name: str, value: object) -> Layer:
 
 
 def _set(text: str) -> Layer | Problem:
-    """``KEY=VALUE``. A value that is no YAML is text: ``{name}_x.png`` needs no quotes."""
+    """Read ``KEY=VALUE``. A value that is no YAML is text: ``{name}_x.png`` needs no quotes."""
     origin = f"--set {text}" if len(text) <= MAX_SHOWN else f"--set {text[:MAX_SHOWN]}…"
     name, equals, value = text.partition("=")
     keys = [key.strip() for key in name.removeprefix("defaults.").split(".")]
@@ -78,7 +78,7 @@ def _set(text: str) -> Layer | Problem:
 
 
 def nested(keys: Sequence[str], value: Any) -> Tree:
-    """``("fit", "steps"), 5`` → ``{"fit": {"steps": 5}}``."""
+    """Return nested mappings: ``("fit", "steps"), 5`` gives ``{"fit": {"steps": 5}}``."""
     tree = value
     for key in reversed(keys):
         tree = {key: tree}
@@ -86,7 +86,7 @@ def nested(keys: Sequence[str], value: Any) -> Tree:
 
 
 def _is_document(tree: Tree) -> bool:
-    """`output` is the run's folder when it is text, and the section of the items when it is a mapping."""
+    """Return whether a key is the document's. `output` is when it is text, the run's folder, not a mapping."""
     key, value = next(iter(tree.items()))
     return key in ("root", "export", "report") or (key == "output" and not isinstance(value, dict))
 
@@ -97,7 +97,7 @@ def settings_from(
     overrides: Mapping[str, Any],
     place: str = "restore()",
 ) -> Settings:
-    """Settings from Python's keywords: the keys of `fit` and of the task, `sigma`, and sections by name.
+    """Return the settings of Python's keywords: the keys of `fit` and of the task, `sigma`, and sections by name.
 
     Text stands for a section of that type: ``stop="discrepancy"``. Whether an inpainting has its mask is left
     to the caller. Raises `UsageError`, one line for each argument that is wrong.
@@ -120,7 +120,7 @@ def settings_from(
 
 
 def files_beside(image: str, settings: Settings, place: str = "restore()") -> tuple[str | None, str | None]:
-    """The mask and the reference that ``settings`` name for the file ``image``, seen from the working directory."""
+    """Return the mask and reference that ``settings`` name for the file ``image``, seen from the working directory."""
     try:
         return companions(settings, words_of(image, "", settings), str(Path.cwd()))
     except PathError as error:
@@ -128,7 +128,7 @@ def files_beside(image: str, settings: Settings, place: str = "restore()") -> tu
 
 
 def _flat(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of `fit` beside the others: ``restore`` takes them as its own keywords."""
+    """Return the keys of `fit` beside the others: ``restore`` takes them as its own keywords."""
     fit = overrides.get("fit")
     if not isinstance(fit, Mapping):
         return dict(overrides)
@@ -140,7 +140,7 @@ def _unknown(name: str) -> str:
 
 
 def _keyword(name: str) -> tuple[str, ...]:
-    """Where a keyword stands in the settings; empty for one that stands nowhere."""
+    """Return where a keyword stands in the settings; empty for one that stands nowhere."""
     if name == "sigma":
         return ("task", "noise", "sigma")
     if name in Settings.model_fields:
@@ -152,7 +152,7 @@ def _keyword(name: str) -> tuple[str, ...]:
 
 
 def _as_section(prefix: tuple[str, ...], value: Any) -> Any:
-    """``"discrepancy"`` → ``{"type": "discrepancy"}`` for each name of a section with a choice."""
+    """Return ``{"type": "discrepancy"}`` for ``"discrepancy"``, and so for each section that has a choice of types."""
     if isinstance(value, dict):
         return {key: _as_section((*prefix, key), inner) for key, inner in value.items()}
     if not isinstance(value, str):
@@ -165,7 +165,7 @@ def _as_section(prefix: tuple[str, ...], value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Python's and NumPy's other ways to write a number, a list or a path."""
+    """Return a plain number, list or text for Python's and NumPy's other ways to write them."""
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
@@ -176,7 +176,7 @@ def _plain(value: Any) -> Any:
 
 
 def _by_keyword(problem: Problem, prefixes: Mapping[str, tuple[str, ...]]) -> str:
-    """``fit.steps: …`` → ``steps: …``, the name under which it was given."""
+    """Return the text of a problem under the name of its argument: ``steps: …`` for ``fit.steps: …``."""
     name = str(problem.origin)
     if name == "sigma" and problem.text.startswith("task: unknown key 'noise'"):
         return "sigma belongs to task denoise"

@@ -39,7 +39,7 @@ class Manifest:
     left_out: str = ""  # what lies where it looks and is not taken, in words: 2 .CR2, 1 linked folder
 
     def resolved(self) -> str:
-        """The manifest as YAML with every default filled in. Loading it gives the same items and outputs."""
+        """Return the manifest as YAML with every default filled in. Loading it gives the same items and outputs."""
         usual = _most_common(self.items)
         lines = [f"version: {VERSION}", f"root: {flow(_spelled(self.root))}"]
         if self.output is not None:
@@ -92,7 +92,7 @@ class _Rows:
         return "{" + self.words(item) + self.differences[id(item.shared)] + "}"
 
     def words(self, item: Item) -> str:
-        """Path and, where it is not plain from that, relpath."""
+        """Return the path and, where it does not follow from that, the relpath."""
         short = item.path.removeprefix(self.inside)
         if SIMPLE.fullmatch(short) and item.relpath == short.rpartition("/")[0]:
             return f'path: "{short}"'  # as most of a million are
@@ -106,7 +106,7 @@ class _Rows:
         return "".join(f", {key}: {self.section(item, key)}" for key in differing)
 
     def section(self, item: Item, key: str) -> str:
-        """The item's value of ``key``: that of the shared settings, with the item's own in the places of the marks."""
+        """Return the item's value of ``key``: the text that items share, with the item's own values for the marks."""
         place = id(item.shared), key
         if place not in self.sections:
             marked = own_of(item.shared).blanks().settings(item.shared)
@@ -135,7 +135,7 @@ def _item_path(item: Item, root: str) -> str:
 
 
 def _spelled(path: str, short: str | None = None) -> str:
-    """``short`` where it can only mean ``path``, else the path as an address."""
+    """Return ``short`` where it can only mean ``path``, else the path as an address."""
     if is_remote(path):
         return path
     text = path if short is None else short
@@ -144,7 +144,7 @@ def _spelled(path: str, short: str | None = None) -> str:
 
 
 def flow(value: Any) -> str:
-    """A value in YAML's flow style, as `yaml.py` here reads it: YAML 1.2."""
+    """Return a value in YAML's flow style, as `yaml.py` here reads it: YAML 1.2."""
     if isinstance(value, dict):
         return "{" + pairs(value) + "}"
     if isinstance(value, list):
@@ -157,7 +157,7 @@ def flow(value: Any) -> str:
 
 
 def pairs(tree: dict[str, Any]) -> str:
-    """What stands between the braces of a flow mapping."""
+    """Return what stands between the braces of a flow mapping."""
     return ", ".join(f"{key}: {flow(value)}" for key, value in tree.items())
 
 

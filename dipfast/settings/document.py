@@ -104,7 +104,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _loosened(value: Any, name: str = "") -> Any:
-    """Without what does not hold for a part, and `anyOf` for `oneOf`: without a `type` several fit."""
+    """Return a schema without what does not hold for a part, and `anyOf` for `oneOf`: without a `type` several fit."""
     if isinstance(value, list):
         return [_loosened(entry) for entry in value]
     if not isinstance(value, dict):
