@@ -22,7 +22,7 @@ from dipfast.image import Limits, read
 from dipfast.manifest.layers import Layer, resolve
 from dipfast.manifest.options import read_options
 from dipfast.samples import PREFIX, locate
-from dipfast.settings.degrade import Degradation
+from dipfast.settings.task import Degradation
 from dipfast.tasks import Damaged, Problem, degrade, pose
 
 Section = dict[str, Any]

@@ -1,6 +1,7 @@
 """A million images and a run in which all are done, to measure what planning, resuming and looking cost.
 
-    python bench/million.py inputs DIR [--count N]   N tiny PNG files in folders of a thousand, and manifest.yaml
+    python bench/million.py inputs DIR [--count N]   N tiny PNG files in folders of a thousand, and manifest.yaml;
+                                                     with --own-settings each row has a seed and a name of its own
     python bench/million.py done DIR [--count N]     DIR/run: each item's record, picture and generator
     python bench/million.py time DIR                 plan, resume (twice) and status of these: wall, processor, memory
 
@@ -57,12 +58,19 @@ def png(number: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def write_inputs(folder: Path, count: int) -> None:
+def row(number: int, own_settings: bool) -> str:
+    """The manifest's row of one image; with a seed and an output name of its own where ``own_settings``."""
+    if own_settings:
+        return f"  - {{path: {name_of(number)}, fit: {{seed: {number}}}, output: {{template: '{number}.png'}}}}\n"
+    return f"  - {name_of(number)}\n"
+
+
+def write_inputs(folder: Path, count: int, own_settings: bool = False) -> None:
     for start in range(0, count, FOLDER):
         (folder / "in" / name_of(start)).parent.mkdir(parents=True, exist_ok=True)
         for number in range(start, min(start + FOLDER, count)):
             (folder / "in" / name_of(number)).write_bytes(png(number))
-    rows = "".join(f"  - {name_of(number)}\n" for number in range(count))
+    rows = "".join(row(number, own_settings) for number in range(count))
     (folder / "manifest.yaml").write_text(MANIFEST + rows)
 
 
@@ -194,9 +202,15 @@ def main() -> None:
     parser.add_argument("verb", choices=("inputs", "done", "time"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--count", type=int, default=1_000_000)
+    parser.add_argument("--own-settings", action="store_true", help="inputs: a seed and an output name for each row")
     asked = parser.parse_args()
-    verbs = {"inputs": write_inputs, "done": write_done, "time": lambda folder, _: time_all(folder)}
-    verbs[asked.verb](asked.folder, asked.count)
+    match asked.verb:
+        case "inputs":
+            write_inputs(asked.folder, asked.count, asked.own_settings)
+        case "done":
+            write_done(asked.folder, asked.count)
+        case "time":
+            time_all(asked.folder)
 
 
 if __name__ == "__main__":

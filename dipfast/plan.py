@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from dipfast.generators.architecture import architecture_of
 from dipfast.generators.cost import activations_per_pixel, forward_flops, parameter_count
+from dipfast.settings.own import NOTHING, Own
 from dipfast.settings.shapes import coarse_steps, halves
 
 # Operations per second of a whole step: one core of a server CPU as measured, and an H200 as estimated.
@@ -46,15 +47,16 @@ class Place:
 class Job(NamedTuple):
     """One fit to do, and every file that it gives: items with the same bytes, settings and seed share one.
 
-    ``settings`` is the item's, every default filled in, as plain data; ``outputs`` are relative to `images/`. A tuple,
-    for a million of them are made in a fifth of a frozen dataclass's time.
+    ``shared``: the item's settings, every default filled in, as plain data that jobs share, but for the few of its
+    ``own``; ``outputs`` are relative to `images/`. A tuple, for a million of them are made in a fifth of a frozen
+    dataclass's time.
     """
 
     id: str
     path: str
     input_sha256: str
     outputs: tuple[str, ...]
-    settings: dict[str, Any]
+    shared: dict[str, Any]
     mask: str | None = None
     mask_sha256: str | None = None
     reference: str | None = None
@@ -62,6 +64,12 @@ class Job(NamedTuple):
     padded: tuple[int, int, int] = (0, 0, 0)  # channels, height and width that the generator works at
     bucket: tuple = ()  # jobs of one bucket run the same program
     flops: float = 0.0  # multiplications and additions of the whole fit at its most steps
+    own: Own = NOTHING
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The item's settings, made anew where it has some of its own."""
+        return self.own.tree(self.shared)
 
 
 def program(settings: Mapping[str, Any]) -> str:

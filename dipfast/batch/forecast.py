@@ -111,7 +111,7 @@ class _Rows:
             "id": job.id or None,
             "path": job.path,
             "outputs": list(job.outputs),
-            "preset": job.settings["preset"],
+            "preset": job.shared["preset"],
             **self.costs[job.bucket],
             "done": self.done.issuperset(job.outputs),
         }

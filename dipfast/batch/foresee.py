@@ -23,7 +23,7 @@ HOLDING_ALL = (".png", ".tif", ".tiff")  # endings of formats that hold every de
 
 def check_files(job: Job, shape: Sequence[int]) -> None:
     """Raises ItemError for what the headers say of the files of ``job``, whose input has ``shape`` [C, H, W]."""
-    damage = job.settings["degrade"]  # which makes mask and truth itself
+    damage = job.shared["degrade"]  # which makes mask and truth itself
     if job.mask is not None:
         mask = _shape(job, job.mask)
         if damage is None:

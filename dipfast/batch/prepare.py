@@ -1,4 +1,4 @@
-"""Items to jobs: every input's hash, header, content id and fitted size. An input that is as it was is not read again.
+"""Items to jobs: hash, header, content id and fitted size of every input. One that has not changed is not read again.
 
 What it trusts: an input with the same stat as when `items.jsonl` was written has the same bytes, and with the same
 settings (`rule`) and no second file the same id. A worker hashes the input once more before it fits, and where it finds
@@ -19,6 +19,7 @@ from dipfast.manifest import Item, Settings
 from dipfast.manifest.identity import identified, settings_text
 from dipfast.plan import Job, fit_flops, program
 from dipfast.restoration.line import padded_sides
+from dipfast.settings.own import BLANK, Own
 from dipfast.store.inputs import Facts, hash_of, limits_of, look_at, path_of, stat_at
 
 Event = dict[str, Any]
@@ -46,28 +47,28 @@ def prepare(items: Sequence[Item], seen: Seen | None = None) -> Prepared:
         entry: Known = {"path": item.path, "output": item.output, "id": None}
         try:
             job, facts = identify(item, found)
-            twin = by_id.get(job.id)
-            if twin is not None and _measured_apart(twin, job):
+            first = by_id.get(job.id)
+            if first is not None and _measured_apart(first, job):
                 job, facts = identify(item, found, apart=True)
-                twin = by_id.get(job.id)
+                first = by_id.get(job.id)
         except ItemError as error:
             about = {"id": None, "path": item.path, "kind": error.kind, "reason": str(error)}
             prepared.failed.append({"event": "failed", **about})
         else:
-            by_id[job.id] = job if twin is None else _merged(twin, job)
+            by_id[job.id] = job if first is None else _merged(first, job)
             entry = _entry(item, job, facts)
         prepared.entries.append(entry)
     prepared.jobs = list(by_id.values())
     return prepared
 
 
-def _measured_apart(twin: Job, job: Job) -> bool:
-    """Whether two jobs of one id have references of their own, and so need a record each."""
-    return None not in (twin.reference, job.reference) and twin.reference != job.reference
+def _measured_apart(first: Job, job: Job) -> bool:
+    """Return whether two jobs of one id have references of their own, and so need a record each."""
+    return None not in (first.reference, job.reference) and first.reference != job.reference
 
 
 def _entry(item: Item, job: Job, facts: Known) -> Known:
-    """What `items.jsonl` says of an item: what it said, where that is still so."""
+    """Return what `items.jsonl` says of an item: what it said, where that is still so."""
     if facts.get("id") == job.id and facts["output"] == item.output:
         return facts
     return {
@@ -79,7 +80,7 @@ def _entry(item: Item, job: Job, facts: Known) -> Known:
 
 
 def distrusted(entries: Sequence[Known], ids: Collection[str]) -> list[Known]:
-    """``entries`` with no stat in those of ``ids``, whose files were found to be others than their stats say."""
+    """Return ``entries``, in those of ``ids`` without their stat, whose files turned out to be others than it says."""
     return [_without_stat(entry) if entry["id"] in ids else entry for entry in entries]
 
 
@@ -88,14 +89,14 @@ def _without_stat(entry: Known) -> Known:
     return {**entry, "stamp": None, **beside}
 
 
-def _merged(twin: Job, job: Job) -> Job:
-    measured = job if twin.reference is None else twin
-    both = twin.outputs + job.outputs
-    return twin._replace(outputs=both, reference=measured.reference, reference_sha256=measured.reference_sha256)
+def _merged(first: Job, job: Job) -> Job:
+    measured = job if first.reference is None else first
+    both = first.outputs + job.outputs
+    return first._replace(outputs=both, reference=measured.reference, reference_sha256=measured.reference_sha256)
 
 
 def preview(items: Sequence[Item], seen: Seen | None = None) -> tuple[list[tuple[Job, tuple[int, ...]]], list[Event]]:
-    """The jobs with the shapes of their inputs, from headers alone, and the items that will fail.
+    """Return the jobs with the shapes of their inputs, from headers alone, and the items that will fail.
 
     One job for each item; only what ``seen`` knows has an id.
     """
@@ -111,14 +112,23 @@ def preview(items: Sequence[Item], seen: Seen | None = None) -> tuple[list[tuple
 
 
 class Shared(NamedTuple):
-    """What items of the same settings and ending have in common, worked out once."""
+    """What items of the same shared settings and ending have in common, computed once."""
 
     settings: dict[str, Any]  # as plain data
     limits: Limits
     limits_name: str  # a short name of the limits on inputs
     text: str  # the settings as they go into an id
     rule: str  # a short name of that
+    around_seed: tuple[str, str]  # the text before and after the number of fit.seed
     source: Settings  # holding it keeps its id() its own
+
+    def text_of(self, item: Item) -> str:
+        """Return the item's settings as they go into its id: of its own ones, only the seed does."""
+        return self.text if item.own.seed is None else str(item.own.seed).join(self.around_seed)
+
+    def rule_of(self, item: Item) -> str:
+        """Return a short name of `text_of`."""
+        return self.rule if item.own.seed is None else _short(self.text_of(item))
 
 
 class SettingsBook:
@@ -128,12 +138,12 @@ class SettingsBook:
         self.shared: dict[tuple[int, str], Shared] = {}
 
     def __getitem__(self, item: Item) -> Shared:
-        key = id(item.settings), item.output[-4:]  # no image's ending is longer
+        key = id(item.shared), item.output[-4:]  # no image's ending is longer
         return self.shared.get(key) or self.shared.setdefault(key, _shared(item))
 
 
 class _Identifier:
-    """Makes jobs of items."""
+    """What makes jobs of items."""
 
     def __init__(self, seen: Seen, hashing: bool = True) -> None:
         self.seen, self.hashing = seen, hashing
@@ -141,14 +151,14 @@ class _Identifier:
         self.book = SettingsBook()
 
     def inputs(self, items: Sequence[Item]) -> Iterator[tuple[Item, Known | ItemError]]:
-        """Every item with what is known of its input, which is read where that is nothing."""
+        """Return every item with what is known of its input, which is read where that is nothing."""
         known = [self._known(item) for item in items]
         new = [(item.path, self.book[item].limits) for item, facts in zip(items, known, strict=True) if not facts]
         found = look_at(new, self.hashing)
         return ((item, facts or next(found)) for item, facts in zip(items, known, strict=True))
 
     def _known(self, item: Item) -> Known | None:
-        """The entry of an input that is as it was."""
+        """Return the entry of an input that has not changed since."""
         seen = self.seen.get(item.path)
         if seen is None or seen.get("limits") != self.book[item].limits_name:
             return None
@@ -156,7 +166,7 @@ class _Identifier:
         return seen if stat is not None and seen.get("stamp") == stat else None
 
     def __call__(self, item: Item, found: Known | ItemError, apart: bool = False) -> tuple[Job, Known]:
-        """The job, and what `items.jsonl` keeps of its input. ``apart``: from a twin with another reference.
+        """Return the job, and what `items.jsonl` keeps of its input. ``apart``: from one that differs in its reference.
 
         Raises ItemError.
         """
@@ -167,9 +177,10 @@ class _Identifier:
             raise found
         shared, facts = self.book[item], found
         alone = item.mask is None and item.reference is None and "mask" not in found and "reference" not in found
-        if not alone or found.get("rule") != shared.rule:
+        rule = shared.rule_of(item)
+        if not alone or found.get("rule") != rule:
             facts = {key: found[key] for key in FACTS[:3]}
-            facts |= {"limits": shared.limits_name, "rule": shared.rule, **self._mask(item, shared.limits)}
+            facts |= {"limits": shared.limits_name, "rule": rule, **self._mask(item, shared.limits)}
             facts |= self._reference(item, shared.limits)
         padded, bucket, flops = self._cost(shared.settings, tuple(facts["shape"]))
         job = Job(
@@ -177,7 +188,7 @@ class _Identifier:
             path=item.path,
             input_sha256=facts["sha256"],
             outputs=(item.output,),
-            settings=shared.settings,
+            shared=shared.settings,
             mask=item.mask,
             mask_sha256=facts["mask"]["sha256"] if item.mask is not None else None,
             reference=item.reference,
@@ -185,11 +196,12 @@ class _Identifier:
             padded=padded,
             bucket=bucket,
             flops=flops,
+            own=item.own,
         )
         return job, facts
 
     def _id(self, item: Item, facts: Known, apart: bool) -> str:
-        """Nothing where an input was not hashed."""
+        """Return the content id; an empty one where an input was not hashed."""
         if "id" in facts:
             return facts["id"]  # of the same bytes and settings
         extra = {} if item.mask is None else {"mask": facts["mask"]["sha256"]}
@@ -198,10 +210,10 @@ class _Identifier:
         shared = self.book[item]
         if apart and item.reference is not None:
             extra["reference"] = self._checked(item.reference, shared.limits)
-        return identified(facts["sha256"], shared.text, extra)
+        return identified(facts["sha256"], shared.text_of(item), extra)
 
     def _cost(self, settings: dict[str, Any], shape: tuple[int, ...]) -> tuple[tuple[int, int, int], tuple, float]:
-        """Fitted shape, bucket and operations of a picture of ``shape``; pictures of one shape share them."""
+        """Return the fitted shape, bucket and operations of pictures of ``shape``, computed once."""
         key = (id(settings), shape)
         if key not in self.costs:
             padded = fitted_shape(settings, shape)
@@ -209,11 +221,11 @@ class _Identifier:
         return self.costs[key]
 
     def _mask(self, item: Item, limits: Limits) -> Facts:
-        """The hash of the item's mask, where it has one. Raises ItemError."""
+        """Return the hash of the item's mask, where it has one. Raises ItemError."""
         return {} if item.mask is None else {"mask": self._beside(item, "mask", item.mask, limits)}
 
     def _reference(self, item: Item, limits: Limits) -> Facts:
-        """The hash of the item's reference, where it has one that can be read: what is done needs none."""
+        """Return the hash of the item's reference, where it has one that can be read: what is done needs none."""
         if item.reference is None:
             return {}
         with suppress(ItemError):
@@ -221,7 +233,7 @@ class _Identifier:
         return {}
 
     def _beside(self, item: Item, kind: str, path: str, limits: Limits) -> Facts:
-        """What `items.jsonl` says of the mask or reference of ``item``; read only where it is not known."""
+        """Return what `items.jsonl` says of the mask or reference of ``item``; read only where it is not known."""
         known: Facts = self.seen.get(item.path, {}).get(kind) or {}
         stat = stat_at(path)
         if stat is None or (known.get("path"), known.get("stamp")) != (path, stat):
@@ -229,7 +241,7 @@ class _Identifier:
         return known
 
     def _checked(self, path: str, limits: Limits) -> str:
-        """The hash of a mask or reference that is an image within ``limits``: another file may have no end."""
+        """Return the hash of a mask or reference that is an image within ``limits``: another file may have no end."""
         if not self.hashing:
             return ""
         probe(path, limits)
@@ -237,14 +249,20 @@ class _Identifier:
 
 
 def _shared(item: Item) -> Shared:
-    tree, text = item.settings.model_dump(mode="json"), settings_text(item.settings, item.output)
+    tree, text = item.shared.model_dump(mode="json"), settings_text(item.shared, item.output)
     limits = limits_of(tree)
-    names = [sha256(repr(limits).encode()).hexdigest()[:8], sha256(text.encode()).hexdigest()[:16]]
-    return Shared(tree, limits, names[0], text, names[1], item.settings)
+    marked = settings_text(Own(seed=BLANK.seed).settings(item.shared), item.output)
+    before, after = marked.split(str(BLANK.seed))
+    limits_name = sha256(repr(limits).encode()).hexdigest()[:8]
+    return Shared(tree, limits, limits_name, text, _short(text), (before, after), item.shared)
+
+
+def _short(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:16]
 
 
 def _check_name(item: Item) -> None:
-    """Raises ItemError where no file system takes the output's name: known before the fit, and not its twins' fault."""
+    """Raise ItemError where no file system takes the output's name, before the fit and for this item alone."""
     if len(item.output) * 4 > LONGEST:
         long = max(len(part.encode()) for part in item.output.split("/"))
         if long > LONGEST:
@@ -254,7 +272,7 @@ def _check_name(item: Item) -> None:
 
 
 def fitted_shape(settings: Mapping[str, Any], shape: Sequence[int]) -> tuple[int, int, int]:
-    """Channels, height and width that the generator works at, for a picture of ``shape`` as its header has it."""
+    """Return the channels, height and width that the generator works at, for a picture whose header says ``shape``."""
     damage = settings["degrade"] or {}
     given = [min(side, damage.get("crop") or side) // damage.get("scale", 1) for side in shape[1:]]
     height, width = (side * settings["task"].get("scale", 1) for side in padded_sides(settings, given))

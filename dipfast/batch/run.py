@@ -189,7 +189,7 @@ def ready(manifest: Manifest, options: RunOptions) -> list[Place]:
             locate(item.path)
     for name in {n for item in manifest.items for n in (item.path, item.mask, item.reference) if n and is_remote(n)}:
         protocol(name.partition("://")[0])
-    for settings in {id(item.settings.fit): item.settings for item in manifest.items}.values():
+    for settings in {id(item.shared.fit): item.shared for item in manifest.items}.values():
         for device in {place.device for place in places}:
             choose_machine(fit_plan(settings.model_dump(mode="json"), device))
     return places

@@ -75,7 +75,9 @@ class _Writer:
 
     def __call__(self, item: Item, id: str, stat: FileStat | None, found: str) -> str:
         shared = self.book[item]
-        return f"{id}\t{item.path}\t{stat}\t{item.output}\t{shared.limits_name} {shared.rule}\t{found}"
+        return (
+            f"{id}	{item.path}	{stat}	{item.output}	{shared.limits_name} {shared.rule_of(item)}	{found}"
+        )
 
 
 def _head(folder: RunFolder, shard: Shard | None, count: int) -> str:

@@ -297,7 +297,7 @@ def _submit(asked: Asked, resume: Resume, more: list[str]) -> None:
 
 
 def _opening(manifest: Manifest, folder: Path) -> str:
-    tasks = sorted({item.settings.task.type for item in manifest.items})
+    tasks = sorted({item.shared.task.type for item in manifest.items})
     count = len(manifest.items)
     return f"{count} image{'s' if count > 1 else ''} ({', '.join(tasks)}) → {folder}"
 

@@ -13,23 +13,16 @@ import typer
 
 from dipfast.cli.options import AsJson, console, finite, print_json, show
 from dipfast.errors import GateError, UsageError
+from dipfast.settings.choices import ExportPrecision
 
 Target = Annotated[Path, typer.Argument(help="a run's folder, a folder of generators, or one", metavar="RUN|GENERATOR")]
 FORMATS = ("onnx", "tensorrt")
 
 
-class ExportPrecision(StrEnum):
-    """What a model's convolutions compute in."""
-
-    FP32 = "fp32"
-    FP16 = "fp16"
-    BF16 = "bf16"
-
-
 def export(
     target: Target,
     formats: Annotated[str, typer.Option("--format", metavar="onnx,tensorrt", help="what to write")] = "onnx",
-    precision: Annotated[ExportPrecision, typer.Option(help="of the convolutions")] = ExportPrecision.FP32,
+    precision: Annotated[ExportPrecision, typer.Option(help="of the convolutions")] = "fp32",
     min_psnr: Annotated[
         float | None,
         typer.Option(

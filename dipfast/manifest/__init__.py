@@ -1,12 +1,12 @@
 """Strict YAML → `Manifest` → items; content ids. No torch, and no image is opened."""
 
-from dipfast.manifest.document import Manifest, load, parse
+from dipfast.manifest.document import load, parse
 from dipfast.manifest.identity import content_id
 from dipfast.manifest.items import Item, one_spelling
-from dipfast.manifest.jsonschema import json_schema
-from dipfast.manifest.keywords import files_beside, settings_from
+from dipfast.manifest.options import files_beside, settings_from
 from dipfast.manifest.paths import natural_key, title
-from dipfast.settings.document import Settings
+from dipfast.manifest.resolved import Manifest
+from dipfast.settings.document import Settings, json_schema
 from dipfast.settings.files import SUFFIXES
 
 __all__ = [

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +17,18 @@ from pydantic import ValidationError
 from dipfast import remote
 from dipfast.errors import ManifestError, NothingMatchedError, UsageError
 from dipfast.manifest import yaml
-from dipfast.manifest.items import Item, ItemReader
+from dipfast.manifest.items import ItemReader
 from dipfast.manifest.layers import Layer, Resolver, check_alone, locate, merge
 from dipfast.manifest.options import Options, read_options
 from dipfast.manifest.paths import SAMPLE, PathError, local, split, url
 from dipfast.manifest.problems import MAX_PROBLEMS, Problem, Problems
+from dipfast.manifest.resolved import Manifest
 from dipfast.manifest.search import HAS_WILD
 from dipfast.manifest.wording import explain, unknown_key
-from dipfast.settings.document import VERSION, Document, Export, Products, Report
+from dipfast.settings.document import VERSION, Document, Products
 from dipfast.settings.files import EXTENSIONS, SUFFIXES
 
 Tree = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """All that one SOURCE asks for."""
-
-    source: str
-    root: str  # absolute
-    output: str | None  # the run's folder, absolute, where the manifest names one
-    items: tuple[Item, ...]
-    export: Export
-    report: Report
-    left_out: str = ""  # what lies where it looks and is not taken, in words: 2 .CR2, 1 linked folder
-
-    def resolved(self) -> str:
-        """The manifest as YAML with every default filled in. Loading it gives the same items and outputs."""
-        from dipfast.manifest.resolved import write
-
-        return write(self)
 
 
 def load(
@@ -105,7 +86,7 @@ def _read(name: str) -> bytes:
 
 
 def _bare(source: str) -> tuple[str, str]:
-    """Root and path for a SOURCE that is no manifest."""
+    """Return the root and the path for a SOURCE that is no manifest."""
     if source.startswith(SAMPLE):
         return os.getcwd(), source
     if not source:
@@ -132,7 +113,7 @@ def _bare(source: str) -> tuple[str, str]:
 
 
 def _what_is(path: str) -> str:
-    """What is wrong with a SOURCE that is no folder and has no image's ending, in words."""
+    """Return what is wrong with a SOURCE that is no folder and has no image's ending, in words."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -157,7 +138,7 @@ def _from_text(text: str | bytes, name: str, base: str, options: Options) -> Man
 
 
 def _check_keys(document: Tree) -> list[Problem]:
-    """What is wrong at the top level, but for `export` and `report`."""
+    """Return what is wrong at the top level, but for `export` and `report`."""
     wrong = [
         Problem((key,), unknown_key(key, (), Document), on_key=True)
         for key in list(document)[:MAX_PROBLEMS]
@@ -181,7 +162,7 @@ def _check_keys(document: Tree) -> list[Problem]:
 
 
 def _assemble(document: Tree, base: str, problems: Problems, options: Options) -> Manifest:
-    """The manifest of a document whose keys have been checked; ``base`` is where its relative paths start."""
+    """Return the manifest of a document whose keys have been checked; ``base`` is where its relative paths start."""
     for problem in options.problems:
         problems.add(problem)
     layers = [Layer(document, ()), *options.document]
@@ -207,7 +188,7 @@ def _assemble(document: Tree, base: str, problems: Problems, options: Options) -
 def _folder(
     key: str, layers: Sequence[Layer], base: str, problems: Problems, *, must_exist: bool = False
 ) -> str | None:
-    """The absolute folder that the topmost layer with ``key`` names."""
+    """Return the absolute folder that the topmost layer with ``key`` names."""
     layer = next((layer for layer in reversed(layers) if layer.tree.get(key) is not None), None)
     if layer is None:
         return None
@@ -246,7 +227,7 @@ def _resolver(document: Tree, problems: Problems, options: Options) -> Resolver:
 
 
 def _raise_any(reader: ItemReader, problems: Problems) -> None:
-    """All that is wrong. Nothing at all is another error than something wrong."""
+    """Raise `ManifestError` with all that is wrong, `NothingMatchedError` where that is only a lack of images."""
     is_empty = bool(reader.empty) and not reader.items and not problems
     for problem in reader.empty:
         problems.add(problem)

@@ -26,7 +26,7 @@ SPELLINGS = {ending: several[0] for several in EXTENSIONS.values() for ending in
 def content_id(
     input_sha256: str, settings: Settings, extra: Mapping[str, str] = NOTHING, output: str | None = None
 ) -> str:
-    """The id of one result. ``extra`` holds the hashes of further inputs by their role: ``{"mask": …}``.
+    """Return the id of one result. ``extra`` holds the hashes of further inputs by their role: ``{"mask": …}``.
 
     ``output`` is the file to write, whose format a template that ends in ``.{ext}`` leaves open.
     """
@@ -34,13 +34,13 @@ def content_id(
 
 
 def identified(input_sha256: str, text: str, extra: Mapping[str, str] = NOTHING) -> str:
-    """`content_id` for settings whose ``text`` is known: a million items may share them."""
+    """Return `content_id` for settings whose ``text`` is known: a million items may share them."""
     parts = (input_sha256.lower(), _compact(dict(extra)) if extra else "{}", text)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
 def settings_text(settings: Settings, output: str | None = None) -> str:
-    """The settings as they go into an id, with the format of ``output``."""
+    """Return the settings as they go into an id, with the format of ``output``."""
     return _settings_text(settings, (output or settings.output.template).rpartition(".")[2].lower())
 
 
@@ -54,7 +54,7 @@ def _settings_text(settings: Settings, ending: str) -> str:
 
 
 def _fit(settings: Settings) -> dict[str, Any]:
-    """The fit's, with its shapes, memory, smaller sizes and what is stored only where they change a result."""
+    """Return the fit's settings: shapes, memory, smaller sizes and what is stored only where they change pixels."""
     tree = settings.fit.model_dump(mode="json", exclude=OTHERWISE, exclude_none=True)
     if on_grid({"shapes": settings.fit.shapes, "engine": settings.fit.engine}):
         tree["shapes"] = "grid"
@@ -68,7 +68,7 @@ def _fit(settings: Settings) -> dict[str, Any]:
 
 
 def pixel_settings(settings: Settings, ending: str) -> dict[str, Any]:
-    """The settings that change pixels, each spelled in one way only."""
+    """Return the settings that change pixels, each spelled in one way only."""
     tree = {
         "task": settings.task.model_dump(mode="json", exclude={"mask"}, exclude_none=True),
         "fit": _fit(settings),

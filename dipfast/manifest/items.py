@@ -18,13 +18,14 @@ from typing import Any
 from urllib.parse import quote
 
 from dipfast import remote
-from dipfast.manifest.layers import Resolver
+from dipfast.manifest.layers import Resolved, Resolver
 from dipfast.manifest.paths import FILE_URL, SAMPLE, Found, PathError, expand, local
 from dipfast.manifest.problems import Problem, Problems
 from dipfast.manifest.search import left_out
 from dipfast.manifest.yaml import quoted
 from dipfast.settings.document import Settings
 from dipfast.settings.files import SUFFIXES, WRITTEN
+from dipfast.settings.own import NOTHING, Own
 from dipfast.settings.task import Inpaint
 
 IMAGE = re.compile(rf"[^/]+({'|'.join(map(re.escape, WRITTEN))})", re.IGNORECASE)
@@ -43,11 +44,17 @@ class Item:
     relpath: str  # folder of the image, seen from root, '/' between its parts; '' at the top
     name: str  # of the file, without its ending
     output: str  # under the run's images folder, '/' between its parts
-    settings: Settings
+    shared: Settings  # the object that all items have whose settings differ in nothing but `own`
     mask: str | None  # absolute, placeholders filled in
     reference: str | None
     place: str  # file:line:column of its row, or the SOURCE itself
     unlisted: str | None = None  # of a folder, which stands for what may be in it: why it cannot be listed
+    own: Own = NOTHING
+
+    @property
+    def settings(self) -> Settings:
+        """All settings, made anew where the item has some of its own."""
+        return self.shared if self.own is NOTHING else self.own.settings(self.shared)
 
 
 @dataclass(slots=True)
@@ -72,9 +79,8 @@ class ItemReader:
             rows[number] = None
             if plain is not None and isinstance(row, str) and self.read_simple(number, row, plain):
                 continue
-            entry = {"path": row} if isinstance(row, str) else row
-            if isinstance(entry, dict):
-                self.read_row(number, entry)
+            if isinstance(row, str | dict):
+                self.read_row(number, {"path": row} if isinstance(row, str) else row)
             else:
                 text = f"items[{number}]: should be a path or a mapping, is {quoted(row)}"
                 self.problems.add(Problem(("items", number), text))
@@ -84,7 +90,7 @@ class ItemReader:
             self.problems.add(problem)
 
     def plain_settings(self) -> Settings | None:
-        """Those of a row that is a path alone, where they name no other file and the usual output."""
+        """Return the settings of a row that is a path alone, where they name no other file and the usual output."""
         settings = self.resolver.settings({}, ())
         if not isinstance(settings, Settings) or remote.is_remote(self.root) or os.sep != "/":
             return None
@@ -92,7 +98,7 @@ class ItemReader:
         return None if names_files or settings.output.template != USUAL_TEMPLATE else settings
 
     def read_simple(self, number: int, row: str, settings: Settings) -> bool:
-        """What `read_row` does of a row like most of a million: a quarter of its time. Whether it was such a row."""
+        """Do as `read_row` with a plain path, in a quarter of its time. Return whether the row was one."""
         spelled = SIMPLE.fullmatch(row)
         if spelled is None or spelled[3].lower() not in ENDINGS:
             return False
@@ -106,22 +112,22 @@ class ItemReader:
 
     def read_row(self, number: int, entry: Mapping[str, Any]) -> None:
         overrides = {key: value for key, value in entry.items() if key not in ("path", "relpath")}
-        result = self.resolver.settings(overrides, ("items", number))
+        result = self.resolver.resolved(overrides, ("items", number))
         wrong = [Problem(("items", number, key), text) for key, text in _wrong_names(number, entry)]
         for problem in (result if isinstance(result, list) else []) + wrong:
             self.problems.add(problem)
         if wrong:
             return
         try:
-            settings = result if isinstance(result, Settings) else Settings()
+            settings = result.shared if isinstance(result, Resolved) else Settings()
             found = self.find(number, entry["path"], settings.input.formats)
-            if isinstance(result, Settings):
+            if isinstance(result, Resolved):
                 self.add(number, found, entry.get("relpath"), result)
         except PathError as error:
             self.problems.add(Problem(("items", number, "path"), f"items[{number}]: {error}"))
 
     def find(self, number: int, path: str, formats: Sequence[str]) -> Found:
-        """The files of one row."""
+        """Return the files of one row."""
         if path.startswith(SAMPLE):
             return Found([path], "")
         found = expand(path, self.root, formats)
@@ -133,7 +139,7 @@ class ItemReader:
         self.left_out |= found.left_out
         return found
 
-    def add(self, number: int, found: Found, relpath: str | None, settings: Settings) -> None:
+    def add(self, number: int, found: Found, relpath: str | None, settings: Resolved) -> None:
         place = self.problems.row(number)
         for file in found.files:
             where = self.relpath(file, found.base) if relpath is None else relpath
@@ -144,7 +150,7 @@ class ItemReader:
             self.rows.append(number)
 
     def not_taken(self) -> str:
-        """What no row takes of all that lies where rows look, in words."""
+        """Return what no row takes of all that lies where rows look, in words."""
         if not self.left_out:
             return ""
         taken = {item.path for item in self.items}
@@ -152,30 +158,33 @@ class ItemReader:
         return left_out(kind for path, kind in self.left_out.items() if path not in entered)
 
     def relpath(self, file: str, base: str) -> str:
-        """The file's folder from root, else from the folder that was listed, else nothing."""
+        """Return the file's folder from root, else from the folder that was listed, else nothing."""
         folders = (relative(file, folder) for folder in (self.root, base) if folder)
         return next((folder for folder in folders if folder is not None), "")
 
-    def item(self, file: str, relpath: str, settings: Settings, place: str) -> Item:
-        words = words_of(file, relpath, settings)
-        mask, reference = companions(settings, words, self.root)
+    def item(self, file: str, relpath: str, settings: Resolved, place: str) -> Item:
+        shared, own = settings
+        words = words_of(file, relpath, shared, own)
+        mask, reference = companions(shared, words, self.root, own)
         return Item(
             index=len(self.items),
             path=file,
             relpath=relpath,
             name=str(words["name"]),
-            output=output_name(settings.output.template, words),
-            settings=settings,
+            output=output_name(own.template or shared.output.template, words),
+            shared=shared,
             mask=mask,
             reference=reference,
             place=place,
+            own=own,
         )
 
-    def unlisted(self, folder: str, relpath: str, settings: Settings, place: str, reason: str) -> Item:
-        """The item that stands for a folder that cannot be listed. It fails alone, so its output is never written."""
+    def unlisted(self, folder: str, relpath: str, settings: Resolved, place: str, reason: str) -> Item:
+        """Return the item of a folder that cannot be listed. It fails alone, so its output is never written."""
         words = {"relpath": relpath, "name": os.path.basename(folder) or "folder"}
         output = output_name(USUAL_TEMPLATE, words)
-        return Item(len(self.items), folder, relpath, words["name"], output, settings, None, None, place, reason)
+        shared, own = settings
+        return Item(len(self.items), folder, relpath, words["name"], output, shared, None, None, place, reason, own)
 
 
 def _wrong_names(number: int, entry: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -198,7 +207,7 @@ def _is_inside(folder: str) -> bool:
 
 
 def split_name(file: str) -> tuple[str, str]:
-    """Name and ending, without the dot. A sample is a PNG."""
+    """Return the name and the ending without its dot. A sample is a PNG."""
     if file.startswith(SAMPLE):
         return file.removeprefix(SAMPLE), "png"
     base = file.rpartition(os.sep)[2]
@@ -206,8 +215,8 @@ def split_name(file: str) -> tuple[str, str]:
     return (name, ending) if dot and name.strip(".") else (base, "")  # as os.path.splitext has it
 
 
-def words_of(file: str, relpath: str, settings: Settings) -> dict[str, object]:
-    """What the placeholders of names stand for."""
+def words_of(file: str, relpath: str, settings: Settings, own: Own = NOTHING) -> dict[str, object]:
+    """Return what the placeholders of names stand for, with ``settings`` and what an item has of its ``own``."""
     name, ending = split_name(file)
     return {
         "relpath": relpath,
@@ -216,21 +225,24 @@ def words_of(file: str, relpath: str, settings: Settings) -> dict[str, object]:
         "ext": ending,
         "task": settings.task.type,
         "preset": settings.preset,
-        "seed": settings.fit.seed,
+        "seed": settings.fit.seed if own.seed is None else own.seed,
     }
 
 
-def companions(settings: Settings, words: Mapping[str, object], root: str) -> tuple[str | None, str | None]:
-    """The absolute paths of an image's mask and reference. Raises `PathError`."""
-    mask = settings.task.mask if isinstance(settings.task, Inpaint) else None
+def companions(
+    settings: Settings, words: Mapping[str, object], root: str, own: Own = NOTHING
+) -> tuple[str | None, str | None]:
+    """Return the absolute paths of an image's mask and reference. Raises `PathError`."""
+    mask = own.mask or (settings.task.mask if isinstance(settings.task, Inpaint) else None)
+    reference = own.reference or settings.reference
     return (
         fill("task.mask", mask, words, root) if mask else None,
-        beside(settings.reference, words, root) if settings.reference else None,
+        beside(reference, words, root) if reference else None,
     )
 
 
 def relative(file: str, base: str) -> str | None:
-    """The folder of ``file`` seen from ``base``; None where it is elsewhere."""
+    """Return the folder of ``file`` seen from ``base``; None where it is elsewhere."""
     prefix = base if base.endswith(os.sep) else base + os.sep
     if not file.startswith(prefix):
         return None
@@ -239,7 +251,7 @@ def relative(file: str, base: str) -> str | None:
 
 
 def output_name(template: str, words: Mapping[str, object]) -> str:
-    """The file to write, always valid Unicode. Raises `PathError` where it would leave the folder."""
+    """Return the file to write, always valid Unicode. Raises `PathError` where it would leave the folder."""
     text = template.format(**words)
     if not text.isascii():
         text = re.sub(r"[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", text)
@@ -255,7 +267,7 @@ def output_name(template: str, words: Mapping[str, object]) -> str:
 
 
 def fill(key: str, template: str, words: Mapping[str, object], root: str) -> str:
-    """The absolute path of the mask or reference that stands under ``key``."""
+    """Return the absolute path of the mask or reference that stands under ``key``."""
     if template.startswith(FILE_URL):
         words = {key: quote(os.fsencode(str(value)), safe="/") for key, value in words.items()}
     try:
@@ -265,7 +277,7 @@ def fill(key: str, template: str, words: Mapping[str, object], root: str) -> str
 
 
 def beside(template: str, words: Mapping[str, object], root: str) -> str:
-    """A reference. One that names a folder means the file there with the item's relpath and name.
+    """Return the path of a reference. One that names a folder means the file there with the item's relpath and name.
 
     On object storage that is the one with the item's own ending.
     """
@@ -283,7 +295,7 @@ def beside(template: str, words: Mapping[str, object], root: str) -> str:
 
 
 def collisions(items: Sequence[Item], rows: Sequence[int]) -> Iterator[Problem]:
-    """Items that would write one file, or a file where another one needs a folder."""
+    """Yield the items that would write one file, or a file where another one needs a folder."""
     first: dict[str, int] = {}
     for index, item in enumerate(items):
         if item.unlisted:
@@ -304,7 +316,7 @@ def _shown(item: Item) -> str:
 
 
 def one_spelling(output: str) -> str:
-    """One key for all names that some file system takes for the same."""
+    """Return one key for all names that some file system takes for the same."""
     if output.isascii():
         return output.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", output).casefold())

@@ -8,36 +8,25 @@ comes from, but not where that stands in the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar, get_args
+from typing import Any, NamedTuple, get_args
 
 from pydantic import ValidationError
 
 from dipfast.manifest.problems import Origin, Problem
 from dipfast.manifest.scan import Path
-from dipfast.manifest.wording import Finding, either, explain
+from dipfast.manifest.wording import Finding, explain
 from dipfast.settings import presets
-from dipfast.settings.degrade import Shrink
 from dipfast.settings.document import Entry, Preset, Settings
-from dipfast.settings.fit import Sgld
-from dipfast.settings.generator import ImageInput
-from dipfast.settings.section import Section, check_template, sections
-from dipfast.settings.stop import BlocksStop, DiscrepancyStop, HeldOutStop, SureStop
-from dipfast.settings.task import Denoise, GaussianNoise, Inpaint, Jpeg, PoissonNoise, SuperRes
+from dipfast.settings.own import NOTHING, Own, checked_own, own_of
+from dipfast.settings.rules import conflicts
+from dipfast.settings.section import Section, sections
 
 Tree = dict[str, Any]
 
 MAX_CACHED = 4096
-BLANK = "\x01"  # stands for a name that differs from row to row
-S = TypeVar("S", bound=Section)
-DAMAGE = {
-    "denoise": ("gaussian", "poisson", "salt-pepper"),
-    "jpeg": ("jpeg",),
-    "inpaint": ("missing", "scratches"),
-    "superres": ("downsample",),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,82 +37,78 @@ class Layer:
     origin: Origin
 
 
-class Resolver:
-    """Settings of items that share defaults and command line. Equal overrides are worked out once.
+class Resolved(NamedTuple):
+    """The settings of an item: those that it shares with others, and what it has of its own."""
 
-    Rows often differ in nothing but the names of mask and reference, so these two are put in afterwards.
+    shared: Settings
+    own: Own = NOTHING
+
+
+class Resolver:
+    """Settings of items that share defaults and command line. Equal overrides are resolved once.
+
+    Rows often differ in nothing but a seed and the names of files, so overrides that differ in no other key count as
+    equal, and each row has these values as its own.
     """
 
     def __init__(self, defaults: Layer, options: Sequence[Layer]) -> None:
         self.defaults = defaults
         self.options = tuple(options)
-        self.known: dict[str, Settings] = {}
-        self.plain: Settings | None = None  # of a row that is a path alone
+        self.known: dict[str, tuple[Settings, Own]] = {}  # with a mark for each value that a row decides about
+        self.plain: Resolved | None = None  # of a row that is a path alone
 
     def settings(self, overrides: Tree, origin: Origin) -> Settings | list[Problem]:
-        """One item's settings, or what is wrong with them."""
-        if not overrides and self.plain is not None:
-            return self.plain
-        reference, mask = _name(overrides, "reference"), _name(overrides.get("task"), "mask")
-        shape = overrides
-        if reference:
-            shape = {**shape, "reference": BLANK}
-        if mask:
-            shape = {**shape, "task": {**shape["task"], "mask": BLANK}}
-        key = repr(shape)
-        if key not in self.known:
-            result = resolve([self.defaults, Layer(shape, origin), *self.options])
-            if not isinstance(result, Settings):
-                return resolve([self.defaults, Layer(overrides, origin), *self.options])
-            if len(self.known) >= MAX_CACHED:
-                self.known.clear()
-            self.known[key] = result
+        """Return one item's settings, or what is wrong with them."""
+        found = self.resolved(overrides, origin)
+        return found.own.settings(found.shared) if isinstance(found, Resolved) else found
+
+    def resolved(self, overrides: Tree, origin: Origin) -> Resolved | list[Problem]:
+        """Return one item's settings in their two parts, or what is wrong with them."""
         if not overrides:
-            self.plain = self.known[key]
-        return _with_names(self.known[key], reference, mask)
+            if self.plain is None:
+                found = self._resolve(overrides, origin)
+                if not isinstance(found, Settings):
+                    return found
+                self.plain = Resolved(found)
+            return self.plain
+        own = checked_own(overrides)
+        blanks = own.blanks()
+        shape = blanks.tree(overrides)
+        key = repr(shape)
+        if key in self.known:
+            shared, free = self.known[key]
+            return Resolved(shared, own if free == blanks else own.only(free))
+        result = self._resolve(shape, origin)
+        if not isinstance(result, Settings):
+            result = self._resolve(overrides, origin)
+            return Resolved(result) if isinstance(result, Settings) else result
+        if len(self.known) >= MAX_CACHED:
+            self.known.clear()
+        free = Own._make(blank if blank == there else None for blank, there in zip(blanks, own_of(result), strict=True))
+        shared = own.only(free).settings(result)  # the first such row's: a layer above may have replaced a value
+        self.known[key] = shared, free
+        return Resolved(shared)
 
-
-def _name(tree: Any, key: str) -> str | None:
-    """The name of a file under ``key``, where there is one and nothing is wrong with it."""
-    text = tree.get(key) if isinstance(tree, dict) else None
-    try:
-        return check_template(text) if isinstance(text, str) and 0 < len(text) <= 4096 else None
-    except ValueError:
-        return None
-
-
-def _with_names(settings: Settings, reference: str | None, mask: str | None) -> Settings:
-    """``settings`` with the names that were left blank. A layer above may have replaced them."""
-    if mask and isinstance(settings.task, Inpaint) and settings.task.mask == BLANK:
-        settings = _but(settings, task=_but(settings.task, mask=mask))
-    if reference and settings.reference == BLANK:
-        settings = _but(settings, reference=reference)
-    return settings
-
-
-def _but(model: S, **values: Any) -> S:
-    """A copy with other values, which have been checked. To halve its size it shares the set of given keys."""
-    changed = model.model_copy(update=values)
-    object.__setattr__(changed, "__pydantic_fields_set__", model.model_fields_set)
-    return changed
+    def _resolve(self, overrides: Tree, origin: Origin) -> Settings | list[Problem]:
+        return resolve([self.defaults, Layer(overrides, origin), *self.options])
 
 
 def resolve(layers: Sequence[Layer], *, with_mask: bool = True) -> Settings | list[Problem]:
-    """The settings that ``layers`` make, lowest first. ``with_mask=False``: the caller brings the mask."""
+    """Return the settings that ``layers`` make, lowest first. ``with_mask=False``: the caller brings the mask."""
     tree, base = _stack(layers)
     try:
         settings = Settings.model_validate(tree)
     except ValidationError as error:
         findings = [_blame_preset(finding, layers, base) for finding in explain(error, Entry)]
     else:
-        findings = [Finding(path, text) for path, text in _conflicts(settings, with_mask)]
+        findings = [Finding(path, text) for path, text in conflicts(settings, with_mask)]
         if not findings:
             return settings
     return [locate(finding, layers) for finding in findings]
 
 
 def check_alone(layer: Layer) -> list[Problem]:
-    """What is wrong with a layer whatever the others bring."""
+    """Return what is wrong with a layer whatever the others bring."""
     try:
         Settings.model_validate(_stack([layer])[0])
     except ValidationError as error:
@@ -132,7 +117,7 @@ def check_alone(layer: Layer) -> list[Problem]:
 
 
 def _stack(layers: Sequence[Layer]) -> tuple[Tree, Tree]:
-    """All layers in one tree, and the preset's tree at its bottom."""
+    """Return all layers in one tree, and the preset's tree at its bottom."""
     base = _preset(layers)
     tree = base
     for layer in layers:
@@ -141,7 +126,7 @@ def _stack(layers: Sequence[Layer]) -> tuple[Tree, Tree]:
 
 
 def _preset(layers: Sequence[Layer]) -> Tree:
-    """The tree of the preset that ``layers`` name; empty when they name none or their task is no good."""
+    """Return the tree of the preset that ``layers`` name; empty when they name none or their task is no good."""
     task: Tree = {}
     name: Any = "balanced"
     for layer in layers:
@@ -156,7 +141,7 @@ def _preset(layers: Sequence[Layer]) -> Tree:
 
 
 def merge(below: Any, above: Any) -> Any:
-    """``above`` over ``below``. Neither is changed, and the result may share parts with both."""
+    """Return ``above`` merged over ``below``. Neither is changed, and the result may share parts with both."""
     if not (isinstance(below, dict) and isinstance(above, dict)):
         return above
     if "type" in below and "type" in above and below["type"] != above["type"]:
@@ -165,7 +150,7 @@ def merge(below: Any, above: Any) -> Any:
 
 
 def with_types(tree: Tree, model: type[Section]) -> Tree:
-    """``tree`` with the schema's `type` in each section that has a choice and names none."""
+    """Return ``tree`` with the schema's `type` in each section that has a choice and names none."""
     out = dict(tree)
     for name, choices, usual in _choices(model):
         inner = out.get(name)
@@ -180,7 +165,7 @@ def with_types(tree: Tree, model: type[Section]) -> Tree:
 
 @cache
 def _choices(model: type[Section]) -> list[tuple[str, dict[str, type[Section]], str | None]]:
-    """For each section in ``model``: its name, what it may be, and its usual type where there is a choice."""
+    """Return, for each section in ``model``, its name, what it may be, and its usual type where there is a choice."""
     found = [(name, sections(field), field.default) for name, field in model.model_fields.items()]
     return [
         (name, choices, getattr(default, "type", None) if len(choices) > 1 else None)
@@ -189,100 +174,8 @@ def _choices(model: type[Section]) -> list[tuple[str, dict[str, type[Section]], 
     ]
 
 
-def _conflicts(settings: Settings, with_mask: bool) -> Iterator[tuple[Path, str]]:
-    """What is wrong between sections that are each fine."""
-    task, damage, stop = settings.task, settings.degrade, settings.fit.stop
-    if damage is not None and damage.type not in DAMAGE[task.type]:
-        kinds = either(DAMAGE[task.type])
-        yield ("degrade", "type"), f"degrade.type: should be {kinds} for task {task.type}, is {damage.type!r}"
-    elif isinstance(damage, Shrink) and isinstance(task, SuperRes) and damage.scale != task.scale:
-        yield ("degrade", "scale"), f"degrade.scale: should be the task's {task.scale}, is {damage.scale}"
-    if damage is not None and settings.reference is not None:
-        yield ("reference",), "reference: should be left out, for with degrade the image itself is the true one"
-    if isinstance(task, Inpaint):
-        if with_mask and task.mask is None and damage is None:
-            yield ("task",), "task.mask: is missing; inpaint needs a mask, or a degrade that makes one"
-        if task.mask is not None and damage is not None:
-            yield ("task", "mask"), "task.mask: should be left out, for degrade makes the mask"
-    for needs, given in _missing(settings):
-        yield ("fit", "stop", "type"), f"fit.stop.type: {stop.type} needs {needs}, is {given}"
-    if isinstance(settings.generator.input, ImageInput):
-        yield from _blind_conflicts(settings, settings.generator.input)
-    yield from _coarse_conflicts(settings)
-    chain = settings.fit.optimizer
-    if isinstance(chain, Sgld) and chain.rule == "preconditioned":
-        if chain.sigma == "auto" and not _knows_its_noise(settings):
-            text = "auto needs task denoise with gaussian or poisson noise; elsewhere it should be given"
-            yield ("fit", "optimizer", "sigma"), f"fit.optimizer.sigma: {text}"
-        if chain.sigma != "auto" and isinstance(task, Denoise) and not isinstance(task.noise, GaussianNoise):
-            yield ("fit", "optimizer", "sigma"), f"fit.optimizer.sigma: should be auto for {task.noise.type} noise"
-
-
-def _missing(settings: Settings) -> Iterator[tuple[str, str]]:
-    """What the stop criterion needs of the other sections and has not: the need, and what is there."""
-    task, stop = settings.task, settings.fit.stop
-    noise = f" with {task.noise.type} noise" if isinstance(task, Denoise) else ""
-    if isinstance(stop, SureStop) and not _knows_its_noise(settings):
-        yield "task denoise with gaussian or poisson noise", f"task {task.type}{noise}"
-    coded = isinstance(task, Jpeg) and task.quality is not None
-    if isinstance(stop, DiscrepancyStop) and not (coded or _knows_its_noise(settings)):
-        yield "task denoise with gaussian or poisson noise, or jpeg of some quality", f"task {task.type}{noise}"
-    if isinstance(stop, BlocksStop) and not isinstance(task, Jpeg):
-        yield "task jpeg", f"task {task.type}"
-    if isinstance(stop, HeldOutStop) and isinstance(task, Jpeg):
-        yield "a task whose pixels err each for itself", f"task {task.type}"
-    latent = settings.generator.input
-    if isinstance(stop, HeldOutStop) and isinstance(latent, ImageInput) and latent.blind is None:
-        yield "generator.input.type noise, or blind spots", "image, which shows what is held out"
-    if isinstance(stop, SureStop):
-        if latent.type != "image":
-            yield "generator.input.type image", latent.type
-        elif latent.noise is not None:
-            yield "generator.input.noise null", "a latent of an image and noise"
-        if settings.fit.seeds > 1:
-            yield "fit.seeds 1", str(settings.fit.seeds)
-
-
-def _blind_conflicts(settings: Settings, latent: ImageInput) -> Iterator[tuple[Path, str]]:
-    """What a network that is judged where it is blind cannot have."""
-    task, name, more = settings.task, "generator.input.blind", "generator.input.recorrupt"
-    if latent.noise is not None and (latent.blind is not None or latent.recompress):
-        other = name if latent.blind is not None else "generator.input.recompress"
-        yield ("generator", "input", "noise"), f"generator.input.noise: should be null with {other}"
-    if latent.recompress and (not isinstance(task, Jpeg) or task.quality is None):
-        given = "with quality null" if isinstance(task, Jpeg) else f"for task {task.type}"
-        text = f"generator.input.recompress: should be null {given}; it is for task jpeg of some quality"
-        yield ("generator", "input", "recompress"), text
-    for other, value in (("recorrupt", latent.recorrupt), ("reach", None if latent.reach == "auto" else latent.reach)):
-        if value is not None and latent.blind is None:
-            yield ("generator", "input", other), f"generator.input.{other}: should be null without {name}"
-    if latent.blind is None:
-        return
-    if not isinstance(task, Denoise):
-        yield tuple(name.split(".")), f"{name}: should be null for task {task.type}; it is for task denoise"
-    elif latent.recorrupt is not None and not isinstance(task.noise, GaussianNoise):
-        yield tuple(more.split(".")), f"{more}: should be null for {task.noise.type} noise; it is for gaussian noise"
-    if settings.fit.stop.type == "sure":
-        yield ("fit", "stop", "type"), f"fit.stop.type: sure needs a network that sees all, without {name}"
-
-
-def _coarse_conflicts(settings: Settings) -> Iterator[tuple[Path, str]]:
-    """What a fit at smaller sizes first needs, where it was asked for by a number."""
-    if settings.fit.coarse in ("auto", 0):
-        return
-    latent, text = settings.generator.input, "fit.coarse: should be 0 or auto"
-    if not isinstance(latent, ImageInput) or latent.blind is None:
-        yield ("fit", "coarse"), f"{text} without generator.input.blind"
-    elif isinstance(settings.fit.optimizer, Sgld):
-        yield ("fit", "coarse"), f"{text} with optimizer sgld"
-
-
-def _knows_its_noise(settings: Settings) -> bool:
-    return isinstance(settings.task, Denoise) and isinstance(settings.task.noise, GaussianNoise | PoissonNoise)
-
-
 def locate(finding: Finding, layers: Sequence[Layer]) -> Problem:
-    """Hang a finding onto the topmost layer that holds its key, or what is around it."""
+    """Attribute a finding to the topmost layer that holds its key, or what is around it."""
     for length in range(len(finding.path), 0, -1):
         path = finding.path[:length]
         for layer in reversed(layers):

@@ -1,19 +1,27 @@
-"""The command line's settings: ``--set fit.lr=3`` and the flags that are short for one.
+"""Settings that no manifest brings: flags and ``--set`` of the command line, and Python's keyword arguments.
 
-Each option becomes a layer of its own, so that what is wrong with it is reported under its own words.
+Each option and each argument becomes a layer of its own, so that what is wrong with it is reported under its own words.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dipfast.errors import UsageError
 from dipfast.manifest import yaml
-from dipfast.manifest.layers import Layer, Tree
+from dipfast.manifest.items import companions, words_of
+from dipfast.manifest.layers import Layer, Tree, resolve
+from dipfast.manifest.paths import PathError
 from dipfast.manifest.problems import Problem
+from dipfast.manifest.wording import dotted, unknown_key
 from dipfast.remote import is_remote
+from dipfast.settings.document import Settings
+from dipfast.settings.fit import Fit
+from dipfast.settings.section import Section, sections
 
 FLAGS = {
     "task": ("task", "type"),
@@ -37,7 +45,7 @@ class Options:
 
 
 def read_options(sets: Sequence[str], flags: Mapping[str, object]) -> Options:
-    """Flags first, then ``sets`` in their order: the later one wins. A flag that is None was not given."""
+    """Return the layers of the flags and then of ``sets`` in their order: later ones win. None: a flag not given."""
     read: list[Layer | Problem] = [_flag(name, value) for name, value in flags.items() if value is not None]
     read += [_set(text) for text in sets]
     layers = [one for one in read if isinstance(one, Layer)]
@@ -55,10 +63,10 @@ def _flag(name: str, value: object) -> Layer:
 
 
 def _set(text: str) -> Layer | Problem:
-    """``KEY=VALUE``. A value that is no YAML is text: ``{name}_x.png`` needs no quotes."""
+    """Read ``KEY=VALUE``. A value that is no YAML is text: ``{name}_x.png`` needs no quotes."""
     origin = f"--set {text}" if len(text) <= MAX_SHOWN else f"--set {text[:MAX_SHOWN]}…"
-    dotted, equals, value = text.partition("=")
-    keys = [key.strip() for key in dotted.removeprefix("defaults.").split(".")]
+    name, equals, value = text.partition("=")
+    keys = [key.strip() for key in name.removeprefix("defaults.").split(".")]
     if not equals or not all(keys):
         return Problem(origin, "should be KEY=VALUE with a dotted key, like fit.steps=500")
     if keys[0] in NOT_SETTABLE:
@@ -70,7 +78,7 @@ def _set(text: str) -> Layer | Problem:
 
 
 def nested(keys: Sequence[str], value: Any) -> Tree:
-    """``("fit", "steps"), 5`` → ``{"fit": {"steps": 5}}``."""
+    """Return nested mappings: ``("fit", "steps"), 5`` gives ``{"fit": {"steps": 5}}``."""
     tree = value
     for key in reversed(keys):
         tree = {key: tree}
@@ -78,6 +86,101 @@ def nested(keys: Sequence[str], value: Any) -> Tree:
 
 
 def _is_document(tree: Tree) -> bool:
-    """`output` is the run's folder when it is text, and the section of the items when it is a mapping."""
+    """Return whether a key is the document's. `output` is when it is text, the run's folder, not a mapping."""
     key, value = next(iter(tree.items()))
     return key in ("root", "export", "report") or (key == "output" and not isinstance(value, dict))
+
+
+def settings_from(
+    task: str | Mapping[str, Any] | None,
+    preset: str | None,
+    overrides: Mapping[str, Any],
+    place: str = "restore()",
+) -> Settings:
+    """Return the settings of Python's keywords: the keys of `fit` and of the task, `sigma`, and sections by name.
+
+    Text stands for a section of that type: ``stop="discrepancy"``. Whether an inpainting has its mask is left
+    to the caller. Raises `UsageError`, one line for each argument that is wrong.
+    """
+    given = {name: value for name, value in (("task", task), ("preset", preset)) if value is not None}
+    given |= _flat(overrides)
+    prefixes = {name: _keyword(name) for name in given}
+    layers = [
+        Layer(nested(prefix, _as_section(prefix, _plain(given[name]))), name)
+        for name, prefix in prefixes.items()
+        if prefix
+    ]
+    result = resolve(layers or [Layer({}, place)], with_mask=False)
+    lines = [_unknown(name) for name, prefix in prefixes.items() if not prefix]
+    if isinstance(result, list):
+        lines += [_by_keyword(problem, prefixes) for problem in result]
+    if lines or isinstance(result, list):
+        raise UsageError("\n".join(f"{place}: {line}" for line in lines))
+    return result
+
+
+def files_beside(image: str, settings: Settings, place: str = "restore()") -> tuple[str | None, str | None]:
+    """Return the mask and reference that ``settings`` name for the file ``image``, seen from the working directory."""
+    try:
+        return companions(settings, words_of(image, "", settings), str(Path.cwd()))
+    except PathError as error:
+        raise UsageError(f"{place}: {error}") from None
+
+
+def _flat(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of `fit` beside the others: ``restore`` takes them as its own keywords."""
+    fit = overrides.get("fit")
+    if not isinstance(fit, Mapping):
+        return dict(overrides)
+    return {**{name: value for name, value in overrides.items() if name != "fit"}, **fit}
+
+
+def _unknown(name: str) -> str:
+    return unknown_key(name, (), Fit).replace("key", "argument", 1)
+
+
+def _keyword(name: str) -> tuple[str, ...]:
+    """Return where a keyword stands in the settings; empty for one that stands nowhere."""
+    if name == "sigma":
+        return ("task", "noise", "sigma")
+    if name in Settings.model_fields:
+        return (name,)
+    if name in Fit.model_fields:
+        return ("fit", name)
+    tasks = sections(Settings.model_fields["task"]).values()
+    return ("task", name) if any(name in model.model_fields and name != "type" for model in tasks) else ()
+
+
+def _as_section(prefix: tuple[str, ...], value: Any) -> Any:
+    """Return ``{"type": "discrepancy"}`` for ``"discrepancy"``, and so for each section that has a choice of types."""
+    if isinstance(value, dict):
+        return {key: _as_section((*prefix, key), inner) for key, inner in value.items()}
+    if not isinstance(value, str):
+        return value
+    models: list[type[Section]] = [Settings]
+    for part in prefix:
+        fields = [model.model_fields[part] for model in models if part in model.model_fields]
+        models = [model for field in fields for model in sections(field).values()]
+    return {"type": value} if len(models) > 1 else value
+
+
+def _plain(value: Any) -> Any:
+    """Return a plain number, list or text for Python's and NumPy's other ways to write them."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+
+
+def _by_keyword(problem: Problem, prefixes: Mapping[str, tuple[str, ...]]) -> str:
+    """Return the text of a problem under the name of its argument: ``steps: …`` for ``fit.steps: …``."""
+    name = str(problem.origin)
+    if name == "sigma" and problem.text.startswith("task: unknown key 'noise'"):
+        return "sigma belongs to task denoise"
+    prefix = dotted(prefixes.get(name, ()))
+    if prefix and problem.text.startswith((f"{prefix}:", f"{prefix}.", f"{prefix}[")):
+        return name + problem.text.removeprefix(prefix)
+    return problem.text

@@ -44,7 +44,7 @@ class Found:
 
 
 def natural_key(text: str) -> tuple[object, ...]:
-    """Sorts ``img2`` before ``img10``, folder by folder, capitals beside small letters."""
+    """Return a key that sorts ``img2`` before ``img10``, folder by folder, capitals beside small letters."""
     return tuple(_chunks(part) for part in text.casefold().split("/")), text
 
 
@@ -54,7 +54,7 @@ def _chunks(part: str) -> tuple[object, ...]:
 
 
 def local(text: str, base: str) -> str:
-    """The absolute path or the address that ``text`` means, seen from ``base``. ``file:///a%20b`` spells any bytes."""
+    """Return the absolute path or address that ``text`` means from ``base``. ``file:///a%20b`` spells any bytes."""
     if text.startswith(FILE_URL):
         return os.path.normpath(os.fsdecode(_unquoted(text)))
     if remote.is_remote(text) or (remote.is_remote(base) and not os.path.isabs(text)):
@@ -82,13 +82,13 @@ def _unquoted(url: str) -> bytes:
 
 
 def url(path: str) -> str:
-    """An absolute path as a ``file:///`` address, which is neither a pattern nor ever ambiguous."""
+    """Return an absolute path as a ``file:///`` address, which is neither a pattern nor ever ambiguous."""
     raw = os.fsencode(path).replace(os.sep.encode(), b"/")
     return FILE_URL + "/" * (not raw.startswith(b"/")) + quote_from_bytes(raw, safe="/")
 
 
 def title(source: str) -> str:
-    """A folder's name for the runs of a SOURCE: its last plain part, and digits that no other source has.
+    """Return a folder's name for the runs of a SOURCE: its last plain part, and digits that no other source has.
 
     The digits are of the path from the working directory, so that a project can be moved with its runs.
     """
@@ -104,7 +104,7 @@ def title(source: str) -> str:
 
 
 def expand(text: str, root: str, formats: Collection[str]) -> Found:
-    """The files that ``text`` names: itself, what lies in it, or what it matches; in natural order.
+    """Return the files that ``text`` names: itself, what lies in it, or what it matches; in natural order.
 
     A name with an image's ending is a file, whether it exists or not. A folder gives the images in it of the
     ``formats``, hidden ones left out. A pattern goes by its own ending, in capitals or not, where it spells
@@ -130,7 +130,7 @@ def _searched(base: str, parts: tuple[str, ...], formats: Collection[str]) -> Fo
 
 
 def _listed(address: str, endings: tuple[str, ...]) -> Found:
-    """The objects that an address stands for. What it spells with an ending is not looked for."""
+    """Return the objects that an address stands for. What it spells with an ending is not looked for."""
     wild = HAS_WILD(address)
     if not wild and address.lower().endswith(SUFFIXES):
         return Found([address], "")
@@ -159,7 +159,7 @@ def _sorted(files: Iterable[str], base: str) -> list[str]:
 
 
 def split(pattern: str, root: str) -> tuple[str, tuple[str, ...]]:
-    """The folder in front of the first wildcard, and the parts of the pattern from there on.
+    """Return the folder in front of the first wildcard, and the parts of the pattern from there on.
 
     A folder whose name looks like a wildcard and is there by that name is no wildcard.
     """

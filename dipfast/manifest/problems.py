@@ -40,17 +40,17 @@ class Problems:
             self.found[problem] = None
 
     def row(self, number: int) -> str:
-        """Where a row of ``items`` stands. A list that is an alias is not looked for: there will be an error."""
+        """Return where a row of ``items`` stands. A list that is an alias is not looked for: there will be an error."""
         if self.tree is None:
             return self.name
         return self.at(self.tree.row("items", number) if "items" in self.tree.rows else Mark(1, 1))
 
     def at(self, mark: Mark) -> str:
-        """``file:line:column``."""
+        """Return ``file:line:column``."""
         return f"{self.name}:{mark.line}:{mark.column}"
 
     def raise_any(self) -> None:
-        """All problems as one `ManifestError`, sorted by their place; nothing when there are none."""
+        """Raise all problems as one `ManifestError`, sorted by their place; do nothing when there are none."""
         if not self:
             return
         lines = list(dict.fromkeys(text for _, text in sorted(self._in_file()))) + self._elsewhere()
@@ -80,7 +80,7 @@ def _prefixes(path: Origin) -> list[Path]:
 
 
 def _nearest(places: dict[Path, Place], path: Origin) -> Place:
-    """The place of ``path``, or of what is around it where it is missing or behind an alias."""
+    """Return the place of ``path``, or of what is around it where it is missing or part of an alias."""
     for prefix in reversed(_prefixes(path)):
         if prefix in places:
             return places[prefix]

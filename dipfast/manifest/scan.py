@@ -47,7 +47,7 @@ class StopError(Exception):
 
 
 def scan(source: bytes) -> Iterator[Any]:
-    """The events of ``source``, which is UTF-8. A syntax error becomes a `StopError`."""
+    """Return the events of ``source``, which is UTF-8. A syntax error becomes a `StopError`."""
     try:
         parser = LOADER(source)
         while True:
@@ -64,13 +64,13 @@ def scan(source: bytes) -> Iterator[Any]:
 
 
 def mark_of(event: Any) -> Mark:
-    """Where an event begins."""
+    """Return where an event begins."""
     at = event.start_mark
     return Mark(at.line + 1, at.column + 1)
 
 
 def mark_at(text: str, offset: int) -> Mark:
-    """Where character ``offset`` of ``text`` stands."""
+    """Return where character ``offset`` of ``text`` stands."""
     return Mark(text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset))
 
 
@@ -89,7 +89,7 @@ def _syntax(error: yaml.MarkedYAMLError) -> Flaw:
 
 
 def find(source: bytes, wanted: set[Path]) -> dict[Path, Place]:
-    """Where the nodes at ``wanted`` stand, as far as the text can be read. Of two equal keys the first."""
+    """Return where the nodes at ``wanted`` stand, as far as the text can be read. Of two equal keys the first."""
     finder = _Finder(wanted)
     try:
         for event in scan(source):

@@ -72,7 +72,7 @@ class Search:
                     self.left_out[entry.path] = kind
 
     def deeper(self, folder: str, index: int) -> list[tuple[str, int]]:
-        """The folders to look through next, and the part that is next there."""
+        """Return the folders to look through next, and the part that is next there."""
         part = self.parts[index]
         if part == "**":
             inner = [path for path in self.folders(folder, follow=False) if not _hidden(path)]
@@ -84,7 +84,7 @@ class Search:
         return [(path, index + 1) for path in inner]
 
     def folders(self, folder: str, *, follow: bool) -> list[str]:
-        """The folders in ``folder`` that may hold inputs: no run's, and of what is a run's itself not its pictures."""
+        """Return the folders in ``folder`` that may hold inputs: no runs, and none of a run's own pictures."""
         products = RUN_PICTURES if _is_run(folder) else ()
         found = []
         for entry in self.entries(folder):
@@ -99,7 +99,7 @@ class Search:
         return found
 
     def entries(self, folder: str) -> list[os.DirEntry[str]]:
-        """What ``folder`` holds; nothing where it is gone, or where it cannot be listed, which is noted."""
+        """Return what ``folder`` holds; nothing where it is gone, or where it cannot be listed, which is noted."""
         try:
             with os.scandir(folder) as entries:
                 return list(entries)
@@ -111,7 +111,7 @@ class Search:
 
 
 def kind_of(path: str) -> str:
-    """What a file that is not taken is called: by its ending where that is a picture's; '' where nobody misses it."""
+    """Return the kind of a file that is not taken: its ending where that is a picture's; '' for one to leave unsaid."""
     name = os.path.basename(path)
     ending = os.path.splitext(name)[1]
     is_picture = ending.lower() in UNREAD or ending.lower() in SUFFIXES
@@ -121,7 +121,7 @@ def kind_of(path: str) -> str:
 
 
 def left_out(kinds: Iterable[str]) -> str:
-    """``2 .CR2, 1 linked folder, 3 other files``: what was not taken, in words; '' where there is nothing."""
+    """Return ``2 .CR2, 1 linked folder, 3 other files``: what was not taken, in words; '' where there is nothing."""
     counts: Counter[str] = Counter()
     spellings: dict[str, str] = {}  # of an ending, the most usual
     for kind, number in Counter(kinds).most_common():
@@ -139,7 +139,7 @@ def _counted(number: int, kind: str) -> str:
 
 
 def spells_ending(part: str) -> bool:
-    """Whether the last part of a pattern says itself which ending its files have."""
+    """Return whether the last part of a pattern says itself which ending its files have."""
     return "." in part and not HAS_WILD(part.rpartition(".")[2][:1])
 
 
@@ -148,7 +148,7 @@ def _is_run(folder: str) -> bool:
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    """A file or a link to one. A broken link counts, so that its item fails by name; a pipe does not."""
+    """Return whether it is a file or a link. A broken link counts, so that its item fails by name; a pipe does not."""
     try:
         return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
     except OSError:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from dipfast.manifest.scan import Path
 from dipfast.manifest.yaml import quoted
 from dipfast.settings.document import Document, Entry, Settings
+from dipfast.settings.rules import either
 from dipfast.settings.section import Section, sections
 from dipfast.settings.task import LATER_TASKS
 
@@ -56,7 +57,7 @@ RULES: dict[str, Callable[[Raw], str]] = {
 
 
 def explain(error: ValidationError, model: type[Section]) -> list[Finding]:
-    """What is wrong with a tree that ``model``, or a part of it, refused: one finding for each key."""
+    """Return what is wrong with a tree that ``model``, or a part of it, refused: one finding for each key."""
     groups: dict[Path, list[Raw]] = {}
     holders: dict[Path, type[Section]] = {}
     for raw in error.errors(include_url=False)[:MAX_ERRORS]:
@@ -68,7 +69,7 @@ def explain(error: ValidationError, model: type[Section]) -> list[Finding]:
 
 
 def _route(loc: tuple[str | int, ...], model: type[Section]) -> tuple[Path, type[Section]]:
-    """``loc`` without the union tags that pydantic puts in, and the section where it ends."""
+    """Return ``loc`` without the union tags that pydantic puts in, and the section where it ends."""
     path: list[str | int] = []
     parts = iter(loc)
     for part in parts:
@@ -106,7 +107,7 @@ def _meaning(path: Path, holder: type[Section]) -> str:
 
 
 def _bad_value(raws: list[Raw]) -> str:
-    """What a plain value should be. Of the branches of a union those speak that know the value's type."""
+    """Return what a plain value should be. Of a union, the branches that know the value's type are named."""
     own = [raw for raw in raws if raw["type"] == "value_error"]
     if own:
         message, value = str(own[0]["ctx"]["error"]), own[0]["input"]
@@ -141,12 +142,12 @@ def _bad_type(path: Path, raw: Raw) -> str:
 
 
 def _tags(path: Path) -> list[str]:
-    """The types of the section at ``path``, over all variants of what is around it."""
+    """Return the types of the section at ``path``, over all variants of what is around it."""
     return [tag for section, _, tag in _catalogue() if section == path and tag]
 
 
 def unknown_key(key: str, path: Path, holder: type[Section]) -> str:
-    """Why ``key`` is not in the section ``holder`` at ``path``, and where it would be right."""
+    """Return why ``key`` is not in the section ``holder`` at ``path``, and where it would be right."""
     homes: dict[Path, list[str]] = {}
     for section, model, tag in _catalogue():
         if key in model.model_fields and key != "type":
@@ -169,7 +170,7 @@ def _home(section: Path, tags: list[str]) -> str:
 
 @cache
 def _catalogue() -> list[tuple[Path, type[Section], str]]:
-    """Every section of an item and of the document: where it stands, what it takes, its type or nothing."""
+    """Return every section of an item and of the document: where it stands, what it takes, its type or nothing."""
     document = _walk((), Document, skip=("defaults", "items"))
     return [
         *_walk((), Settings),
@@ -194,17 +195,12 @@ def _nearest(value: object, options: Iterable[str]) -> str:
     return f"; did you mean {quoted(near[0])}?" if near and near[0] != value else ""
 
 
-def either(words: Iterable[str]) -> str:
-    *head, last = list(words)
-    return f"{', '.join(head)} or {last}" if head else last
-
-
 def _about(path: Path, text: str) -> str:
     return f"{dotted(path)}: {text}" if path else text
 
 
 def dotted(path: Path) -> str:
-    """``fit.optimizer.betas[1]``."""
+    """Return ``fit.optimizer.betas[1]``."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.removeprefix(".")
 

@@ -53,12 +53,12 @@ class Tree:
     rows: dict[str, array[int]] = field(default_factory=dict)  # key → line, column, line, column, …
 
     def row(self, key: str, index: int) -> Mark:
-        """Where entry ``index`` of the top-level list ``key`` stands."""
+        """Return where entry ``index`` of the top-level list ``key`` stands."""
         marks = self.rows[key]
         return Mark(marks[2 * index], marks[2 * index + 1])
 
     def places(self, wanted: Collection[Path]) -> dict[Path, Place]:
-        """Where the nodes at ``wanted`` stand. What is behind an alias is missing: it stands elsewhere."""
+        """Return where the nodes at ``wanted`` stand. What an alias stands for is missing: it stands elsewhere."""
         return find(self.source, set(wanted))
 
 
@@ -81,7 +81,7 @@ def load(text: str | bytes) -> Tree:
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """No garbage collection inside: it would look at a million live rows again and again."""
+    """Pause the garbage collector inside: it would look at a million live rows again and again."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -123,7 +123,7 @@ class _Builder:
         self.root: Any = None
         self.top: dict[str, Any] | list[Any] | None = None  # the innermost open container
         self.key: str | None = None  # of the mapping on top, when it waits for that key's value
-        self.dropped = False  # the value behind a key that cannot be kept
+        self.dropped = False  # the value of a key that cannot be kept
         self.key_lines: dict[str, int] = {}
         self.height = 0  # of what `top` holds so far
         self.stack: list[tuple[Any, ...]] = []
@@ -135,7 +135,7 @@ class _Builder:
         self.memo: dict[str, Any] = {}
 
     def build(self) -> Any:
-        """The document's data."""
+        """Return the document's data."""
         handlers: dict[type, Callable[[Any], None]] = {
             events.ScalarEvent: self.scalar,
             events.MappingStartEvent: self.open,
@@ -174,7 +174,7 @@ class _Builder:
         self.put(value, event)
 
     def take_key(self, event: Any, plain: bool) -> None:
-        """The next key of the mapping on top. One that cannot be kept drops its value."""
+        """Take the next key of the mapping on top. One that cannot be kept drops its value."""
         key: str = self.keys.setdefault(event.value, event.value)
         self.key = key
         if plain and key == "<<":
@@ -189,7 +189,7 @@ class _Builder:
         self.dropped = True
 
     def plain(self, event: Any) -> Any:
-        """The value of an unquoted scalar."""
+        """Return the value of an unquoted scalar."""
         text = event.value
         if text and (text[0] not in MAY_BE_NO_TEXT or "/" in text):  # no number has a slash, most paths do
             return text
@@ -229,7 +229,7 @@ class _Builder:
             self.tree.rows.setdefault(key, array("I")).extend((at.line + 1, at.column + 1))
 
     def open(self, event: Any) -> None:
-        """A mapping or a list begins."""
+        """Begin a mapping or a list."""
         if event.tag is not None:
             self.flaw(event, f"tag {_short(event.tag)} is not allowed")
         if type(self.top) is dict and self.key is None:
@@ -243,7 +243,7 @@ class _Builder:
         self.top, self.height, self.key_lines = value, 0, {}
 
     def close(self, event: Any) -> None:
-        """The container on top is finished."""
+        """Finish the container on top."""
         value, height = self.top, self.height + 1
         self.top, _, self.key_lines, self.height, anchor, before = self.stack.pop()
         self.height = max(self.height, height)
@@ -251,7 +251,7 @@ class _Builder:
             self.anchors[anchor] = _Anchor(value, self.nodes - before + 1, height)
 
     def alias(self, event: Any) -> None:
-        """One more use of a value that is already there. It costs no memory, but everyone who walks it."""
+        """Use a value that is already there once more. It costs no memory, but time wherever the tree is walked."""
         if type(self.top) is dict and self.key is None:
             raise StopError(Flaw(mark_of(event), "a key should be text, is an alias"))
         anchor = self.anchors.get(event.anchor)
@@ -268,7 +268,7 @@ class _Builder:
 
 
 def resolve(text: str) -> Any:
-    """The value of a plain scalar by the YAML 1.2 core schema (YAML 1.2.2, section 10.3.2)."""
+    """Return the value of a plain scalar by the YAML 1.2 core schema (YAML 1.2.2, section 10.3.2)."""
     if text in NULL:
         return None
     if text in BOOL:
@@ -287,7 +287,7 @@ def resolve(text: str) -> Any:
 
 
 def quoted(value: object, limit: int = 60) -> str:
-    """A value as an error shows it: short, on one line, in YAML's words."""
+    """Return a value as an error shows it: short, on one line, in YAML's words."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, dict):

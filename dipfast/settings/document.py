@@ -1,23 +1,26 @@
-"""The manifest as a whole: the settings of an item, an entry, and what is made of a finished run."""
+"""The manifest as a whole: the settings of an item, an entry, what is made of a finished run, and the JSON Schema."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
 )
 
-from dipfast.settings.degrade import Degradation
+from dipfast.settings.choices import ExportPrecision
 from dipfast.settings.files import Input, Output
 from dipfast.settings.fit import Fit
 from dipfast.settings.generator import Generator, SkipGenerator
 from dipfast.settings.section import Section, Template, Text
-from dipfast.settings.task import Denoise, Task
+from dipfast.settings.task import Degradation, Denoise, Task
 
 Preset = Literal["fast", "balanced", "best", "paper"]
 
 VERSION = 1
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+NOT_IN_SCHEMA = ("required", "default", "discriminator", "title")
+REQUIRED = {"Document": ["version", "items"], "Entry": ["path"]}
 
 
 class Settings(Section):
@@ -54,7 +57,7 @@ class Export(Section):
     formats: Annotated[tuple[Literal["onnx", "tensorrt"], ...], Field(strict=False)] = Field(
         default=(), description="none, onnx, tensorrt or both"
     )
-    precision: Literal["fp32", "fp16", "bf16"] = Field(default="fp32", description="of the exported model")
+    precision: ExportPrecision = Field(default="fp32", description="of the exported model")
     min_psnr: Annotated[float, Field(gt=0)] = Field(default=50.0, description="gate: model against PyTorch, in dB")
 
 
@@ -83,3 +86,37 @@ class Document(Section):
     items: Annotated[tuple[Entry | Text, ...], Field(strict=False, min_length=1)] = Field(description="what to restore")
     export: Export = Field(default=Export(), description="models written after the run")
     report: Report = Field(default=Report(), description="pages written after the run")
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the manifest's JSON Schema (draft 2020-12) for editors: completion, hover texts, errors while typing.
+
+    It is as strict as the models on keys, types and limits; the rules between keys are only checked when a manifest is
+    loaded. Nothing is required in a partial section and no default is named, because a preset or `defaults` may bring
+    it.
+    """
+    tree = Document.model_json_schema(mode="validation")
+    loose = {key: _loosened(value, "Document" if key != "$defs" else "") for key, value in tree.items()}
+    loose["$defs"] = {name: _loosened(section, name) for name, section in tree["$defs"].items()}
+    loose["required"] = REQUIRED["Document"]
+    loose["title"] = "dipfast manifest"
+    return {"$schema": DIALECT, **loose}
+
+
+def _loosened(value: Any, name: str = "") -> Any:
+    """Return a schema without what does not hold for a part, and `anyOf` for `oneOf`: without a `type` several fit."""
+    if isinstance(value, list):
+        return [_loosened(entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    is_schema = "properties" in value
+    kept = {
+        ("anyOf" if key == "oneOf" else key): _properties(inner) if key == "properties" else _loosened(inner)
+        for key, inner in value.items()
+        if key not in NOT_IN_SCHEMA
+    }
+    return {**kept, "required": REQUIRED[name]} if is_schema and name in REQUIRED else kept
+
+
+def _properties(tree: dict[str, Any]) -> dict[str, Any]:
+    return {name: _loosened(schema) for name, schema in tree.items()}

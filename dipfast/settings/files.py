@@ -5,10 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-    field_validator,
-)
+from pydantic import AfterValidator, Field
 
 from dipfast.settings.section import Count, Section, Template
 
@@ -56,27 +53,26 @@ class Input(Section):
     )
 
 
+def _writable(value: str) -> str:
+    if not value.lower().endswith((*WRITTEN, ".{ext}")):
+        raise ValueError("should end in .png, .jpg, .tif, .webp, .avif or .{ext}")
+    if value.startswith(("/", "~")) or "\\" in value or re.match(r"[A-Za-z]:", value):
+        raise ValueError("should be a path inside the run's images folder, with / between its parts")
+    if ".." in value.split("/"):
+        raise ValueError("should stay in the run's images folder: '..' leaves it")
+    if re.search(r"[\x00-\x1f\x7f]", value):
+        raise ValueError("should hold no control character")
+    for part in value.split("/"):
+        if re.match(r"(?i)(con|prn|aux|nul|com[1-9]|lpt[1-9])(\.|$)", part):
+            raise ValueError(f"should not use {part!r}: Windows reserves that name")
+    return value
+
+
 class Output(Section):
     """What is written. The file's ending is its format."""
 
-    template: Template = Field(
+    template: Annotated[Template, AfterValidator(_writable)] = Field(
         default="{relpath}/{name}.png",
         description="file in the run's images folder; {{ and }} stand for braces",
     )
     bit_depth: Literal["source", 8, 16] = Field(default="source", description="bits for each channel")
-
-    @field_validator("template")
-    @classmethod
-    def _writable(cls, value: str) -> str:
-        if not value.lower().endswith((*WRITTEN, ".{ext}")):
-            raise ValueError("should end in .png, .jpg, .tif, .webp, .avif or .{ext}")
-        if value.startswith(("/", "~")) or "\\" in value or re.match(r"[A-Za-z]:", value):
-            raise ValueError("should be a path inside the run's images folder, with / between its parts")
-        if ".." in value.split("/"):
-            raise ValueError("should stay in the run's images folder: '..' leaves it")
-        if re.search(r"[\x00-\x1f\x7f]", value):
-            raise ValueError("should hold no control character")
-        for part in value.split("/"):
-            if re.match(r"(?i)(con|prn|aux|nul|com[1-9]|lpt[1-9])(\.|$)", part):
-                raise ValueError(f"should not use {part!r}: Windows reserves that name")
-        return value

@@ -13,12 +13,12 @@ from pydantic import (
     model_validator,
 )
 
+from dipfast.settings.choices import Precision
 from dipfast.settings.section import Count, Section, Sigma, type_of
 from dipfast.settings.stop import AutoStop, Stop
 
 Engine = Literal["auto", "eager", "compile", "cudagraph"]
 Kernels = Literal["auto", "plain", "triton"]
-Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 Shapes = Literal["auto", "exact", "grid"]
 Store = Literal["all", "one"]
 
@@ -65,7 +65,7 @@ class Sgld(Section):
     type: Literal["sgld"]
     rule: Literal["paper", "preconditioned"] = Field(
         default="paper",
-        description="paper: Adam, and noise on the convolutions behind each step (Cheng et al., CVPR 2019); "
+        description="paper: Adam, and noise on the convolutions after each step (Cheng et al., CVPR 2019); "
         "preconditioned: noise of the right scale (pSGLD, Li et al., AAAI 2016)",
     )
     lr: Annotated[float, Field(gt=0)] = Field(default=1e-2, description="learning rate; preconditioned: the first one")
@@ -192,7 +192,7 @@ class Fit(Section):
     @model_validator(mode="before")
     @classmethod
     def _with_samples(cls, tree: Any) -> Any:
-        """With sgld: `posterior`, and the burn-in that null stands for."""
+        """Fill in, with sgld, `posterior` and the burn-in that null stands for."""
         if not isinstance(tree, dict) or type_of(tree.get("optimizer")) != "sgld":
             return tree
         posterior, steps = tree.get("posterior", {}), tree.get("steps", cls.model_fields["steps"].default)

@@ -100,9 +100,9 @@ class SkipGenerator(Section):
         default="reflection", description="padding of convolutions"
     )
     activation: Literal["leaky_relu", "relu", "elu", "swish", "none"] = Field(
-        default="leaky_relu", description="non-linearity behind each normalisation"
+        default="leaky_relu", description="non-linearity after each normalisation"
     )
-    pointwise_up: bool = Field(default=True, description="a 1x1 convolution behind each scale's upward convolution")
+    pointwise_up: bool = Field(default=True, description="a 1x1 convolution after each scale's upward convolution")
     bias: bool = Field(default=False, description="biases before normalisations too; their gradient is zero")
     sigmoid: bool = Field(default=True, description="end in a sigmoid, so that the image stays in [0, 1]")
     input: Latent = Field(default=NoiseInput(), description="the latent: the network's fixed input")

@@ -23,7 +23,7 @@ PAPER_FIT: Tree = {
 
 
 def _paper_denoise(task: Tree) -> Tree:
-    """F16. The notebook raises the jitter from 1/30 to 1/20 for sigma 50."""
+    """Return the settings for F16. The notebook raises the jitter from 1/30 to 1/20 for sigma 50."""
     sigma = task.get("noise", {}).get("sigma", 25)
     jitter = 1 / 20 if isinstance(sigma, (int, float)) and sigma >= 50 else 1 / 30
     fit = {**PAPER_FIT, "steps": 3000, "reg_noise_std": jitter, "average": 0.99, "rollback_db": 5.0}
@@ -34,7 +34,7 @@ def _paper_denoise(task: Tree) -> Tree:
 
 
 def _paper_jpeg(task: Tree) -> Tree:
-    """The snail."""
+    """Return the settings for the snail."""
     generator = {
         **PAPER_NET,
         "channels": [8, 16, 32, 64, 128],
@@ -46,13 +46,13 @@ def _paper_jpeg(task: Tree) -> Tree:
 
 
 def _paper_inpaint(task: Tree) -> Tree:
-    """Text over Kate and the peppers."""
+    """Return the settings for text over Kate and the peppers."""
     generator = {**PAPER_NET, "skip_channels": 128, "upsample": "nearest"}
     return {"generator": generator, "fit": {**PAPER_FIT, "steps": 6001, "reg_noise_std": 0.03, "average": None}}
 
 
 def _paper_superres(task: Tree) -> Tree:
-    """The zebra: x4, and the stronger jitter and longer fit from x8 on."""
+    """Return the settings for the zebra: x4, and the stronger jitter and longer fit from x8 on."""
     large = task.get("scale", 4) >= 8
     fit = {**PAPER_FIT, "steps": 4000 if large else 2000, "reg_noise_std": 0.05 if large else 0.03, "average": None}
     return {"generator": PAPER_NET, "fit": fit, "task": {"type": "superres", "keep_given": False}}
@@ -83,7 +83,7 @@ BLIND_FIT: Tree = {"steps": 400, "reg_noise_std": 0.0, "optimizer": {"type": "mu
 
 
 def preset(name: str, task: Tree) -> Tree:
-    """The partial settings tree of preset ``name`` for a task given as a plain mapping with at least its type."""
+    """Return the partial settings of preset ``name`` for a task given as a plain mapping with at least its type."""
     kind = task.get("type", "denoise")
     if name == "paper":
         return copy.deepcopy(PAPER[kind](task))

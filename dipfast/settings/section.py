@@ -19,7 +19,7 @@ MAX_SIDE_CHANNELS = 4096
 
 
 def _count(value: object) -> object:
-    """``64M`` → 64000000. Numbers pass as they are."""
+    """Return 64000000 for ``64M``, and numbers as they are."""
     if isinstance(value, str):
         match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([kMG]?)", value.strip())
         if match is None:
@@ -29,7 +29,7 @@ def _count(value: object) -> object:
 
 
 def check_template(value: str) -> str:
-    """``value`` if its {placeholders} are known, else ValueError. {{ and }} stand for braces, as in Python."""
+    """Return ``value`` if its {placeholders} are known, else raise ValueError. {{ and }} stand for braces."""
     for token in re.finditer(r"{{|}}|{([^{}]*)}|[{}]", value):
         if token[0] in "{}":
             raise ValueError("has a brace without its partner ({{ and }} stand for braces)")
@@ -55,7 +55,7 @@ class Section(BaseModel):
 
 
 def sections(field: FieldInfo) -> dict[str, type[Section]]:
-    """The sections that ``field`` may hold, by their ``type``; empty where it holds a plain value."""
+    """Return the sections that ``field`` may hold, by their ``type``; empty where it holds a plain value."""
     return {_tag(model): model for model in _models(field.annotation)}
 
 

@@ -12,14 +12,14 @@ PER_SCALE = ("channels", "up_channels", "skip_channels", "kernel_down", "kernel_
 
 
 def per_scale(config: Mapping[str, Any]) -> tuple[tuple[Any, ...], ...]:
-    """The settings of `PER_SCALE`, each as one entry for each scale, finest first. None means as `channels`."""
+    """Return the settings of `PER_SCALE`, each as one entry for each scale, finest first. None means as `channels`."""
     channels = tuple(config["channels"])
     values = (channels if config.get(name) is None else config[name] for name in PER_SCALE)
     return tuple(tuple(v) if isinstance(v, list | tuple) else (v,) * len(channels) for v in values)
 
 
 def latent_channels(config: Mapping[str, Any], image_channels: int) -> int:
-    """How many channels the latent of ``config`` (the section's `input`) has."""
+    """Return how many channels the latent of ``config`` (the section's `input`) has."""
     kind = config["type"]
     if kind == "noise":
         return int(config["depth"])
@@ -30,17 +30,17 @@ def latent_channels(config: Mapping[str, Any], image_channels: int) -> int:
 
 
 def trunks(config: Mapping[str, Any]) -> int:
-    """How many trunks the generator of ``config`` has under its head: one, unless it was made of several."""
+    """Return how many trunks the generator of ``config`` has under its head: one, unless it was made of several."""
     return int(config.get("trunks", 1))
 
 
 def on_grid(fit: Mapping[str, Any]) -> bool:
-    """Whether pictures are padded to a grid of sizes: asked for, or the engine builds a program for each size."""
+    """Return whether pictures are padded to a grid of sizes: as asked, or for an engine with a program for each size."""
     return fit["shapes"] == "grid" or (fit["shapes"] == "auto" and fit["engine"] in ("compile", "cudagraph"))
 
 
 def padded_side(side: int, multiple: int, grid: bool) -> int:
-    """``side`` grown to a multiple of ``multiple``; on the ``grid`` to one of 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, …
+    """Return ``side`` grown to a multiple of ``multiple``; on the ``grid`` to 1 to 8, 10, 12, 14, 16, 20, … times it.
 
     From four on the grid has four sizes to a power of two, so that it adds less than a quarter to a side.
     """
@@ -52,12 +52,12 @@ def padded_side(side: int, multiple: int, grid: bool) -> int:
 
 
 def multiple(config: Mapping[str, Any]) -> int:
-    """Height and width must be multiples of this: two to the number of scales."""
+    """Return what height and width must be multiples of: two to the number of scales."""
     return 2 ** len(config["channels"])
 
 
 def smallest_side(config: Mapping[str, Any]) -> int:
-    """The least height and width: the coarsest scale must be larger than its padding, and have two pixels a side."""
+    """Return the least height and width: the coarsest scale must exceed its padding, and have two pixels a side."""
     kernels: list[int] = []
     for name in ("kernel_down", "kernel_up", "kernel_skip"):
         value = config[name]
@@ -66,7 +66,7 @@ def smallest_side(config: Mapping[str, Any]) -> int:
 
 
 def coarse_steps(config: Mapping[str, Any], fit: Mapping[str, Any]) -> int:
-    """Steps at each smaller size that the picture is fitted at first: what `fit.coarse` comes to."""
+    """Return the steps at each smaller size that the picture is fitted at first: what `fit.coarse` comes to."""
     if fit["coarse"] != "auto":
         return int(fit["coarse"])
     if fit["engine"] == "compile":  # it takes half a minute for each size
@@ -76,7 +76,7 @@ def coarse_steps(config: Mapping[str, Any], fit: Mapping[str, Any]) -> int:
 
 
 def halves(config: Mapping[str, Any], sides: tuple[int, int]) -> list[tuple[int, int]]:
-    """The smaller sizes at which a picture of ``sides`` can be fitted first, each about half of the one before."""
+    """Return the smaller sizes at which a picture of ``sides`` can be fitted first, each about half the one before."""
     found, least = [], max(COARSEST, smallest_side(config))
     while min(sides) >= 2 * least:
         sides = (

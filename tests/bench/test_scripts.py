@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 import expect
+import million
 from dipfast.cli.app import main
+from dipfast.manifest import load
 from dipfast.threads import SETTINGS
 
 BENCH = Path(__file__).parent.parent.parent / "bench"
@@ -63,3 +65,12 @@ def test_a_script_says_how_threads_wait_before_torch_is_loaded(name: str) -> Non
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=BENCH, env=environment(), capture_output=True, text=True)
     assert done.stdout == "True\n"
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_inputs_of_the_million_are_a_manifest_of_pictures_that_are_there(tmp_path: Path, own: bool) -> None:
+    million.write_inputs(tmp_path, 3, own_settings=own)
+    items = load(tmp_path / "manifest.yaml").items
+    assert all(Path(item.path).is_file() for item in items)
+    assert [item.settings.fit.seed for item in items] == ([0, 1, 2] if own else [0, 0, 0])
+    assert [item.output for item in items] == [f"{i}.png" if own else f"0000/scan00{i}.png" for i in range(3)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dipfast.manifest.layers import Layer, Resolver, check_alone, merge, resolve
+from dipfast.manifest.layers import Layer, Resolved, Resolver, check_alone, merge, resolve
 from dipfast.settings.document import Settings
 from dipfast.settings.fit import Adam
 from dipfast.settings.task import Denoise, Inpaint, PoissonNoise
@@ -213,3 +213,34 @@ def test_an_option_wins_over_the_name_in_a_row() -> None:
 def test_a_mask_for_another_task_is_still_refused() -> None:
     resolver = Resolver(Layer({}, ("defaults",)), [])
     assert isinstance(resolver.settings({"task": {"type": "denoise", "mask": "m.png"}}, ("a",)), list)
+
+
+def test_rows_that_differ_in_a_seed_and_names_are_resolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr("dipfast.manifest.layers.resolve", lambda layers: calls.append(layers) or resolve(layers))
+    resolver = Resolver(Layer({"fit": {"steps": 9}}, ("defaults",)), [])
+    rows = [{"fit": {"seed": i}, "output": {"template": f"{i}.png"}, "reference": f"{i}.tif"} for i in range(50)]
+    found = [resolver.resolved(row, ("a",)) for row in rows]
+    assert all(isinstance(one, Resolved) and one.shared is found[0].shared for one in found)  # type: ignore[union-attr]
+    assert [resolver.settings(row, ("a",)) for row in rows] == [settings({"fit": {"steps": 9}}, row) for row in rows]
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"fit": {"seed": -1}}, {"output": {"template": "a.gif"}}, {"reference": "{x}"}, {"fit": {"seed": "1"}}]
+)
+def test_a_wrong_value_of_one_row_is_said_as_if_it_were_alone(wrong: dict[str, Any]) -> None:
+    resolver = Resolver(Layer({}, ("defaults",)), [])
+    for seed in range(2):
+        assert isinstance(resolver.resolved({"fit": {"seed": seed}}, ("a",)), Resolved)
+    assert resolver.settings(wrong, ("b",)) == resolve([Layer({}, ("defaults",)), Layer(wrong, ("b",))])
+
+
+@pytest.mark.parametrize(
+    "option", [{"fit": {"seed": 5}}, {"output": {"template": "b.png"}}, {"task": {"type": "jpeg"}}]
+)
+def test_an_option_wins_over_what_each_row_has_of_its_own(option: dict[str, Any]) -> None:
+    resolver = Resolver(Layer({}, ("defaults",)), [Layer(option, "--set")])
+    task = {"type": "inpaint", "mask": "m.png"}
+    rows = [{"fit": {"seed": i}, "output": {"template": f"{i}.png"}, "task": task} for i in range(3)]
+    assert [resolver.settings(row, ("a",)) for row in rows] == [settings(row, option) for row in rows]

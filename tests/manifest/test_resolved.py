@@ -15,10 +15,11 @@ from test_paths import plant
 from dipfast.manifest import Item, Manifest, load, parse
 from dipfast.manifest.resolved import flow
 from dipfast.manifest.yaml import load as load_yaml
+from dipfast.settings.own import NOTHING
 
 
 def without_place(manifest: Manifest) -> list[Item]:
-    return [replace(item, place="") for item in manifest.items]
+    return [replace(item, place="", shared=item.settings, own=NOTHING) for item in manifest.items]
 
 
 def assert_comes_back(manifest: Manifest) -> None:
@@ -138,3 +139,21 @@ def test_what_is_written_in_flow_style_is_read_again(value: object) -> None:
     tree = load_yaml(f"a: {flow(value)}")
     assert not tree.flaws
     assert tree.data["a"] == value
+
+
+def test_what_each_row_has_of_its_own_comes_back(tmp_path: Path) -> None:
+    rows = [
+        f"{{path: a{i}.png, fit: {{seed: {i % 3}}}, output: {{template: 'o{i}.tif'}}, reference: 'r{i % 2}.png', "
+        f"task: {{type: inpaint, mask: 'm{i}.png'}}}}"
+        for i in range(6)
+    ]
+    manifest = parse(f"version: 1\nitems: [b.png, {', '.join(rows)}]", "m.yaml", tmp_path)
+    assert_comes_back(manifest)
+    assert [item.settings.fit.seed for item in manifest.items] == [0, 0, 1, 2, 0, 1, 2]
+    assert "seed: 0," in manifest.resolved().partition("items:")[0]
+
+
+def test_the_settings_that_most_items_have_are_the_defaults_however_they_were_written(tmp_path: Path) -> None:
+    rows = "{path: a.png, fit: {seed: 1}}, {path: b.png, fit: {seed: 2}}, {path: c.png, fit: {seed: 2, steps: 400}}"
+    manifest = parse(f"version: 1\nitems: [{rows}]", "m.yaml", tmp_path, sets=["fit.steps=400"])
+    assert "seed: 2," in manifest.resolved().partition("items:")[0]

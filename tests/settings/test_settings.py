@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
+from dipfast.cli import export, options
 from dipfast.manifest import json_schema
+from dipfast.settings.choices import ExportPrecision, FitPrecision, Precision
 from dipfast.settings.document import Document, Settings
 from dipfast.settings.files import Input, Output
 from dipfast.settings.fit import Fit
@@ -97,3 +99,9 @@ def test_settings_cannot_be_changed() -> None:
 def test_sections_tell_their_types() -> None:
     assert list(sections(Settings.model_fields["task"])) == ["denoise", "jpeg", "inpaint", "superres"]
     assert sections(Fit.model_fields["steps"]) == {}
+
+
+def test_the_command_line_offers_the_precisions_of_the_settings() -> None:
+    assert tuple(options.Precision) == get_args(Precision) == ("auto", *get_args(FitPrecision))
+    assert tuple(export.RenderPrecision) == get_args(FitPrecision)
+    assert set(get_args(ExportPrecision)) < set(get_args(FitPrecision))

@@ -1,0 +1,7 @@
+"""Lists of words that the settings, the command line and benchmarks share. Importing them needs no pydantic."""
+
+from typing import Literal
+
+FitPrecision = Literal["fp32", "tf32", "bf16", "fp16"]  # of convolutions and activations
+Precision = Literal["auto", FitPrecision]
+ExportPrecision = Literal["fp32", "fp16", "bf16"]  # of a model for another engine
