@@ -35,7 +35,7 @@ def trunks(config: Mapping[str, Any]) -> int:
 
 
 def on_grid(fit: Mapping[str, Any]) -> bool:
-    """Return whether pictures are padded to a grid of sizes: as asked, or for an engine with a program for each size."""
+    """Return whether pictures are padded to a grid of sizes: as asked, or for an engine with a program a size."""
     return fit["shapes"] == "grid" or (fit["shapes"] == "auto" and fit["engine"] in ("compile", "cudagraph"))
 
 
