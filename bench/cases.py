@@ -13,51 +13,59 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from dipfast import generators
 from dipfast.errors import UsageError
-from dipfast.fit import FitPlan
 from dipfast.image import Limits, read
 from dipfast.manifest.layers import Layer, resolve
 from dipfast.manifest.options import read_options
 from dipfast.samples import PREFIX, locate
-from dipfast.settings.task import Degradation
+from dipfast.settings.document import Settings
+from dipfast.settings.fit import Fit
+from dipfast.settings.generator import SkipGenerator
+from dipfast.settings.section import Section
+from dipfast.settings.task import (
+    AddGaussian,
+    AddPoisson,
+    CompressJpeg,
+    Degradation,
+    Denoise,
+    DropPixels,
+    GaussianNoise,
+    Inpaint,
+    Jpeg,
+    PoissonNoise,
+    Shrink,
+    SuperRes,
+    Task,
+)
 from dipfast.tasks import Damaged, Problem, degrade, pose
 
-Section = dict[str, Any]
-
 BLURRED = 25  # sigma of the noise that is blurred
-INPAINT = {"type": "inpaint", "known": "auto", "keep_known": True}
-LANCZOS = {"type": "superres", "kernel": "lanczos2"}
 WORDS = ("gaussian:25", "unknown:25", "shared:25", "blurred:0.6", "poisson:30", "jpeg:10", "missing:0.5", "superres:4")
 SAMPLES = ("sample:astronaut", "sample:chelsea", "sample:coffee", "sample:rocket")
 
 
-def _noise(told: bool = True, **noise: Any) -> tuple[Section, Section]:
-    """The `degrade` section of a noise and the task that undoes it, to which its strength is ``told`` or not."""
-    return noise, {"type": "denoise", "noise": noise if told else {"type": "gaussian", "sigma": "auto"}}
-
-
-DAMAGES: dict[str, Callable[[float], tuple[Section, Section]]] = {
-    "gaussian": lambda sigma: _noise(type="gaussian", sigma=sigma),
-    "unknown": lambda sigma: _noise(False, type="gaussian", sigma=sigma),
-    "shared": lambda sigma: _noise(False, type="gaussian", sigma=sigma, shared=True),
-    "blurred": lambda pixels: _noise(False, type="gaussian", sigma=BLURRED, blur=pixels),
-    "poisson": lambda peak: _noise(type="poisson", peak=peak),
-    "jpeg": lambda quality: ({"type": "jpeg", "quality": int(quality)}, {"type": "jpeg"}),
-    "missing": lambda fraction: ({"type": "missing", "fraction": fraction}, INPAINT),
-    "superres": lambda scale: (LANCZOS | {"type": "downsample", "scale": int(scale)}, LANCZOS | {"scale": int(scale)}),
+UNKNOWN = Denoise(noise=GaussianNoise(sigma="auto"))
+DAMAGES: dict[str, Callable[[float], tuple[Degradation, Task]]] = {
+    "gaussian": lambda sigma: (AddGaussian(sigma=sigma), Denoise(noise=GaussianNoise(sigma=sigma))),
+    "unknown": lambda sigma: (AddGaussian(sigma=sigma), UNKNOWN),
+    "shared": lambda sigma: (AddGaussian(sigma=sigma, shared=True), UNKNOWN),
+    "blurred": lambda pixels: (AddGaussian(sigma=BLURRED, blur=pixels), UNKNOWN),
+    "poisson": lambda peak: (AddPoisson(peak=peak), Denoise(noise=PoissonNoise(peak=peak))),
+    "jpeg": lambda quality: (CompressJpeg(quality=int(quality)), Jpeg()),
+    "missing": lambda fraction: (DropPixels(fraction=fraction), Inpaint(known="auto", keep_known=True)),
+    "superres": lambda scale: (Shrink(scale=int(scale)), SuperRes(scale=int(scale), kernel="lanczos2")),
 }
 
 
 @dataclass(frozen=True)
 class Case:
-    """A damaged picture, its task as the manifest has it, and the truth [C, H, W] float32 in [0, 1]."""
+    """A damaged picture, its task, and the truth [C, H, W] float32 in [0, 1]."""
 
     picture: str
     damage: str
-    task: dict[str, Any]
+    task: Task
     problem: Problem
     clean: np.ndarray
     damaged: Damaged
@@ -74,7 +82,7 @@ class Case:
 
     def under(self, preset: str, sets: Sequence[str]) -> Problem:
         """The problem as ``preset`` and ``sets`` pose it: the paper's knows nothing of clipping."""
-        task = _settings(self.task, preset, sets, 0)["task"]
+        task = _settings(self.task, preset, sets, 0).task
         return pose(task, self.damaged.observed, self.damaged.known)
 
 
@@ -83,11 +91,11 @@ def make_case(picture: str, damage: str, crop: int, seed: int) -> Case:
 
     Raises UsageError for a damage that is not one, ItemError for a picture that cannot be read.
     """
-    config, task = parse_damage(damage)
+    asked, task = parse_damage(damage)
     image = read(locate(picture), Limits())
     if min(image.pixels.shape[1:]) < crop:
         raise UsageError(f"--crop is {crop}, but {picture} is {image.pixels.shape[2]}×{image.pixels.shape[1]}")
-    damaged = degrade({"crop": crop, "seed": seed, **config}, image.pixels)
+    damaged = degrade(asked.model_copy(update={"crop": crop, "seed": seed}), image.pixels)
     return Case(picture, damage, task, pose(task, damaged.observed, damaged.known), damaged.clean, damaged)
 
 
@@ -96,36 +104,38 @@ def picture_name(picture: str) -> str:
     return picture if picture.startswith(PREFIX) else Path(picture).name
 
 
-def settings_of(
-    task: dict[str, Any], preset: str, sets: Sequence[str], seed: int, crop: int
-) -> tuple[dict[str, Any], FitPlan]:
-    """The generator's section and the plan that ``preset`` and ``sets`` (`KEY=VALUE`) come to for ``task``.
+def settings_of(task: Task, preset: str, sets: Sequence[str], seed: int, crop: int) -> tuple[SkipGenerator, Fit]:
+    """The sections `generator` and `fit` that ``preset`` and ``sets`` (`KEY=VALUE`) come to for ``task``.
 
     Raises UsageError for what is wrong with them, and for a ``crop`` that the net cannot take.
     """
     settings = _settings(task, preset, sets, seed)
-    multiple, least = generators.multiple(settings["generator"]), generators.smallest_side(settings["generator"])
+    multiple, least = generators.multiple(settings.generator), generators.smallest_side(settings.generator)
     if crop % multiple or crop < least:  # nothing is padded here: what is measured is what was cut
         raise UsageError(f"--crop should be a multiple of {multiple} and at least {least} for this net, is {crop}")
-    return settings["generator"], FitPlan(**settings["fit"])
+    return settings.generator, settings.fit
 
 
-def _settings(task: dict[str, Any], preset: str, sets: Sequence[str], seed: int) -> dict[str, Any]:
-    """All settings of an item of ``task``, as plain data."""
+def _settings(task: Task, preset: str, sets: Sequence[str], seed: int) -> Settings:
+    """All settings of an item of ``task``."""
     options = read_options(sets, {"preset": preset, "seed": seed})
-    found = resolve([Layer({"task": task}, "task"), *options.settings], with_mask=False)
+    found = resolve([Layer({"task": _given(task)}, "task"), *options.settings], with_mask=False)
     problems = [*options.problems, *(found if isinstance(found, list) else [])]
     if problems or isinstance(found, list):
         raise UsageError("; ".join(f"{problem.origin}: {problem.text}" for problem in problems))
-    return found.model_dump(mode="json")
+    return found
 
 
-def parse_damage(word: str) -> tuple[Section, Section]:
-    """The `degrade` and `task` sections that ``word`` stands for. Raises UsageError."""
+def _given(section: Section) -> dict[str, Any]:
+    """The keys that ``section`` was made with, and its type: what it leaves open is the preset's to say."""
+    given = {name: getattr(section, name) for name in ("type", *sorted(section.model_fields_set))}
+    return {name: _given(value) if isinstance(value, Section) else value for name, value in given.items()}
+
+
+def parse_damage(word: str) -> tuple[Degradation, Task]:
+    """The damage, and the task that undoes it, that ``word`` stands for. Raises UsageError."""
     kind, _, value = word.partition(":")
     try:
-        damage, task = DAMAGES[kind](float(value))
-        TypeAdapter(Degradation).validate_python(damage)
+        return DAMAGES[kind](float(value))
     except (KeyError, ValueError, OverflowError):
         raise UsageError(f"--damage should be like {', '.join(WORDS[:-1])} or {WORDS[-1]}, is {word}") from None
-    return damage, task

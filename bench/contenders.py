@@ -12,9 +12,12 @@ import torch
 
 from cases import Case, settings_of
 from dipfast.errors import UsageError
-from dipfast.fit import FitPlan, FitResult, ProgramCache, choose_machine, fit
+from dipfast.fit import FitResult, ProgramCache, choose_machine, fit
 from dipfast.metrics import psnr, ssim
 from dipfast.plan import fit_flops
+from dipfast.settings.document import Settings
+from dipfast.settings.fit import Fit
+from dipfast.settings.generator import SkipGenerator
 from methods import METHODS
 from rivals import RIVALS, compete
 from watch import Clock, peak_of, quality
@@ -110,32 +113,32 @@ def run_one(
 
 
 def _fit(contender: Contender, case: Case, seed: int, past_stop: float) -> tuple[np.ndarray, dict[str, Any]]:
-    config, plan = settings_of(case.task, contender.preset, contender.sets, seed, case.clean.shape[1])
+    config, settings = settings_of(case.task, contender.preset, contender.sets, seed, case.clean.shape[1])
     case = replace(case, problem=case.under(contender.preset, contender.sets))
-    result, costs = watched(case, config, plan, past_stop)
+    result, costs = watched(case, config, settings, past_stop)
     coarse = result.coarse[0][0] if result.coarse else 0
-    taken = {"generator": config, "fit": {"steps": result.steps, "seeds": plan.seeds, "coarse": coarse}}
-    flops = fit_flops(taken, case.problem.shape)
+    taken = settings.model_copy(update={"steps": result.steps, "coarse": coarse})
+    flops = fit_flops(Settings(generator=config, fit=taken), case.problem.shape)
     costs |= {"steps": result.steps, "chosen_step": result.chosen_step, "flops": flops, "why": result.why}
     return result.image[0].numpy(), costs
 
 
-def watched(case: Case, config: dict[str, Any], plan: FitPlan, past_stop: float) -> tuple[FitResult, dict[str, Any]]:
+def watched(case: Case, config: SkipGenerator, settings: Fit, past_stop: float) -> tuple[FitResult, dict[str, Any]]:
     """A fit, with its trajectory and the peak of it, and the fit's seconds without those of the looks."""
-    bench, machine = ProgramCache(), choose_machine(plan)
-    state, step = bench.prepare(case.problem, config, plan, machine)
+    bench, machine = ProgramCache(), choose_machine(settings)
+    state, step = bench.prepare(case.problem, config, settings, machine)
     clean = torch.from_numpy(case.clean)[None].to(machine.device)
     curve, looked, whole = [(0, float("-inf"))], Clock(), Clock()
 
     def look(number: int, loss: float = 0.0) -> None:
         with looked:
-            picture = state.problem.finish(state.output if plan.average is None else state.average)
+            picture = state.problem.finish(state.output if settings.average is None else state.average)
             curve.append((number, quality(picture, clean)))
 
     with whole:
-        result = fit(case.problem, config, plan, look, program_cache=bench)
+        result = fit(case.problem, config, settings, machine, progress=look, program_cache=bench)
     wall, processor = result.seconds["fit"] - looked.wall, whole.processor - looked.processor
-    for number in range(result.steps, min(plan.steps, round((1 + past_stop) * result.steps))):
+    for number in range(result.steps, min(settings.steps, round((1 + past_stop) * result.steps))):
         step()
         look(number + 1)
     return result, {"seconds": wall, "processor_seconds": processor} | peak_of(curve)

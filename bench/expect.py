@@ -12,14 +12,15 @@ from typing import Annotated
 import typer
 
 from command import command_line, run
-from dipfast.cli.options import AsJson, Precision, show
+from dipfast.cli.options import AsJson, show
+from dipfast.settings.choices import FitPrecision
 
 
 def expect(
     size: Annotated[list[int] | None, typer.Option("--size", metavar="N", min=32, help="again for each")] = None,
     flops: Annotated[float, typer.Option(metavar="N", min=1, help="operations a second of the device")] = 790e12,
     bandwidth: Annotated[float, typer.Option(metavar="N", min=1, help="bytes a second of its memory")] = 4.3e12,
-    precision: Annotated[Precision, typer.Option(help="of activations")] = Precision.BF16,
+    precision: Annotated[FitPrecision, typer.Option(help="of activations")] = "bf16",
     as_json: AsJson = False,
 ) -> None:
     """Say what a step of the standard generator costs by arithmetic: operations, bytes, milliseconds. Runs nothing."""

@@ -31,7 +31,7 @@ with atheris.instrument_imports(include=["dipfast", "yaml", "tifffile", "PIL"]):
     from dipfast.image import Limits, probe, read
     from dipfast.manifest import parse
     from dipfast.report import write_report, write_summary
-    from dipfast.settings.generator import SkipGenerator
+    from dipfast.settings.generator import NoiseInput, SkipGenerator
     from dipfast.store.folder import RunFolder
     from dipfast.store.rows import rows_of
 
@@ -123,7 +123,7 @@ def seeds(folder: Path) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "manifest" / "whole").write_text(MANIFEST)
     (folder / "record" / "whole").write_text(RECORD.replace("\n", " "))
-    config = SkipGenerator.model_validate({"channels": (4,), "input": {"type": "noise", "depth": 2}}).model_dump()
+    config = SkipGenerator(channels=(4,), input=NoiseInput(depth=2))
     card = Card("a", config, {}, 0, 0, 1, (8, 8), (8, 8), "fp32")
     (folder / "generator" / "whole").write_bytes(to_bytes(build(config, 1, 0), torch.zeros(1), card))
     rng = np.random.default_rng(0)

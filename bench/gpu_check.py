@@ -3,9 +3,11 @@
     bench/gpu_check.sh OUT_FOLDER        on a GPU, under eight minutes
     bench/gpu_check.sh --dry OUT_FOLDER  the same sections, tiny, on whatever is here
 
-It needs torch, numpy, safetensors and scikit-image, triton for the kernels, and nothing else of the package's
-dependencies: no manifest, no image files. `renders` alone takes all of them, onnxruntime-gpu and TensorRT. Every
-section stands alone; one that fails is recorded with its error, and the others go on.
+It needs torch, numpy, safetensors, scikit-image and pydantic, triton for the kernels, and nothing else of the package's
+dependencies: no manifest, no image files. A machine without pydantic and without a network gets it from wheels in the
+checkout: `pip download -d bench/wheels pydantic` elsewhere, for its Python, and the script installs them for itself.
+`renders` alone takes all dependencies, onnxruntime-gpu and TensorRT. Every section stands alone; one that fails is
+recorded with its error, and the others go on.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,20 @@ import torch
 
 from dipfast.bench.kernels import bench_kernels, check_kernels
 from dipfast.bench.machine import describe, synchronize
-from dipfast.bench.step import ADAM, MUON, STANDARD, bench_step, plan_for
+from dipfast.bench.step import STANDARD, bench_step, settings_for
 from dipfast.errors import MachineError
-from dipfast.fit import Course, FitPlan, FitResult, Hooks, ProgramCache, Slot, choose_machine, finish_all, fit, fitting
+from dipfast.fit import Course, FitResult, Hooks, ProgramCache, Slot, choose_machine, finish_all, fit, fitting
 from dipfast.metrics import psnr
 from dipfast.plan import fit_bytes
 from dipfast.settings import presets
+from dipfast.settings.document import Settings
+from dipfast.settings.fit import Adam, Fit, Memory, Muon
+from dipfast.settings.generator import ImageInput, NoiseInput, SkipGenerator
+from dipfast.settings.task import AddGaussian, Denoise, GaussianNoise, Jpeg
 from dipfast.tasks import Problem, degrade, pose
 
-GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
+GAUSSIAN = Denoise(noise=GaussianNoise(sigma=25.0))
+MUON = Muon()
 SEEDS = (0, 1, 2)
 
 
@@ -50,18 +56,18 @@ class Check:
         self.engines = ("eager", "compile", "cudagraph") if self.device != "cpu" else ("eager", "compile")
         self.precisions = ("fp32", "tf32", "fp16", "bf16") if self.device != "cpu" else ("fp32", "bf16")
         self.side = 32 if dry else 256
-        self.net = STANDARD | {"channels": [8, 8], "input": STANDARD["input"] | {"depth": 8}} if dry else STANDARD
-        self.narrow = self.net if dry else STANDARD | {"channels": [32] * 5, "upsample": "nearest"}
+        self.net = SkipGenerator(channels=(8, 8), input=NoiseInput(depth=8)) if dry else STANDARD
+        self.narrow = self.net if dry else SkipGenerator(channels=(32,) * 5, upsample="nearest")
 
-    def plan(self, engine: str, precision: str, steps: int, **changes: Any) -> FitPlan:
-        return replace(plan_for(engine, precision, self.device, ADAM, steps), **changes)
+    def settings(self, engine: str, precision: str, steps: int, **changes: Any) -> Fit:
+        return settings_for(engine, precision, self.device, Adam(), steps).model_copy(update=changes)
 
     def problem(self, side: int, seed: int = 0) -> tuple[Problem, np.ndarray]:
         """The astronaut with noise of sigma 25, and the truth for afterwards."""
         from skimage import data
 
         clean = np.ascontiguousarray((data.astronaut().astype(np.float32) / 255).transpose(2, 0, 1))
-        damaged = degrade({"type": "gaussian", "sigma": 25.0, "seed": seed, "crop": side}, clean)
+        damaged = degrade(AddGaussian(sigma=25.0, seed=seed, crop=side), clean)
         return pose(GAUSSIAN, damaged.observed), damaged.clean
 
     def machine(self) -> dict[str, Any]:
@@ -86,12 +92,12 @@ class Check:
     def engines_agree_on_blind_spots(self) -> dict[str, Any]:
         """The same of a fit as the presets denoise: blind spots, recorrupted pairs, Muon, smaller sizes first."""
         problem, _ = self.problem(self.side)
-        return self._engines_agree(problem, {"type": "image", "blind": 0.1, "recorrupt": 0.7})
+        return self._engines_agree(problem, ImageInput(blind=0.1, recorrupt=0.7))
 
     def engines_agree_on_shared_noise(self) -> dict[str, Any]:
         """The same where neighbours share their noise, and are hidden together."""
         problem, _ = self.problem(self.side)
-        return self._engines_agree(problem, {"type": "image", "blind": 0.1, "reach": 1})
+        return self._engines_agree(problem, ImageInput(blind=0.1, reach=1))
 
     def engines_agree_on_jpeg(self) -> dict[str, Any]:
         """The same of a fit as the presets clear a JPEG: coefficients compared, the picture quantised again.
@@ -99,22 +105,22 @@ class Check:
         A rounding that falls to the other side differs by a whole step, so engines part sooner than elsewhere.
         """
         problem, _ = self.problem(self.side)
-        coded = pose({"type": "jpeg", "quality": 10}, problem.target[0].numpy())
-        return self._engines_agree(coded, {"type": "image", "recompress": True})
+        coded = pose(Jpeg(quality=10), problem.target[0].numpy())
+        return self._engines_agree(coded, ImageInput(recompress=True))
 
-    def _engines_agree(self, problem: Problem, latent: dict[str, Any]) -> dict[str, Any]:
-        net = self.narrow | {"input": latent}
+    def _engines_agree(self, problem: Problem, latent: ImageInput) -> dict[str, Any]:
+        net = self.narrow.model_copy(update={"input": latent})
         more: dict[str, Any] = {"reg_noise_std": 0.0, "optimizer": MUON, "average": "auto"}
-        if latent.get("blind"):
+        if latent.blind:
             more["coarse"] = 5
-        results = {engine: fit(problem, net, self.plan(engine, "fp32", 20, **more)) for engine in self.engines}
+        results = {engine: fit(problem, net, self.settings(engine, "fp32", 20, **more)) for engine in self.engines}
         return {engine: _difference(result, results["eager"]) for engine, result in results.items()}
 
     def device_agrees_with_cpu(self) -> dict[str, Any]:
         """The first steps without jitter on the device and on the CPU, fp32: losses side by side."""
         problem, _ = self.problem(min(self.side, 64))
-        plan = self.plan("eager", "fp32", 4, reg_noise_std=0.0)
-        here, cpu = fit(problem, self.net, plan), fit(problem, self.net, replace(plan, device="cpu"))
+        settings = self.settings("eager", "fp32", 4, reg_noise_std=0.0)
+        here, cpu = (fit(problem, self.net, settings.model_copy(update={"device": d})) for d in (self.device, "cpu"))
         return {"device": [loss for _, loss in here.losses], "cpu": [loss for _, loss in cpu.losses]}
 
     def used_program_cache(self) -> dict[str, Any]:
@@ -123,9 +129,9 @@ class Check:
         for engine in self.engines:
             program_cache = ProgramCache()
             items = [self.problem(self.side, seed)[0] for seed in (1, 2)]
-            plans = [self.plan(engine, "bf16", 10, seed=seed) for seed in (1, 2)]
-            shared = [fit(i, self.net, p, program_cache=program_cache) for i, p in zip(items, plans, strict=True)][1]
-            alone = fit(items[1], self.net, plans[1])
+            several = [self.settings(engine, "bf16", 10, seed=seed) for seed in (1, 2)]
+            shared = [fit(i, self.net, p, program_cache=program_cache) for i, p in zip(items, several, strict=True)][1]
+            alone = fit(items[1], self.net, several[1])
             found[engine] = _difference(shared, alone) | {"programs": program_cache.programs}
         return found
 
@@ -134,17 +140,19 @@ class Check:
         found: dict[str, Any] = {}
         for engine in (engine for engine in self.engines if engine != "compile"):
             for count in (1, 2) if self.dry else (1, 4, 16):
-                plan = self.plan(engine, "bf16", 10 if self.dry else 60, seeds=count, optimizer=MUON, average="auto")
+                settings = self.settings(
+                    engine, "bf16", 10 if self.dry else 60, seeds=count, optimizer=MUON, average="auto"
+                )
                 problem = self.problem(self.side)[0]
-                state, step = ProgramCache().prepare(problem, self.narrow, plan, choose_machine(plan))
+                state, step = ProgramCache().prepare(problem, self.narrow, settings, choose_machine(settings))
                 step()
                 first = state.first.output.cpu().clone()
                 synchronize(state.output.device)
                 start = time.perf_counter()
-                for _ in range(plan.steps - 1):
+                for _ in range(settings.steps - 1):
                     step()
                 synchronize(state.output.device)
-                ms = 1e3 * (time.perf_counter() - start) / (plan.steps - 1)
+                ms = 1e3 * (time.perf_counter() - start) / (settings.steps - 1)
                 alone = found.setdefault(f"{engine} 1", {"first": first})["first"]
                 same = float((first - alone).abs().max())
                 found[f"{engine} {count}"] = {"first": first, "ms": ms, "from_alone": same}
@@ -156,30 +164,31 @@ class Check:
         steps, counts = (10, (1, 2)) if self.dry else (60, (1, 4, 16))
         items = [self.problem(self.side, seed)[0] for seed in range(counts[-1])]
         for engine in (engine for engine in self.engines if engine != "compile"):
-            plans = [
-                self.plan(engine, "bf16", steps, seed=seed, optimizer=MUON, average="auto")
+            several = [
+                self.settings(engine, "bf16", steps, seed=seed, optimizer=MUON, average="auto")
                 for seed in range(counts[-1])
             ]
-            alone = [fit(item, self.narrow, plan) for item, plan in zip(items[:4], plans, strict=False)]
+            alone = [fit(item, self.narrow, settings) for item, settings in zip(items[:4], several, strict=False)]
             for count in counts:
                 slots: list[Slot[FitResult]] = [Slot(torch.device(self.device)) for _ in range(count)]
                 courses = [
-                    partial(self._course, item, plan) for item, plan in zip(items[:count], plans[:count], strict=True)
+                    partial(self._course, item, settings)
+                    for item, settings in zip(items[:count], several[:count], strict=True)
                 ]
                 finish_all(courses, slots)  # captures
                 start = time.perf_counter()
                 together = finish_all(courses, slots)
                 seconds = time.perf_counter() - start
-                pairs = zip(together, alone, strict=False)
+                both = zip(together, alone, strict=False)
                 found[f"{engine} {count}"] = {
                     "ms": 1e3 * seconds / steps,
-                    "from_alone": max(_difference(one, other)["largest_difference"] for one, other in pairs),
+                    "from_alone": max(_difference(one, other)["largest_difference"] for one, other in both),
                     "programs": sum(slot.program_cache.programs for slot in slots),
                 }
         return found
 
-    def _course(self, item: Problem, plan: FitPlan, program_cache: ProgramCache) -> Course[FitResult]:
-        return fitting(item, self.narrow, plan, Hooks(program_cache=program_cache))
+    def _course(self, item: Problem, settings: Fit, program_cache: ProgramCache) -> Course[FitResult]:
+        return fitting(item, self.narrow, settings, hooks=Hooks(program_cache=program_cache))
 
     def sizes(self) -> dict[str, Any]:
         """A new size on one program cache: seconds until its first step, milliseconds a step, programs built."""
@@ -187,9 +196,9 @@ class Check:
         for engine in (engine for engine in self.engines if engine != "compile"):
             program_cache = ProgramCache()
             for side in (32, 48) if self.dry else (256, 288, 320, 256):
-                plan = self.plan(engine, "bf16", 20, optimizer=MUON, average="auto")
-                seconds = fit(self.problem(side)[0], self.narrow, plan, program_cache=program_cache).seconds
-                found[f"{engine} {side}"] = {"setup": seconds["setup"], "ms": 1e3 * seconds["fit"] / plan.steps}
+                settings = self.settings(engine, "bf16", 20, optimizer=MUON, average="auto")
+                seconds = fit(self.problem(side)[0], self.narrow, settings, program_cache=program_cache).seconds
+                found[f"{engine} {side}"] = {"setup": seconds["setup"], "ms": 1e3 * seconds["fit"] / settings.steps}
             found[f"{engine} programs"] = program_cache.programs
         return found
 
@@ -205,7 +214,8 @@ class Check:
         return found
 
     def _peak(self, side: int, engine: str, precision: str, recompute: bool) -> dict[str, Any]:
-        plan = self.plan(engine, precision, 20, recompute=recompute)
+        memory = Memory(recompute="always" if recompute else "never")
+        settings = self.settings(engine, precision, 20, memory=memory)
         problem = self.problem(min(side, 512))[0]
         if side > 512:  # the astronaut is 512 pixels wide
             problem = pose(GAUSSIAN, np.tile(problem.target[0].numpy(), (1, side // 512, side // 512)))
@@ -213,18 +223,17 @@ class Check:
         if cuda:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        state, step = ProgramCache().prepare(problem, self.net, plan, choose_machine(plan))
+        state, step = ProgramCache().prepare(problem, self.net, settings, choose_machine(settings))
         step()
         synchronize(state.output.device)
         start = time.perf_counter()
         for _ in range(4):
             step()
         synchronize(state.output.device)
-        settings = {"generator": self.net, "fit": {"seeds": 1}}
         return {
             "ms": 1e3 * (time.perf_counter() - start) / 4,
             "peak": torch.cuda.max_memory_allocated() if cuda else None,
-            "predicted": fit_bytes(settings, problem.shape, precision, recompute),
+            "predicted": fit_bytes(Settings(generator=self.net, fit=settings), problem.shape, precision, recompute),
             "grads": state.first.parameters.grads.cpu().clone(),
         }
 
@@ -239,8 +248,8 @@ class Check:
         problem, clean = self.problem(self.side)
         found: dict[str, Any] = {}
         for precision in self.precisions:
-            plans = [self.plan("eager", precision, steps, seed=s, optimizer=MUON, average=0.97) for s in SEEDS]
-            pictures = [fit(problem, self.narrow, plan).image[0].numpy() for plan in plans]
+            several = [self.settings("eager", precision, steps, seed=s, optimizer=MUON, average=0.97) for s in SEEDS]
+            pictures = [fit(problem, self.narrow, settings).image[0].numpy() for settings in several]
             found[precision] = [round(psnr(picture, clean), 3) for picture in pictures]
         return found
 
@@ -252,23 +261,22 @@ class Check:
                 for engine in ["eager", *({*self.engines} & {"cudagraph"})]:
                     program_cache, rows = ProgramCache(), []
                     for seed in (0, 1):
-                        (problem, clean), (net, plan) = self.problem(side, seed), self.preset(name, engine)
+                        (problem, clean), (net, settings) = self.problem(side, seed), self.preset(name, engine)
                         start = time.perf_counter()
-                        result = fit(problem, net, plan, program_cache=program_cache)
+                        result = fit(problem, net, settings, program_cache=program_cache)
                         whole = time.perf_counter() - start
                         row = {"steps": result.steps, "psnr": round(psnr(result.image[0].numpy(), clean), 3)}
                         rows.append({"whole": whole} | result.seconds | row)
                     found[f"{side} {name} {engine}"] = dict(zip(("cold", "warm"), rows, strict=True))
         return found
 
-    def preset(self, name: str, engine: str) -> tuple[dict[str, Any], FitPlan]:
-        """Net and plan of a preset for Gaussian noise; tiny and short for a dry run."""
-        tree = presets.preset(name, GAUSSIAN)
-        net = STANDARD | tree["generator"] | ({"channels": [8, 8]} if self.dry else {})
-        asked = tree["fit"] | {"optimizer": MUON | tree["fit"]["optimizer"], "coarse": "auto"}
-        if self.dry:
-            asked["steps"] = 10
-        return net, self.plan(engine, "bf16", **asked)
+    def preset(self, name: str, engine: str) -> tuple[SkipGenerator, Fit]:
+        """Net and settings of a preset for Gaussian noise; tiny and short for a dry run."""
+        tree = presets.preset(name, GAUSSIAN.model_dump())
+        net = tree["generator"] | ({"channels": [8, 8]} if self.dry else {})
+        asked = {"rollback_db": None, "engine": engine, "precision": "bf16", "device": self.device}
+        asked = tree["fit"] | asked | ({"steps": 10} if self.dry else {})
+        return SkipGenerator.model_validate(net), Fit.model_validate(asked)
 
     def kernels_are_exact(self) -> list[dict[str, Any]]:
         """Each Triton kernel against float64, at odd sizes; here without a GPU, nothing."""
@@ -293,8 +301,8 @@ class Check:
         options = {"reg_noise_std": 0.0, "optimizer": MUON, "average": "auto"}
         for engine in self.engines:
             for precision in ("fp32", "bf16"):
-                plans = {k: self.plan(engine, precision, 20, kernels=k, **options) for k in ("triton", "plain")}
-                results = {kernels: fit(problem, self.narrow, plan) for kernels, plan in plans.items()}
+                several = {k: self.settings(engine, precision, 20, kernels=k, **options) for k in ("triton", "plain")}
+                results = {kernels: fit(problem, self.narrow, settings) for kernels, settings in several.items()}
                 ms = {f"{kernels}_ms": 1e3 * one.seconds["fit"] / one.steps for kernels, one in results.items()}
                 found[f"{engine} {precision}"] = _difference(results["triton"], results["plain"]) | ms
         return found
@@ -318,7 +326,7 @@ class Check:
 
         sizes, rounds = ([32], 2) if self.dry else ([256, 512], 30)
         precisions = ["fp32"] if self.dry else ["fp32", "fp16"]
-        shape = {"channels": self.narrow["channels"], "upsample": self.narrow["upsample"], "rounds": rounds}
+        shape = {"channels": self.narrow.channels, "upsample": self.narrow.upsample, "rounds": rounds}
         found: dict[str, Any] = {}
         for backend, provider in (
             ("onnxruntime", "cpu"),
@@ -335,7 +343,7 @@ class Check:
         return found
 
     def _fit(self, problem: Problem, engine: str, precision: str, steps: int) -> FitResult:
-        return fit(problem, self.net, self.plan(engine, precision, steps))
+        return fit(problem, self.net, self.settings(engine, precision, steps))
 
 
 SECTIONS: tuple[Callable[[Check], Any], ...] = (

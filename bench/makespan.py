@@ -30,6 +30,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dipfast.plan import RATES, Job, Place
+from dipfast.settings.document import Settings
+from dipfast.settings.fit import Fit
+from dipfast.settings.stop import FixedStop
 from dipfast.store.folder import RunFolder
 from dipfast.workers.local import Driver
 from dipfast.workers.messages import GiveBack, Leave, Message
@@ -167,7 +170,7 @@ def items(count: int, buckets: int, rng: random.Random) -> list[Job]:
     sizes = [MEDIAN_SECONDS * rng.lognormvariate(0, 1) for _ in range(buckets)]
     weights = [rng.paretovariate(1.0) for _ in range(buckets)]
     rate = RATES["cpu", "fp32"]
-    settings: dict[str, Any] = {"fit": {"steps": 1, "seeds": 1, "stop": {"type": "fixed"}}}
+    settings = Settings(fit=Fit(steps=1, stop=FixedStop()))
     drawn = rng.choices(range(buckets), weights, k=count)
     return [
         Job(f"{i:07d}", "", "", (), settings, bucket=(f"bucket {b}",), flops=sizes[b] * rate)

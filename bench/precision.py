@@ -120,9 +120,9 @@ def main() -> None:
             case = make_case(picture, f"gaussian:{given.sigma:g}", given.crop, 0)
             for name, (precision, change) in VARIANTS.items():
                 sets = [*given.sets, f"fit.precision={precision}"]
-                config, plan = settings_of(case.task, given.preset, sets, seed, given.crop)
+                config, settings = settings_of(case.task, given.preset, sets, seed, given.crop)
                 with change():
-                    result = fit(case.problem, config, plan)
+                    result = fit(case.problem, config, settings)
                 value = psnr(result.image[0].numpy(), case.clean)
                 rows.append({"picture": Path(picture).name, "seed": seed, "variant": name, "psnr": value})
                 rows[-1]["steps"] = result.steps

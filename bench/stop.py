@@ -30,14 +30,15 @@ from dipfast.bench.machine import describe
 from dipfast.cli.bench import Sets
 from dipfast.cli.options import Preset
 from dipfast.errors import UsageError
-from dipfast.fit import Fit, FitPlan, finish
+from dipfast.fit import FitLoop, choose_machine, finish
 from dipfast.fit.loop import smaller_fits
 from dipfast.fit.statistics import newest_weight
 from dipfast.fit.stop import choose_stop, make_stop
 from dipfast.fit.stop.criterion import Criterion
 from dipfast.metrics import psnr
-from dipfast.settings.generator import ImageInput
-from dipfast.settings.stop import Stop
+from dipfast.settings.fit import Fit
+from dipfast.settings.generator import ImageInput, Latent, SkipGenerator
+from dipfast.settings.stop import AutoStop, FixedStop, Stop
 from tables import Row, column, fill, grouped
 from watch import Clock, quality
 
@@ -73,12 +74,12 @@ def bench_stop(
     sets, trajectories = sets or [], []
     for name, picture, seed in product(damage or ["gaussian:25"], pictures or SAMPLES, range(seeds)):
         case = make_case(picture, name, crop, seed)
-        config, plan = settings_of(case.task, preset, sets, seed, crop)
+        config, settings = settings_of(case.task, preset, sets, seed, crop)
         case = replace(case, problem=case.under(preset, sets))
-        smaller = smaller_fits(case.problem, config, plan)  # as many of its steps as without ``steps``
-        plan = replace(plan, steps=steps or plan.steps, coarse=smaller[0][0] if smaller else 0)
-        plan = replace(plan, stop={"type": "fixed"}, rollback_db=None)
-        trajectory = follow(case, config, plan, alone or (Alone.HELD_OUT, Alone.SURE))
+        smaller = smaller_fits(case.problem, config, settings)  # as many of its steps as without ``steps``
+        changes = {"steps": steps or settings.steps, "coarse": smaller[0][0] if smaller else 0}
+        settings = settings.model_copy(update=changes | {"stop": FixedStop(), "rollback_db": None})
+        trajectory = follow(case, config, settings, alone or (Alone.HELD_OUT, Alone.SURE))
         trajectories.append(trajectory)
         say(f"{picture} {name} seed {seed}: peak {trajectory['peak'][0]:.2f} dB at step {trajectory['peak'][1]}")
     return {
@@ -93,19 +94,18 @@ def bench_stop(
     }
 
 
-def follow(case: Case, config: dict[str, Any], plan: FitPlan, alone: Sequence[str] = ()) -> Row:
-    """Take all steps of ``plan``, and look at the truth after each of them.
+def follow(case: Case, config: SkipGenerator, settings: Fit, alone: Sequence[str] = ()) -> Row:
+    """Take all steps of ``settings``, and look at the truth after each of them.
 
     `peak` (dB and step) and `last` (dB) are of the average that is returned, `peaks` of others and of the raw output,
     `chosen` is what each criterion returned.
     """
-    if plan.average is None:
+    if settings.average is None:
         raise UsageError("bench/stop.py needs fit.average: the criteria return the average")
-    running = Fit(case.problem, config, plan)
-    finish(running.begin())
+    running = begun(case, config, settings)
     state, problem, device = running.state, running.state.problem, running.machine.device
     clean = torch.from_numpy(case.clean)[None].to(device)
-    criteria = _criteria(running, plan, config["input"])
+    criteria = _criteria(running, config.input)
     clocks, steps = {name: Clock() for name in criteria}, Clock()
     averages = {str(kind): torch.zeros_like(state.output) for kind in AVERAGES}
     last, peak, peaks = 0.0, (0.0, 0), dict.fromkeys(["none", *averages], (0.0, 0))
@@ -113,7 +113,7 @@ def follow(case: Case, config: dict[str, Any], plan: FitPlan, alone: Sequence[st
     def score(picture: Tensor) -> float:
         return quality(problem.finish(picture), clean)
 
-    for number in range(plan.steps):
+    for number in range(settings.steps):
         index = torch.tensor(number, device=device)
         with steps:
             running.step()
@@ -127,44 +127,50 @@ def follow(case: Case, config: dict[str, Any], plan: FitPlan, alone: Sequence[st
         for name, picture in {"none": state.output, **averages}.items():
             peaks[name] = max(peaks[name], (score(picture), number + 1))
     chosen = {name: _chosen(one, score, clocks[name].wall / steps.wall) for name, one in criteria.items()}
-    ended = {name: _fit_alone(name, case, config, plan) for name in (Alone.HELD_OUT, Alone.SURE) if name in alone}
+    ended = {name: _fit_alone(name, case, config, settings) for name in (Alone.HELD_OUT, Alone.SURE) if name in alone}
     chosen |= {name.value: _chosen(one, score) for name, one in ended.items() if one is not None}
-    choice = choose_stop(replace(plan, stop={"type": "auto"}), case.problem, config["input"]).stop["type"]
-    chosen["all steps"] = {"step": plan.steps, "psnr": last, "done": True, "overhead": 0.0}
+    choice = choose_stop(settings.model_copy(update={"stop": AutoStop()}), case.problem, config.input).stop.type
+    chosen["all steps"] = {"step": settings.steps, "psnr": last, "done": True, "overhead": 0.0}
     chosen["auto"] = chosen["all steps" if choice == "fixed" else choice]
     about = {"picture": case.picture, "damage": case.damage, "before": psnr(problem.guide[0].numpy(), case.clean)}
-    return about | {"steps": plan.steps, "peak": peak, "last": last, "peaks": peaks, "chosen": chosen}
+    return about | {"steps": settings.steps, "peak": peak, "last": last, "peaks": peaks, "chosen": chosen}
 
 
-def _criteria(running: Fit, plan: FitPlan, latent: dict[str, Any]) -> dict[str, Criterion]:
+def begun(case: Case, config: SkipGenerator, settings: Fit) -> FitLoop:
+    """A fit whose steps at smaller sizes are done. Raises UsageError for what the task cannot have."""
+    coarse = smaller_fits(case.problem, config, settings)
+    running = FitLoop(case.problem, config, settings, choose_machine(settings), coarse)
+    finish(running.begin())
+    return running
+
+
+def _criteria(running: FitLoop, latent: Latent) -> dict[str, Criterion]:
     """Those of `CRITERIA` that the task can have, at their beginning."""
-    state, found, latent = running.state, {}, latent | {"type": "noise"}
+    state, found = running.state, {}
     for name in CRITERIA:
         with suppress(UsageError):
-            section = SECTION.validate_python({"type": name}).model_dump()
-            found[name] = make_stop(section, state.output, state.problem, plan.steps, latent)
+            stop = SECTION.validate_python({"type": name})
+            found[name] = make_stop(stop, state.output, state.problem, state.steps, latent)
             found[name].reset(0)
             if running.coarse:
                 found[name].go_on(state.average)
     return found
 
 
-def _fit_alone(name: str, case: Case, config: dict[str, Any], plan: FitPlan) -> Criterion | None:
+def _fit_alone(name: str, case: Case, config: SkipGenerator, settings: Fit) -> Criterion | None:
     """The criterion at the end of a fit of its own; None where the task cannot have it.
 
     Sure takes the image for latent, held-out leaves the noise alone where both are shown.
     """
     if name == Alone.SURE:
-        config = config | {"input": ImageInput(type="image").model_dump()}
-    elif config["input"].get("noise"):
-        config = config | {"input": config["input"]["noise"]}
-    plan = replace(plan, stop=SECTION.validate_python({"type": name}).model_dump())
+        config = config.model_copy(update={"input": ImageInput()})
+    elif isinstance(config.input, ImageInput) and config.input.noise is not None:
+        config = config.model_copy(update={"input": config.input.noise})
     try:
-        running = Fit(case.problem, config, plan)
+        running = begun(case, config, settings.model_copy(update={"stop": SECTION.validate_python({"type": name})}))
     except UsageError:
         return None
-    finish(running.begin())
-    for _ in range(plan.steps):
+    for _ in range(settings.steps):
         running.step()
         if bool(running.state.stop.done):
             break

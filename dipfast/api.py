@@ -82,14 +82,13 @@ def restore(
     given = fit | {name: value for name, value in named.items() if value is not None}
     settings = settings_from(task, preset, given, place="restore()")
     source, hole, truth = _pictures(settings, image, mask, reference)
-    plain = settings.model_dump(mode="json")
-    observation = observe(plain, source, hole, truth)
+    observation = observe(settings, source, hole, truth)
     id = content_id(_digest(source), settings, {} if hole is None else {"mask": _digest(hole)})
-    restored = restore_observation(plain, observation, "auto", id, Hooks(progress))
+    restored = restore_observation(settings, observation, "auto", id, Hooks(progress))
     seconds = restored.seconds | {"total": time.perf_counter() - start}
     return RestoreResult(
         image=to_array(restored.pixels, image if isinstance(image, np.ndarray) else restored.source),
-        record=describe(id, plain, source, observation, restored, seconds).to_json(),
+        record=describe(id, settings, source, observation, restored, seconds).to_json(),
         generator=FittedGenerator(*generators.from_bytes(restored.generator)),
         uncertainty=_uncertainty(restored.deviation, image),
     )

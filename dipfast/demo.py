@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,13 +11,14 @@ from dipfast.errors import UsageError
 from dipfast.files import write_atomic
 from dipfast.image import encode, read
 from dipfast.samples import locate
+from dipfast.settings.task import AddGaussian, CompressJpeg, Degradation, Scratch, Shrink
 
 SIDE = 160
-EXAMPLES: dict[str, dict[str, Any]] = {
-    "astronaut": {"type": "gaussian", "sigma": 25},
-    "chelsea": {"type": "jpeg", "quality": 10},
-    "rocket": {"type": "scratches", "fraction": 0.15},
-    "coffee": {"type": "downsample", "scale": 4, "kernel": "lanczos2"},
+EXAMPLES: dict[str, Degradation] = {
+    "astronaut": AddGaussian(sigma=25, crop=SIDE),
+    "chelsea": CompressJpeg(quality=10, crop=SIDE),
+    "rocket": Scratch(crop=SIDE),
+    "coffee": Shrink(scale=4, crop=SIDE),
 }
 MANIFEST = """\
 # Four damaged photographs and how to restore them: dipfast run {folder}/manifest.yaml
@@ -53,7 +53,7 @@ def write_demo(folder: Path) -> Path:
         raise UsageError(f"DIR {folder}: holds a manifest.yaml already; name another folder or remove it")
     files: dict[Path, bytes] = {}
     for name, damage in EXAMPLES.items():
-        files |= {folder / path: data for path, data in _example(name, {"seed": 0, "crop": SIDE, **damage}).items()}
+        files |= {folder / path: data for path, data in _example(name, damage).items()}
     try:
         for path, data in files.items():
             if path.exists() and path.read_bytes() != data:
@@ -66,7 +66,7 @@ def write_demo(folder: Path) -> Path:
     return manifest
 
 
-def _example(name: str, damage: dict[str, Any]) -> dict[str, bytes]:
+def _example(name: str, damage: Degradation) -> dict[str, bytes]:
     """The files of one example: the damaged picture, the clean one, and where pixels were lost, their mask."""
     sample = read(locate(f"sample:{name}"))
     damaged = tasks.degrade(damage, sample.pixels)

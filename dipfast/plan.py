@@ -7,15 +7,18 @@ and are not a promise.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
 
 from dipfast.generators.architecture import architecture_of
 from dipfast.generators.cost import activations_per_pixel, forward_flops, parameter_count
+from dipfast.settings.document import Settings
 from dipfast.settings.own import NOTHING, Own
 from dipfast.settings.shapes import coarse_steps, halves
+from dipfast.settings.stop import AutoStop, FixedStop
+from dipfast.settings.task import Denoise, Jpeg, SaltPepperNoise, SuperRes
 
 # Operations per second of a whole step: one core of a server CPU as measured, and an H200 as estimated.
 RATES = {("cpu", "fp32"): 8e10, ("cpu", "bf16"): 9e10, ("cuda", "fp32"): 2e13, ("cuda", "bf16"): 2e14}
@@ -47,16 +50,15 @@ class Place:
 class Job(NamedTuple):
     """One fit to do, and every file that it gives: items with the same bytes, settings and seed share one.
 
-    ``shared``: the item's settings, every default filled in, as plain data that jobs share, but for the few of its
-    ``own``; ``outputs`` are relative to `images/`. A tuple, for a million of them are made in a fifth of a frozen
-    dataclass's time.
+    ``shared``: the settings that jobs share, which are the item's but for the few of its ``own``; ``outputs`` are
+    relative to `images/`. A tuple, for a million of them are made in a fifth of a frozen dataclass's time.
     """
 
     id: str
     path: str
     input_sha256: str
     outputs: tuple[str, ...]
-    shared: dict[str, Any]
+    shared: Settings
     mask: str | None = None
     mask_sha256: str | None = None
     reference: str | None = None
@@ -67,56 +69,53 @@ class Job(NamedTuple):
     own: Own = NOTHING
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Settings:
         """The item's settings, made anew where it has some of its own."""
-        return self.own.tree(self.shared)
+        return self.own.settings(self.shared)
 
 
-def program(settings: Mapping[str, Any]) -> str:
-    """What jobs of one program have in common, but for the fitted shape."""
-    fit = {key: value for key, value in settings["fit"].items() if key != "seed"}
-    return repr((settings["task"]["type"], settings["task"].get("scale"), settings["generator"], fit))
+def program(settings: Settings) -> str:
+    """What jobs of one program have in common, but for the fitted shape. As text, whose hash is known once computed."""
+    scale = settings.task.scale if isinstance(settings.task, SuperRes) else None
+    fit = settings.fit.model_dump(mode="json", exclude={"seed"})
+    return repr((settings.task.type, scale, settings.generator.model_dump(mode="json"), fit))
 
 
-def fit_flops(settings: Mapping[str, Any], padded: tuple[int, int, int]) -> float:
+def fit_flops(settings: Settings, padded: tuple[int, int, int]) -> float:
     """Operations of a fit at its most steps, over all its seeds; the backward pass counts twice the forward one."""
     channels, height, width = padded
-    generator, fit = settings["generator"], settings["fit"]
+    generator, fit = settings.generator, settings.fit
     coarse = coarse_steps(generator, fit)
     smaller = halves(generator, (height, width)) if coarse else []
-    pixels = fit["steps"] * height * width + coarse * sum(rows * columns for rows, columns in smaller)
-    return 3 * forward_flops(architecture_of(generator, channels), pixels) * fit["seeds"]
+    pixels = fit.steps * height * width + coarse * sum(rows * columns for rows, columns in smaller)
+    return 3 * forward_flops(architecture_of(generator, channels), pixels) * fit.seeds
 
 
 def predicted_seconds(job: Job, kind: str, threads: float, precision: str) -> float:
     """Seconds at the most for ``job`` on a device of ``kind`` (cpu, cuda) in ``precision`` (fp32, tf32 or bf16)."""
     rate = RATES[kind, "bf16" if precision == "bf16" else "fp32"] * (threads if kind == "cpu" else 1)
-    fit = job.settings["fit"]
-    return SECONDS_AROUND_A_FIT + job.flops / rate + fit["steps"] * fit["seeds"] * SECONDS_A_STEP[kind]
+    fit = job.shared.fit
+    return SECONDS_AROUND_A_FIT + job.flops / rate + fit.steps * fit.seeds * SECONDS_A_STEP[kind]
 
 
-def expected_share(settings: Mapping[str, Any]) -> float:
+def expected_share(settings: Settings) -> float:
     """How many of its steps a fit takes, as far as its stop tells: all, or those of `STOPPED_SHARE`.
 
     With `stop: auto` a criterion is taken where the noise is known; salt and pepper and what is missing have none.
     """
-    fit = settings["fit"]
-    stop = "fixed" if fit.get("posterior") else fit["stop"]["type"]  # a chain of samples takes all its steps
-    if stop != "auto":
-        return 1.0 if stop == "fixed" else STOPPED_SHARE
-    task = settings["task"]
-    known = task["type"] == "denoise" and task["noise"]["type"] != "salt-pepper"
-    return STOPPED_SHARE if known or task["type"] == "jpeg" else 1.0
+    task, stop = settings.task, settings.fit.stop
+    if isinstance(stop, FixedStop) or settings.fit.posterior is not None:  # a chain of samples takes all its steps
+        return 1.0
+    known = isinstance(task, Jpeg) or (isinstance(task, Denoise) and not isinstance(task.noise, SaltPepperNoise))
+    return STOPPED_SHARE if known or not isinstance(stop, AutoStop) else 1.0
 
 
 def predicted_bytes(job: Job, precision: str = "fp32") -> int:
     """Bytes that the fit of ``job`` takes at the most, in ``precision``."""
-    return fit_bytes(job.settings, job.padded, precision)
+    return fit_bytes(job.shared, job.padded, precision)
 
 
-def fit_bytes(
-    settings: Mapping[str, Any], padded: tuple[int, int, int], precision: str, recompute: bool = False
-) -> int:
+def fit_bytes(settings: Settings, padded: tuple[int, int, int], precision: str, recompute: bool = False) -> int:
     """Bytes that a fit's tensors take at the most.
 
     Activations of a step; weights, gradients, moments and what a rollback keeps of them; latents and float32 images.
@@ -124,15 +123,15 @@ def fit_bytes(
     """
     channels, height, width = padded
     sizes = [(height, width)]
-    if coarse_steps(settings["generator"], settings["fit"]):
-        sizes += halves(settings["generator"], (height, width))
+    if coarse_steps(settings.generator, settings.fit):
+        sizes += halves(settings.generator, (height, width))
     return sum(_bytes_at(settings, channels, rows * columns, precision, recompute) for rows, columns in sizes)
 
 
-def _bytes_at(settings: Mapping[str, Any], channels: int, pixels: int, precision: str, recompute: bool) -> int:
+def _bytes_at(settings: Settings, channels: int, pixels: int, precision: str, recompute: bool) -> int:
     """Bytes of the tensors of one size."""
-    architecture, low = architecture_of(settings["generator"], channels), precision in ("bf16", "fp16")
-    seeds = settings["fit"]["seeds"]
+    architecture, low = architecture_of(settings.generator, channels), precision in ("bf16", "fp16")
+    seeds = settings.fit.seeds
     copies = ACTIVATION_COPIES["bf16" if low else "fp32", recompute] * (0.5 if low else 1)  # in float32's
     activations = seeds * activations_per_pixel(architecture)
     images = LATENT_COPIES * seeds * architecture.latent + IMAGE_COPIES * channels

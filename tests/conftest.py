@@ -73,26 +73,45 @@ def run(manifest: Any, folder: Any, *, on_event: Any = lambda event: None, **opt
     return run(manifest, folder, RunOptions(**options), on_event)
 
 
-def generator_config(*, trunks: int = 1, ranged: bool = False, **changes: Any) -> dict[str, Any]:
-    """The manifest's `generator` section, tiny unless ``changes`` say otherwise, every default filled in.
-
-    With the number of ``trunks`` where they are several, and `ranged` where it is so, as a generator's card has them.
-    """
+def generator_config(**changes: Any) -> Any:
+    """The manifest's `generator` section, tiny unless ``changes`` say otherwise."""
     from dipfast.settings.generator import SkipGenerator
 
-    config = SkipGenerator.model_validate(TINY | changes).model_dump()
-    config |= {"ranged": True} if ranged else {}
-    return config if trunks == 1 else config | {"trunks": trunks}
+    return SkipGenerator.model_validate(TINY | changes)
 
 
 def fit_plan(**changes: Any) -> Any:
-    """A plan of a short fit in float32 on the CPU; ``changes`` are keys of the manifest's `fit` section."""
-    from dipfast.fit import FitPlan
+    """The manifest's `fit` section of a short fit in float32 on the CPU; ``changes`` are its keys."""
     from dipfast.settings.fit import Fit
 
-    defaults = {"steps": 30, "precision": "fp32", "device": "cpu", "average": 0.9}
-    recompute = changes.pop("recompute", False)
-    return FitPlan(**Fit.model_validate(defaults | changes).model_dump(), recompute=recompute)
+    return Fit.model_validate({"steps": 30, "precision": "fp32", "device": "cpu", "average": 0.9} | changes)
+
+
+def settings_of(tree: Any) -> Any:
+    """The settings of which ``tree`` gives some, with every default filled in."""
+    from dipfast.settings.document import Settings
+
+    return Settings.model_validate(tree)
+
+
+def task_of(tree: Any) -> Any:
+    """The manifest's `task` section."""
+    return settings_of({"task": tree}).task
+
+
+def damage_of(tree: Any) -> Any:
+    """The manifest's `degrade` section."""
+    return settings_of({"degrade": tree}).degrade
+
+
+def latent_of(tree: Any) -> Any:
+    """The manifest's `generator.input` section."""
+    return generator_config(input=tree).input
+
+
+def stop_of(tree: Any) -> Any:
+    """The manifest's `fit.stop` section."""
+    return fit_plan(stop=tree).stop
 
 
 class Memory:

@@ -92,6 +92,6 @@ def test_another_family_is_built_counted_and_folded_from_its_levels_alone(
 
 @pytest.mark.parametrize("trunks", [1, 3])
 def test_trunks_are_counted_each(trunks: int) -> None:
-    architecture = architecture_of(generator_config(trunks=trunks), 3)
+    architecture = architecture_of(generator_config(), 3, trunks=trunks)
     module = SkipNet(architecture, seed=0)
     assert parameter_count(architecture) == sum(parameter.numel() for parameter in module.parameters())

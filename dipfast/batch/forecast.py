@@ -18,7 +18,6 @@ from dipfast.fit import choose_machine
 from dipfast.manifest import Manifest
 from dipfast.manifest.yaml import collector_paused
 from dipfast.plan import Job, Place, Queue, expected_share, predicted_bytes, predicted_seconds
-from dipfast.restoration.line import fit_plan
 from dipfast.store.folder import RunFolder
 from dipfast.store.index import Index
 from dipfast.store.rows import by_path
@@ -111,28 +110,28 @@ class _Rows:
             "id": job.id or None,
             "path": job.path,
             "outputs": list(job.outputs),
-            "preset": job.shared["preset"],
+            "preset": job.shared.preset,
             **self.costs[job.bucket],
             "done": self.done.issuperset(job.outputs),
         }
 
     def _cost(self, job: Job) -> dict[str, Any]:
-        machine = choose_machine(fit_plan(job.settings, self.place.device))
+        machine = choose_machine(job.shared.fit, self.place.device)
         precision, size = machine.precision, predicted_bytes(job, machine.precision)
         try:
             fitting = self.fitting(job)
-            precision, size = fitting.tier.precision, fitting.predicted
+            precision, size = fitting.machine.precision, fitting.predicted
         except ItemError as error:
             self.refused[job.bucket] = error
         channels, height, width = job.padded
         most = predicted_seconds(job, machine.device.type, self.threads, precision)
         return {
-            "task": job.settings["task"]["type"],
-            "steps": job.settings["fit"]["steps"],
+            "task": job.shared.task.type,
+            "steps": job.shared.fit.steps,
             "fitted_at": f"{width}×{height}×{channels}",
             "engine": machine.engine,
             "precision": precision,
-            "seconds": round(most * expected_share(job.settings), 1),
+            "seconds": round(most * expected_share(job.shared), 1),
             "seconds_at_most": round(most, 1),
             "bytes": size,
             "cohort": cohort_size(job, machine.device.type, self.memory, self.place.cohort),

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dipfast import tasks
+from dipfast.fit import choose_machine
 from dipfast.image import Source, check_output, probe
 from dipfast.plan import Job, Place
-from dipfast.restoration.line import check_reference, fit_plan
+from dipfast.restoration.line import check_reference
 from dipfast.restoration.memory import MemoryPolicy, TierChoice, available_bytes
 from dipfast.samples import locate
 from dipfast.store.inputs import limits_of
@@ -23,7 +24,7 @@ HOLDING_ALL = (".png", ".tif", ".tiff")  # endings of formats that hold every de
 
 def check_files(job: Job, shape: Sequence[int]) -> None:
     """Raises ItemError for what the headers say of the files of ``job``, whose input has ``shape`` [C, H, W]."""
-    damage = job.shared["degrade"]  # which makes mask and truth itself
+    damage = job.shared.degrade  # which makes mask and truth itself
     if job.mask is not None:
         mask = _shape(job, job.mask)
         if damage is None:
@@ -31,19 +32,19 @@ def check_files(job: Job, shape: Sequence[int]) -> None:
     if job.reference is not None:
         reference = _shape(job, job.reference)
         if damage is None:
-            check_reference(reference, shape, tasks.scale(job.settings["task"]))
-    if damage is not None and damage["crop"] is not None:
-        tasks.check_crop(damage["crop"], *shape[1:])
+            check_reference(reference, shape, tasks.scale(job.shared.task))
+    if damage is not None and damage.crop is not None:
+        tasks.check_crop(damage.crop, *shape[1:])
     for output in job.outputs:
         if not output.lower().endswith(HOLDING_ALL):
-            header = probe(locate(job.path), limits_of(job.settings))
+            header = probe(locate(job.path), limits_of(job.shared))
             alpha = np.zeros((0, 0)) if header.alpha and damage is None else None
             source = Source(header.format, "rgb", header.bit_depth, alpha=alpha)
-            check_output(source, output, bit_depth=job.settings["output"]["bit_depth"])
+            check_output(source, output, bit_depth=job.shared.output.bit_depth)
 
 
 def _shape(job: Job, path: str) -> tuple[int, int, int]:
-    header = probe(path, limits_of(job.settings))
+    header = probe(path, limits_of(job.shared))
     return header.channels, header.height, header.width
 
 
@@ -55,4 +56,4 @@ def fitting_on(place: Place, places: int, memory: int | None) -> Callable[[Job],
     available = available_bytes()
     on_cpu = None if available is None else available // places
     policy = MemoryPolicy(lambda device: memory if device.type == "cuda" else on_cpu)
-    return lambda job: policy.plan(job.settings, job.padded, fit_plan(job.settings, place.device))[1]
+    return lambda job: policy.choose(job.shared, job.padded, choose_machine(job.shared.fit, place.device))

@@ -20,7 +20,9 @@ from dipfast.manifest.identity import identified, settings_text
 from dipfast.plan import Job, fit_flops, program
 from dipfast.restoration.line import padded_sides
 from dipfast.settings.own import BLANK, Own
+from dipfast.settings.task import Shrink
 from dipfast.store.inputs import Facts, hash_of, limits_of, look_at, path_of, stat_at
+from dipfast.tasks import scale
 
 Event = dict[str, Any]
 FACTS = ("sha256", "stamp", "shape", "limits", "mask", "reference", "rule")  # of an input, in `items.jsonl`
@@ -114,13 +116,12 @@ def preview(items: Sequence[Item], seen: Seen | None = None) -> tuple[list[tuple
 class Shared(NamedTuple):
     """What items of the same shared settings and ending have in common, computed once."""
 
-    settings: dict[str, Any]  # as plain data
+    settings: Settings  # holding it keeps its id() its own
     limits: Limits
     limits_name: str  # a short name of the limits on inputs
     text: str  # the settings as they go into an id
     rule: str  # a short name of that
     around_seed: tuple[str, str]  # the text before and after the number of fit.seed
-    source: Settings  # holding it keeps its id() its own
 
     def text_of(self, item: Item) -> str:
         """Return the item's settings as they go into its id: of its own ones, only the seed does."""
@@ -212,7 +213,7 @@ class _Identifier:
             extra["reference"] = self._checked(item.reference, shared.limits)
         return identified(facts["sha256"], shared.text_of(item), extra)
 
-    def _cost(self, settings: dict[str, Any], shape: tuple[int, ...]) -> tuple[tuple[int, int, int], tuple, float]:
+    def _cost(self, settings: Settings, shape: tuple[int, ...]) -> tuple[tuple[int, int, int], tuple, float]:
         """Return the fitted shape, bucket and operations of pictures of ``shape``, computed once."""
         key = (id(settings), shape)
         if key not in self.costs:
@@ -249,12 +250,11 @@ class _Identifier:
 
 
 def _shared(item: Item) -> Shared:
-    tree, text = item.shared.model_dump(mode="json"), settings_text(item.shared, item.output)
-    limits = limits_of(tree)
+    text, limits = settings_text(item.shared, item.output), limits_of(item.shared)
     marked = settings_text(Own(seed=BLANK.seed).settings(item.shared), item.output)
     before, after = marked.split(str(BLANK.seed))
     limits_name = sha256(repr(limits).encode()).hexdigest()[:8]
-    return Shared(tree, limits, limits_name, text, _short(text), (before, after), item.shared)
+    return Shared(item.shared, limits, limits_name, text, _short(text), (before, after))
 
 
 def _short(text: str) -> str:
@@ -271,9 +271,10 @@ def _check_name(item: Item) -> None:
             )
 
 
-def fitted_shape(settings: Mapping[str, Any], shape: Sequence[int]) -> tuple[int, int, int]:
+def fitted_shape(settings: Settings, shape: Sequence[int]) -> tuple[int, int, int]:
     """Return the channels, height and width that the generator works at, for a picture whose header says ``shape``."""
-    damage = settings["degrade"] or {}
-    given = [min(side, damage.get("crop") or side) // damage.get("scale", 1) for side in shape[1:]]
-    height, width = (side * settings["task"].get("scale", 1) for side in padded_sides(settings, given))
+    damage = settings.degrade
+    crop, shrunk = damage and damage.crop, damage.scale if isinstance(damage, Shrink) else 1
+    given = [min(side, crop or side) // shrunk for side in shape[1:]]
+    height, width = (side * scale(settings.task) for side in padded_sides(settings, given))
     return shape[0], height, width

@@ -21,7 +21,7 @@ def needs_measuring(job: Job, record: Record) -> bool:
     """Return whether the metrics in ``record`` are not those against the reference of ``job``."""
     known = record.input.get("reference") if isinstance(record.input, dict) else None
     known = known.get("sha256") if isinstance(known, dict) else None
-    return job.reference_sha256 is not None and job.settings["degrade"] is None and known != job.reference_sha256
+    return job.reference_sha256 is not None and job.shared.degrade is None and known != job.reference_sha256
 
 
 def measure_again(job: Job, folder: RunFolder, record: Record) -> str | None:

@@ -22,7 +22,6 @@ from dipfast.plan import Job, Place
 from dipfast.plan import shard as part
 from dipfast.record import now
 from dipfast.remote import is_remote, protocol
-from dipfast.restoration.line import fit_plan
 from dipfast.samples import PREFIX as SAMPLE
 from dipfast.samples import locate
 from dipfast.store.folder import RunFolder, Shard, dumps, suffix
@@ -191,7 +190,7 @@ def ready(manifest: Manifest, options: RunOptions) -> list[Place]:
         protocol(name.partition("://")[0])
     for settings in {id(item.shared.fit): item.shared for item in manifest.items}.values():
         for device in {place.device for place in places}:
-            choose_machine(fit_plan(settings.model_dump(mode="json"), device))
+            choose_machine(settings.fit, device)
     return places
 
 

@@ -9,11 +9,12 @@ rest run one after the other, hence the sum; the larger of the two is what no st
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dipfast.generators.architecture import architecture_of
 from dipfast.generators.cost import forward_flops, tensor_elements
+from dipfast.settings.generator import SkipGenerator
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,25 +25,25 @@ if TYPE_CHECKING:
 PASSES = {"eager": (25, 22), "compiled": (14, 13), "fused": (9, 1)}
 
 
-def step_flops(generator: Mapping[str, Any], side: int) -> float:
+def step_flops(generator: SkipGenerator, side: int) -> float:
     """Return the operations of one step at ``side``×``side``; the backward counts twice the forward."""
     return 3 * forward_flops(architecture_of(generator, 3), side * side)
 
 
-def step_bytes(generator: Mapping[str, Any], side: int, itemsize: int) -> dict[str, float]:
+def step_bytes(generator: SkipGenerator, side: int, itemsize: int) -> dict[str, float]:
     """Return the bytes that one step at ``side``×``side`` moves, by how much is fused."""
     outputs, joined = tensor_elements(architecture_of(generator, 3), side * side)
     return {kind: itemsize * (a * outputs + b * joined) for kind, (a, b) in PASSES.items()}
 
 
 def expect(
-    generator: Mapping[str, Any], sides: Sequence[int], flops_rate: float, byte_rate: float, itemsize: int
+    generator: SkipGenerator, sides: Sequence[int], flops_rate: float, byte_rate: float, itemsize: int
 ) -> list[dict[str, Any]]:
     """Return a row for each side. Rates are in operations and bytes a second, times in milliseconds."""
     return [_row(generator, side, flops_rate, byte_rate, itemsize) for side in sides]
 
 
-def _row(generator: Mapping[str, Any], side: int, flops_rate: float, byte_rate: float, itemsize: int) -> dict[str, Any]:
+def _row(generator: SkipGenerator, side: int, flops_rate: float, byte_rate: float, itemsize: int) -> dict[str, Any]:
     flops, moved = step_flops(generator, side), step_bytes(generator, side, itemsize)
     compute = 1e3 * flops / flops_rate
     transfer = {kind: 1e3 * count / byte_rate for kind, count in moved.items()}

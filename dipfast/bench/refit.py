@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,21 @@ from dipfast import generators
 from dipfast.bench.render import fresh
 from dipfast.export.tensorrt import Folded, TensorRTRenderer
 from dipfast.render.generator import FittedGenerator
+from dipfast.settings.generator import SkipGenerator
 
 Make = Callable[[str, Path], TensorRTRenderer]
 
 
 def bench_refits(
-    config: Mapping[str, Any], size: int, precision: str, count: int = 4, make: Make = TensorRTRenderer
+    config: SkipGenerator, size: int, precision: str, count: int = 4, make: Make = TensorRTRenderer
 ) -> dict[str, Any]:
     """Seconds of a build and of loading it again, then milliseconds and parity of ``count`` refits with a render.
 
-    ``config``: the generator's section. Raises MachineError without TensorRT or a GPU.
+    Raises MachineError without TensorRT or a GPU.
     """
     with tempfile.TemporaryDirectory() as folder:
         backend = make(precision, Path(folder))
-        folded = [_folded(backend, fresh(dict(config), size), seed) for seed in range(count)]
+        folded = [_folded(backend, fresh(config, size), seed) for seed in range(count)]
         build = _seconds(lambda: backend.engine(folded[0]))
         again = make(precision, Path(folder))
         load = _seconds(lambda: again.engine(folded[0]))

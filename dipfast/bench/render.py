@@ -26,6 +26,7 @@ from dipfast.errors import DipfastError
 from dipfast.export.parity import agreement
 from dipfast.generators import Card
 from dipfast.render.generator import FittedGenerator, renderer
+from dipfast.settings.generator import SkipGenerator
 from dipfast.text import number
 
 Sample = tuple[float, float]  # milliseconds by the clock, and of processor time
@@ -64,7 +65,8 @@ def bench_render(
     ``channels``: of each scale; the standard generator's 128 × 5 unless given. Raises MachineError for a backend or
     precision that is not here, DipfastError for one that renders another picture.
     """
-    config = STANDARD | {"channels": list(channels or STANDARD["channels"]), "upsample": upsample}
+    changes = {"channels": tuple(channels or STANDARD.channels), "upsample": upsample}
+    config = STANDARD.model_copy(update=changes)
     asked = dict.fromkeys([("torch", "fp32"), *((b, p) for b in backends for p in precisions)])
     rows = []
     for size in sizes:
@@ -74,17 +76,17 @@ def bench_render(
         rows += timed(variants, rounds)
     return {
         "benchmark": "render",
-        "channels": list(config["channels"]),
+        "channels": list(config.channels),
         "upsample": upsample,
         "machine": describe(torch.device("cpu")),
         "variants": rows,
     }
 
 
-def fresh(config: dict[str, Any], size: int) -> FittedGenerator:
+def fresh(config: SkipGenerator, size: int) -> FittedGenerator:
     """A generator that no fit has seen: what a render costs does not depend on its weights."""
     module = generators.build(config, 3, seed=0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    latent = generators.make_latent(config["input"], size, size, 0, torch.empty(0))
+    latent = generators.make_latent(config.input, size, size, 0, torch.empty(0))
     card = Card("fresh", config, {}, 0, 0, 3, (size, size), (size, size), "fp32")
     return FittedGenerator(module, latent.contiguous(memory_format=torch.channels_last), card)
 

@@ -22,31 +22,19 @@ from dipfast.bench.arithmetic import expect, print_expectations, step_bytes, ste
 from dipfast.bench.machine import describe, synchronize
 from dipfast.bench.peer import peer_loops
 from dipfast.errors import DipfastError
-from dipfast.fit import FitPlan, ProgramCache, choose_machine
+from dipfast.fit import ProgramCache, choose_machine
+from dipfast.fit.engine import DTYPES
+from dipfast.settings.choices import FitPrecision
+from dipfast.settings.fit import Adam, Fit, Muon, Optimizer
+from dipfast.settings.generator import SkipGenerator
+from dipfast.settings.stop import FixedStop
+from dipfast.settings.task import Denoise, GaussianNoise
 from dipfast.tasks import pose
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-STANDARD: dict[str, Any] = {
-    "type": "skip",
-    "channels": [128] * 5,
-    "up_channels": None,
-    "skip_channels": 4,
-    "kernel_down": 3,
-    "kernel_up": 3,
-    "kernel_skip": 1,
-    "upsample": "bilinear",
-    "downsample": "stride",
-    "pad": "reflection",
-    "activation": "leaky_relu",
-    "pointwise_up": True,
-    "bias": False,
-    "sigmoid": True,
-    "input": {"type": "noise", "depth": 32, "distribution": "uniform", "scale": 0.1},
-}
-ADAM: dict[str, Any] = {"type": "adam", "lr": 0.01, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
-MUON: dict[str, Any] = {"type": "muon", "lr": 0.01, "momentum": 0.9, "newton_schulz_steps": 3}
+STANDARD = SkipGenerator()
 SIGMA = 25.0
 WARM_UP = 2
 LOSS_TOLERANCE = 0.05
@@ -58,31 +46,21 @@ class Variant:
     """Something that takes steps: ``run(k)`` takes ``k`` of them."""
 
     name: str
-    precision: str
+    precision: FitPrecision
     run: Callable[[int], None]
     first_loss: Callable[[], float] | None = None  # from the same seed for all of ours
 
 
-def plan_for(engine: str, precision: str, device: str, optimizer: dict[str, Any], steps: int) -> FitPlan:
-    """A plan for a bench that holds no manifest: the first paper's jitter and average, and no stop."""
-    return FitPlan(
-        steps=steps,
-        optimizer=optimizer,
-        reg_noise_std=1 / 30,
-        average=0.99,
-        stop={"type": "fixed"},
-        rollback_db=None,
-        seed=0,
-        seeds=1,
-        engine=engine,
-        precision=precision,
-        device=device,
-    )
+def settings_for(engine: str, precision: str, device: str, optimizer: Optimizer, steps: int) -> Fit:
+    """Return settings for a bench that holds no manifest: the first paper's jitter and average, and no stop."""
+    where = {"engine": str(engine), "precision": str(precision), "device": device}
+    how = {"steps": steps, "optimizer": optimizer, "stop": FixedStop(), "rollback_db": None}
+    return Fit.model_validate(where | how)
 
 
 def device_of(name: str) -> torch.device:
     """What ``name`` (auto, cpu or cuda:N) is here. Raises MachineError for a device that this machine has not."""
-    return choose_machine(plan_for("eager", "auto", name, ADAM, 1)).device
+    return choose_machine(settings_for("eager", "auto", name, Adam(), 1)).device
 
 
 def noisy_picture(size: int) -> Tensor:  # [3, size, size] in [0, 1]
@@ -131,10 +109,10 @@ def bench_step(
 
 
 def _ours(picture: Tensor, engine: str, precision: str, device: str, optimizer: str) -> Variant:
-    plan = plan_for(engine, precision, device, MUON if optimizer == "muon" else ADAM, ROOM_FOR_LOSSES)
-    machine = choose_machine(plan)
-    problem = pose({"type": "denoise", "noise": {"type": "gaussian", "sigma": SIGMA}}, picture.numpy())
-    state, step = ProgramCache().prepare(problem, STANDARD, plan, machine)
+    settings = settings_for(engine, precision, device, Muon() if optimizer == "muon" else Adam(), ROOM_FOR_LOSSES)
+    machine = choose_machine(settings)
+    problem = pose(Denoise(noise=GaussianNoise(sigma=SIGMA)), picture.numpy())
+    state, step = ProgramCache().prepare(problem, STANDARD, settings, machine)
 
     def run(count: int) -> None:
         for _ in range(count):
@@ -170,7 +148,7 @@ def _check(variants: Sequence[Variant]) -> None:
             raise DipfastError(f"bench step: the first loss of {name} is {loss:.6f}, where it should be {first:.6f}")
 
 
-def matrix_rate(precision: str, device: torch.device) -> float:
+def matrix_rate(precision: FitPrecision, device: torch.device) -> float:
     """Operations per second of a large matrix product: the median of five."""
     side = 8192 if device.type == "cuda" else 1536
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -198,9 +176,9 @@ def copy_rate(device: torch.device) -> float:
     return 2 * source.nbytes / statistics.median(seconds[1:])
 
 
-def itemsize_of(precision: str) -> int:
+def itemsize_of(precision: FitPrecision) -> int:
     """Bytes of an activation."""
-    return 2 if precision in ("bf16", "fp16") else 4
+    return DTYPES[precision].itemsize
 
 
 def _row(variant: Variant, samples: list[float], flops: float, roof: float) -> dict[str, Any]:

@@ -181,7 +181,7 @@ def beside(path: Path) -> Path:
 
 def pack(stored: StoredEngine) -> bytes:
     """Return the contents of the file beside the engine, which names the engine's hash."""
-    facts = {"format": FORMAT, "card": json.dumps(asdict(stored.card)), "key": json.dumps(asdict(stored.key))}
+    facts = {"format": FORMAT, "card": json.dumps(stored.card.to_json()), "key": json.dumps(asdict(stored.key))}
     facts["sha256"] = hashlib.sha256(stored.plan).hexdigest()
     latent = stored.latent.detach().float().cpu().contiguous()
     return safetensors.torch.save({"latent": latent}, facts)

@@ -17,7 +17,6 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
@@ -31,7 +30,7 @@ from torch import Tensor
 from dipfast.errors import MachineError, UsageError
 from dipfast.export.fold import FoldedNet, fold
 from dipfast.generators import Card
-from dipfast.generators.architecture import architecture_of
+from dipfast.generators.architecture import Architecture
 
 FORMAT = "dipfast-onnx/1"
 OPSET = 20
@@ -63,11 +62,10 @@ def to_onnx(
         )
     if precision not in ("fp32", "fp16"):
         raise UsageError(f"--precision {precision}: a model is of fp32 or fp16")
-    net = fold(architecture_of(card.generator, card.channels), weights, latent)
+    net = fold(card.architecture, weights, latent)
     if precision == "fp16":
         net.half_precision()
-    config = json.dumps(card.generator, sort_keys=True)
-    model = _filled(trace(config, tuple(latent.shape[1:]), card.channels, precision), net.state_dict())
+    model = _filled(trace(card.architecture, tuple(latent.shape[1:]), precision), net.state_dict())
     default = numpy_helper.from_array(latent.detach().float().cpu().contiguous().numpy(), "latent")
     model.graph.initializer.append(default)
     if bake_latent:
@@ -81,9 +79,8 @@ def to_onnx(
 
 @lru_cache(maxsize=16)
 def trace(
-    config: str,  # the generator's section, as JSON
+    architecture: Architecture,
     latent: tuple[int, int, int],  # its channels, height and width
-    image_channels: int,
     precision: str,
 ) -> onnx.ModelProto:
     """Trace `latent [batch, D, H, W]` → `image [batch, C, H, W]`, with random weights under the generator's names.
@@ -95,7 +92,7 @@ def trace(
         raise MachineError(
             "onnxscript is not installed, without which PyTorch exports nothing: pip install 'dipfast[cpu]'"
         )
-    net = FoldedNet(architecture_of(json.loads(config), image_channels)).in_phases().eval().requires_grad_(False)
+    net = FoldedNet(architecture).in_phases().eval().requires_grad_(False)
     for parameter in net.parameters():
         parameter.uniform_(0.5, 1.5)
     if precision == "fp16":
@@ -165,7 +162,7 @@ def _filled(model: onnx.ModelProto, weights: Mapping[str, Tensor]) -> onnx.Model
 
 def _metadata(card: Card, precision: str, fit: Mapping[str, Any] | None) -> dict[str, str]:
     """Return what the model says of itself, by keys that begin with `dipfast.`, without paths of this machine."""
-    about = {name: value for name, value in asdict(card).items() if name != "precision"}
+    about = {name: value for name, value in card.to_json().items() if name != "precision"}
     about |= {"task": {k: v for k, v in card.task.items() if k != "mask"}} | ({} if fit is None else {"fit": dict(fit)})
     about |= {"fit_precision": card.precision, "precision": precision, "opset": OPSET, "format": FORMAT}
     about |= {"versions": {name: version(name) for name in ("dipfast", "torch", "onnx", "onnxscript")}}

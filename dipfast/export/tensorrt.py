@@ -28,7 +28,6 @@ from dipfast.export.fold import FoldedNet, fold
 from dipfast.export.onnx import to_onnx
 from dipfast.files import sha256_of, write_atomic
 from dipfast.generators import Card
-from dipfast.generators.architecture import architecture_of
 
 
 class Engine:
@@ -132,7 +131,7 @@ class TensorRTRenderer:
 
     def fold(self, state: Mapping[str, Tensor], latent: Tensor, card: Card) -> Folded:
         """Do all that can be done before the GPU is free."""
-        return Folded(state, latent, card, fold(architecture_of(card.generator, card.channels), state, latent))
+        return Folded(state, latent, card, fold(card.architecture, state, latent))
 
     def render(self, one: Folded) -> tuple[np.ndarray, dict[str, Any]]:
         """Refit and run: the picture [C, H, W], and how it agrees with the folded network in PyTorch."""
@@ -160,7 +159,7 @@ class TensorRTRenderer:
         return Key(
             tensorrt=self.trt.__version__,
             **self.gpu.facts(),
-            architecture=json.dumps(one.card.generator, sort_keys=True),
+            architecture=json.dumps(one.card.generator_json, sort_keys=True),
             latent=tuple(one.latent.shape[1:]),
             channels=one.card.channels,
             precision=self.precision,

@@ -2,19 +2,18 @@
 
 from dipfast.fit.checkpoint import Checkpoint
 from dipfast.fit.engine import Machine, choose_machine, compilations, keep_freed_memory
-from dipfast.fit.loop import NO_HOOKS, Cancelled, Fit, Hooks, fit, fitting
-from dipfast.fit.plan import FitPlan, derive_seed
+from dipfast.fit.loop import NO_HOOKS, Cancelled, FitLoop, Hooks, fit, fitting
 from dipfast.fit.program_cache import ProgramCache
 from dipfast.fit.result import FitResult
 from dipfast.fit.slots import Course, Slot, finish, finish_all
+from dipfast.fit.step import derive_seed
 
 __all__ = [
     "NO_HOOKS",
     "Cancelled",
     "Checkpoint",
     "Course",
-    "Fit",
-    "FitPlan",
+    "FitLoop",
     "FitResult",
     "Hooks",
     "Machine",

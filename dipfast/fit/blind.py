@@ -7,14 +7,13 @@ noise, they are hidden together with the value (Broaddus et al., ISBI 2020), and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dipfast.settings.generator import ImageInput, Latent
 from dipfast.tasks.problem import NoiseCorrelation
 
 JUDGED = 0.4  # most of the values judged in a step, over the pixels of a hidden square (LOG.md, 2026-11-28)
@@ -41,17 +40,16 @@ class BlindMask:
         return F.max_pool2d(judged.float(), 2 * self.radius + 1, 1, self.radius) > 0
 
 
-def blind_mask(latent: Mapping[str, Any], correlation: NoiseCorrelation) -> BlindMask | None:
-    """Return the mask that ``latent`` (the manifest's `generator.input`) asks for; None for a network that sees all.
+def blind_mask(latent: Latent, correlation: NoiseCorrelation) -> BlindMask | None:
+    """Return the mask that ``latent`` asks for; None for a network that sees all.
 
     Its radius `auto` is that of the noise's ``correlation``.
     """
-    blind, radius = latent.get("blind"), latent.get("reach") or 0
-    if blind is None:
+    if not isinstance(latent, ImageInput) or latent.blind is None:
         return None
-    whole_pixels = radius == "auto" and correlation.across_channels
-    radius = correlation.radius if radius == "auto" else radius
-    return BlindMask(min(blind, JUDGED / (2 * radius + 1) ** 2), radius, whole_pixels)
+    whole_pixels = latent.reach == "auto" and correlation.across_channels
+    radius = correlation.radius if latent.reach == "auto" else latent.reach or 0
+    return BlindMask(min(latent.blind, JUDGED / (2 * radius + 1) ** 2), radius, whole_pixels)
 
 
 def hide(

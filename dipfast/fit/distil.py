@@ -12,9 +12,8 @@ one`) takes a K-th of the bytes and of the time to render, and is some 0.1 dB lo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +22,11 @@ from torch.nn import functional as F
 from dipfast.fit.engine import loss_scale
 from dipfast.fit.loop import Cancelled
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
-from dipfast.fit.plan import FitPlan
 from dipfast.fit.result import FitResult
 from dipfast.fit.slots import Course
 from dipfast.generators import SkipNet, joined, twin
+from dipfast.settings.fit import Fit, Muon
+from dipfast.settings.generator import SkipGenerator
 
 SHARE = 0.05  # of the steps of all the fit's seeds: a step here is cheaper, the last head costs half of one
 POINTS = 4096  # pixels that the head is solved on, twice as many for a head over several trunks
@@ -34,7 +34,7 @@ SHARES = (1.0, 0.5, 0.0)  # of a step of a head over several trunks
 RIDGE = 1e-6  # over the mean of the normal equations' diagonal
 TURN = 0.007  # of a filter by the first step, over its norm, as only its direction counts; over root K for K trunks
 CALMED = 0.7  # factor of the rate after a step that led away: some fits bear smaller turns than others
-MUON = {"type": "muon", "momentum": 0.5, "newton_schulz_steps": 3}
+MUON = Muon(momentum=0.5, newton_schulz_steps=3)
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,21 @@ class Distilled:
     steps: int
 
 
-def distil_steps(result: FitResult, plan: FitPlan) -> int:
+def distil_steps(result: FitResult, settings: Fit) -> int:
     """Return the steps of a distillation, each of which moves every trunk. Steps of smaller fits count by pixels."""
     pixels = result.picture[0, 0].numel()
     steps = result.steps + sum(count * height * width / pixels for count, (height, width) in result.coarse)
-    return int(SHARE * steps * (plan.seeds if plan.store == "one" else 1))
+    return int(SHARE * steps * (settings.seeds if settings.store == "one" else 1))
 
 
-def undistilled(result: FitResult, config: Mapping[str, Any], plan: FitPlan) -> SkipNet:
+def undistilled(result: FitResult, config: SkipGenerator, settings: Fit) -> SkipNet:
     """Return what the distillation begins with: the averaged weights of the first seed, or of all in one generator."""
     first = twin(result.generator)
     FlatParameters(first, result.averaged.device).values.copy_(result.averaged)
-    if plan.seeds == 1 or plan.store == "one":
+    if settings.seeds == 1 or settings.store == "one":
         return first
     module = joined((first, *result.members), config)
-    module.recompute(plan.recompute)
+    module.recompute(result.machine.recompute)
     if result.generator.fused:
         module.fuse()
     return module
@@ -101,8 +101,8 @@ def distilling(
         (loss * scale).backward()
         with torch.no_grad():
             parameters.grads.div_(scale)
-            config = MUON | {"lr": rate * (1 - step / steps)}
-            optimizer_step(config, parameters, moments, dtype, fused=module.fused)
+            muon = MUON.model_copy(update={"lr": rate * (1 - step / steps)})
+            optimizer_step(muon, parameters, moments, dtype, fused=module.fused)
     exact = _solve_head(module, latent, picture)
     if not exact < error:  # the steps led away
         parameters.values.copy_(nearest)

@@ -26,21 +26,29 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from dipfast import ops
 from dipfast.errors import MachineError
-from dipfast.fit.plan import FitPlan
+from dipfast.settings.choices import FitPrecision, Precision
+from dipfast.settings.fit import Fit, Kernels
 
-DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES: dict[FitPrecision, torch.dtype] = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 WARM_UP = 3  # eager steps before a capture, in which cuDNN chooses its algorithms
 MOST_PROGRAMS = 64  # shapes compiled in one process; one more is an error and not a silent eager step
 
 Step = Callable[[], None]
+RunningEngine = Literal["eager", "compile", "cudagraph"]
+RunningKernels = Literal["plain", "triton"]
 
 
 class State(Protocol):
@@ -56,25 +64,34 @@ class State(Protocol):
 
 @dataclass(frozen=True)
 class Machine:
-    """What a fit runs on. ``dtype`` is that of the convolutions; statistics, loss and optimiser are float32."""
+    """Where and how a fit runs. ``dtype`` is that of the convolutions; statistics, loss and optimiser are float32."""
 
     device: torch.device
-    engine: str
-    precision: str
-    kernels: str = "plain"  # or triton
+    engine: RunningEngine
+    precision: FitPrecision
+    kernels: RunningKernels = "plain"
+    recompute: bool = False  # activations in the backward, instead of keeping them
 
     @property
     def dtype(self) -> torch.dtype:
         return DTYPES[self.precision]
 
 
-def choose_machine(plan: FitPlan) -> Machine:
-    """Return what ``plan`` runs on, every `auto` resolved. Raises MachineError for what this machine cannot do."""
-    device = _device(plan.device)
-    if plan.engine == "cudagraph" and device.type != "cuda":
-        raise MachineError(f"fit.engine is cudagraph, which {device.type} does not have; use eager or compile")
-    engine = "eager" if plan.engine == "auto" else plan.engine
-    return Machine(device, engine, _precision(plan.precision, device), _kernels(plan.kernels, device))
+def choose_machine(settings: Fit, device: str = "auto") -> Machine:
+    """Return what a fit with ``settings`` runs on, every `auto` resolved.
+
+    ``device``: that of the worker, where the settings name none. Raises MachineError for what this machine cannot do.
+    """
+    where = _device(device if settings.device == "auto" else settings.device)
+    if settings.engine == "cudagraph" and where.type != "cuda":
+        raise MachineError(f"fit.engine is cudagraph, which {where.type} does not have; use eager or compile")
+    return Machine(
+        device=where,
+        engine="eager" if settings.engine == "auto" else settings.engine,
+        precision=_precision(settings.precision, where),
+        kernels=_kernels(settings.kernels, where),
+        recompute=settings.memory.recompute == "always",
+    )
 
 
 def _device(name: str) -> torch.device:
@@ -86,14 +103,14 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _kernels(name: str, device: torch.device) -> str:
+def _kernels(name: Kernels, device: torch.device) -> RunningKernels:
     needed = ops.missing_for_kernels(device) if name == "triton" else None
     if needed is not None:
         raise MachineError(f"fit.kernels is triton, which needs {needed}; use plain")
     return "plain" if name == "auto" else name
 
 
-def _precision(name: str, device: torch.device) -> str:
+def _precision(name: Precision, device: torch.device) -> FitPrecision:
     if name == "auto":
         return "bf16" if has_fast_bf16(device) else "fp32"
     if name == "fp16" and device.type != "cuda" and not torch.ops.mkldnn._is_mkldnn_fp16_supported():

@@ -6,24 +6,24 @@ The ground truth is not here and cannot be: this room may not import `dipfast.me
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from dipfast.errors import DipfastError
 from dipfast.fit.checkpoint import EVERY_SECONDS, LEAST_SECONDS, Checkpoint, load_state_dict, state_dict
-from dipfast.fit.engine import choose_machine
-from dipfast.fit.plan import FitPlan
+from dipfast.fit.engine import Machine, choose_machine
 from dipfast.fit.program_cache import ProgramCache
 from dipfast.fit.result import FitResult, collect
 from dipfast.fit.slots import Course, finish
-from dipfast.fit.stop import FIXED
 from dipfast.fit.watch import LOOK_EVERY, Watch
+from dipfast.settings.fit import Fit
+from dipfast.settings.generator import SkipGenerator
 from dipfast.settings.shapes import coarse_steps, halves
 from dipfast.tasks import Problem
 from dipfast.tasks.problem import WHITE_NOISE
 
 Progress = Callable[[int, float], None]  # steps done, loss
+Coarse = tuple[tuple[int, tuple[int, int]], ...]  # steps, and height and width, the largest first
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,10 @@ class Cancelled(DipfastError):
 
 def fit(
     problem: Problem,
-    config: dict[str, Any],
-    plan: FitPlan,
+    config: SkipGenerator,
+    settings: Fit,
+    machine: Machine | None = None,
+    *,
     progress: Progress | None = None,
     cancelled: Callable[[], bool] | None = None,
     program_cache: ProgramCache | None = None,
@@ -59,37 +61,55 @@ def fit(
 ) -> FitResult:
     """Fit the generator that ``config`` describes to ``problem``. The last four arguments are those of `Hooks`.
 
-    The same problem, config and plan give the same bits on the same device and number of threads.
+    ``machine`` is where and how, in place of what ``settings`` say of that; None: `choose_machine` of them. The same
+    problem, config and settings give the same bits on the same device and number of threads.
 
     Raises MachineError for a device, engine or precision that this machine does not have; ItemError `non-finite` if
     the loss is still infinite or NaN after rollbacks; Cancelled.
     """
-    return finish(fitting(problem, config, plan, Hooks(progress, cancelled, program_cache, checkpoint)))
+    hooks = Hooks(progress, cancelled, program_cache, checkpoint)
+    return finish(fitting(problem, config, settings, machine, hooks))
 
 
-def fitting(problem: Problem, config: dict[str, Any], plan: FitPlan, hooks: Hooks = NO_HOOKS) -> Course[FitResult]:
+def fitting(
+    problem: Problem,
+    config: SkipGenerator,
+    settings: Fit,
+    machine: Machine | None = None,
+    hooks: Hooks = NO_HOOKS,
+) -> Course[FitResult]:
     """Do what `fit` does step by step: yield with steps enqueued, and wait for them when moved again."""
-    running = Fit(problem, config, plan, hooks)
+    coarse = smaller_fits(problem, config, settings)
+    running = FitLoop(problem, config, settings, machine or choose_machine(settings), coarse, hooks)
     yield from running.course()
     return running.result()
 
 
-class Fit:
-    """One fit under way, with the arguments of `fitting`. `advance` enqueues steps, `look` waits for them.
+class FitLoop:
+    """One fit under way. `advance` enqueues steps, `look` waits for them.
 
-    Where the plan says so, the picture is fitted at half of its size first, and before that at half of that: a step
-    there costs a quarter, and leads to weights that are nearer to those sought (LOG.md, 2026-11-28).
+    ``coarse``: steps and sizes of the fits that it begins with (`smaller_fits`). The picture is fitted at half of its
+    size first, and before that at half of that: a step there costs a quarter, and leads to weights that are nearer to
+    those sought (LOG.md, 2026-11-28). ``steps``: of a fit at a smaller size; None: those of the settings.
     """
 
-    def __init__(self, problem: Problem, config: dict[str, Any], plan: FitPlan, hooks: Hooks = NO_HOOKS) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        config: SkipGenerator,
+        settings: Fit,
+        machine: Machine,
+        coarse: Coarse = (),
+        hooks: Hooks = NO_HOOKS,
+        steps: int | None = None,
+    ) -> None:
         start = time.perf_counter()
-        self.config, self.plan, self.hooks = config, plan, hooks
-        self.machine, self.coarse = choose_machine(plan), smaller_fits(problem, config, plan)
+        self.config, self.settings, self.machine, self.coarse, self.hooks = config, settings, machine, coarse, hooks
         self.program_cache = hooks.program_cache or ProgramCache()
-        self.state, self.step = self.program_cache.prepare(problem, config, plan, self.machine)
+        self.state, self.step = self.program_cache.prepare(problem, config, settings, machine, steps)
         self.began = self.saved = time.perf_counter()
         self.setup = self.began - start
-        self.watch = Watch(plan, self.state)
+        self.watch = Watch(settings, self.state)
         held = None if hooks.checkpoint is None else hooks.checkpoint.load()
         self.earlier = 0.0 if held is None else load_state_dict(self.state, self.watch, held)
         self.steps = int(self.state.step)
@@ -106,19 +126,20 @@ class Fit:
         """Take the steps at smaller sizes, if there are any and the fit does not go on from a checkpoint."""
         if self.earlier or not self.coarse:
             return
-        steps, size = self.coarse[0]
+        (steps, size), *smaller = self.coarse
         hooks = Hooks(cancelled=self.hooks.cancelled, program_cache=self.program_cache.half)
-        half = Fit(self.state.problem.halved(size), self.config, _coarse_plan(self.plan, steps), hooks)
+        problem = self.state.problem.halved(size)
+        half = FitLoop(problem, self.config, self.settings, self.machine, tuple(smaller), hooks, steps)
         yield from half.course()
         self.state.go_on_from(half.state)
-        self.watch = Watch(self.plan, self.state)
+        self.watch = Watch(self.settings, self.state)
         self.setup += half.setup
         self.began += half.setup
 
     @property
     def going(self) -> bool:
         """Whether there are steps left to take."""
-        return self.steps < self.plan.steps and not self.watch.stopped
+        return self.steps < self.state.steps and not self.watch.stopped
 
     @property
     def seconds(self) -> float:
@@ -127,7 +148,7 @@ class Fit:
 
     def advance(self) -> None:
         """Enqueue the steps up to the next look, without waiting for a GPU. Raises Cancelled."""
-        for _ in range(min(LOOK_EVERY - self.steps % LOOK_EVERY, self.plan.steps - self.steps)):
+        for _ in range(min(LOOK_EVERY - self.steps % LOOK_EVERY, self.state.steps - self.steps)):
             self._raise_if_cancelled()
             self.step()
             self.steps += 1
@@ -171,28 +192,13 @@ class Fit:
             self.hooks.progress(self.steps, float(self.state.losses[self.steps - 1]))
 
 
-def _coarse_plan(plan: FitPlan, steps: int) -> FitPlan:
-    """Return the plan of a fit at half of the size, of which only weights and the average are used."""
-    return replace(
-        plan,
-        steps=steps,
-        coarse=steps,
-        stop=FIXED,
-        average="auto",
-        uncertainty=False,
-        checkpoints=None,
-        keep_seeds=None,
-        store="one",
-    )
-
-
-def smaller_fits(problem: Problem, config: Mapping[str, Any], plan: FitPlan) -> tuple[tuple[int, tuple[int, int]], ...]:
-    """Return steps, and height and width, of the fits at smaller sizes that a fit begins with: the largest first.
+def smaller_fits(problem: Problem, config: SkipGenerator, settings: Fit) -> Coarse:
+    """Return the fits at smaller sizes that a fit begins with.
 
     With `coarse: auto` there are none if the noise is correlated: there is no recorruption then, and the stop comes too
     soon (LOG.md, 2026-11-28).
     """
-    shared = plan.coarse == "auto" and problem.noise_correlation != WHITE_NOISE
-    steps = coarse_steps(config, vars(plan)) if plan.steps and not shared else 0
+    shared = settings.coarse == "auto" and problem.noise_correlation != WHITE_NOISE
+    steps = coarse_steps(config, settings) if settings.steps and not shared else 0
     _, *sides = problem.shape
     return tuple((steps, size) for size in halves(config, (sides[0], sides[1]))) if steps else ()

@@ -7,8 +7,8 @@ All random numbers come from the member's generator, and nothing waits for the d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from dipfast.errors import UsageError
 from dipfast.fit.blind import BlindMask, blind_mask, hide
 from dipfast.fit.stop.criterion import Criterion
 from dipfast.fit.stop.residual import HeldOut, Sure
+from dipfast.settings.generator import ImageInput, Latent
 from dipfast.tasks import Problem
 from dipfast.tasks.coding import CELL, Coding
 from dipfast.tasks.problem import WHITE_NOISE, ClippedGaussian
@@ -51,8 +52,8 @@ Judge = Callable[[Tensor, Tensor], Losses]  # output of the network, and the inp
 Objective = Callable[[Network], tuple[Tensor, Judge]]
 
 
-def choose_objective(problem: Problem, latent: Mapping[str, Any], stop: Criterion, dtype: torch.dtype) -> Objective:
-    """Return the objective of a fit. ``latent`` is the manifest's `generator.input`; ``dtype`` that of convolutions.
+def choose_objective(problem: Problem, latent: Latent, stop: Criterion, dtype: torch.dtype) -> Objective:
+    """Return the objective of a fit. ``dtype`` is that of convolutions.
 
     Raises UsageError for what ``latent`` asks for and the task cannot have.
     """
@@ -61,13 +62,15 @@ def choose_objective(problem: Problem, latent: Mapping[str, Any], stop: Criterio
     return risk(objective, stop, dtype) if isinstance(stop, Sure) else objective
 
 
-def _by_latent(problem: Problem, latent: Mapping[str, Any], predict: Predict) -> Objective:
-    noise, strength = problem.expected_residual, latent.get("recorrupt")
-    if latent.get("reach") == "auto" and problem.noise_correlation != WHITE_NOISE:
+def _by_latent(problem: Problem, latent: Latent, predict: Predict) -> Objective:
+    if not isinstance(latent, ImageInput):
+        return plain(problem, predict)
+    noise, strength = problem.expected_residual, latent.recorrupt
+    if latent.reach == "auto" and problem.noise_correlation != WHITE_NOISE:
         strength = None  # pairs are independent only if the noise is white
     if strength is not None and not isinstance(noise, ClippedGaussian):
         raise UsageError("generator.input.recorrupt needs a denoise task with gaussian noise")
-    if latent.get("recompress"):
+    if latent.recompress:
         if problem.coding is None:
             raise UsageError("generator.input.recompress needs task jpeg of some quality")
         return recompressed(problem, predict, problem.coding)

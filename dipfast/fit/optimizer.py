@@ -9,23 +9,21 @@ that a step reads nothing from the host.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dipfast import ops
 from dipfast.errors import UsageError
-from dipfast.fit.plan import FitPlan
+from dipfast.settings.fit import Adam, Fit, Muon, Sgld
 from dipfast.tasks import Problem
 from dipfast.tasks.problem import ClippedGaussian, PoissonVariance, WeightedSquare, mean_square
 
 MUON_SMALLEST_SIDE = 9  # a matrix with fewer rows or columns is left to Adam: skip branches, the head
-ADAM = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}  # the defaults of PyTorch
 RMS_DECAY, RMS_FLOOR = 0.99, 1e-5  # alpha and lambda of Li et al. (AAAI 2016)
 
 
@@ -105,49 +103,59 @@ class OptimizerState:
 Update = Callable[[FlatParameters, OptimizerState, torch.Generator], None]
 
 
-def choose_update(plan: FitPlan, problem: Problem, dtype: torch.dtype, *, fused: bool) -> Update:
+def choose_update(settings: Fit, problem: Problem, dtype: torch.dtype, *, fused: bool) -> Update:
     """Return what changes a member's parameters in each step of a fit, by its gradients and random numbers.
 
     ``dtype`` is that of convolutions, and ``fused`` says whether the member runs on Triton's kernels.
     """
-    config = plan.optimizer
-    burn_in = plan.steps if plan.posterior is None else plan.posterior["burn_in"]
-
-    if config["type"] != "sgld":
+    config = settings.optimizer
+    if not isinstance(config, Sgld):
         return lambda parameters, state, _: optimizer_step(config, parameters, state, dtype, fused=fused)
-    scale = partial(likelihood_scale, config, problem) if config["rule"] == "preconditioned" else lambda: None
+    assert settings.posterior is not None and settings.posterior.burn_in is not None  # sgld's are filled in
+    burn_in = settings.posterior.burn_in
+    scale = partial(likelihood_scale, config, problem) if config.rule == "preconditioned" else lambda: None
     return lambda parameters, state, random: sgld_step(config, parameters, state, random, scale(), burn_in)
 
 
 def optimizer_step(
-    config: Mapping[str, Any],
+    config: Adam | Muon,
     parameters: FlatParameters,
     state: OptimizerState,
     dtype: torch.dtype,  # of Muon's products
     *,
     fused: bool = False,  # whether the kernel does Muon's products, over all matrices at once
 ) -> None:
-    """Update all parameters in place by Adam or Muon, as ``config`` (the manifest's `fit.optimizer`) says."""
+    """Update all parameters in place by Adam or Muon, as ``config`` says."""
     state.step.add_(1)
-    if config["type"] == "adam":
-        _adam(parameters.values, parameters.grads, state.first, state.second, state.step, config)
+    if isinstance(config, Adam):
+        _adam(
+            parameters.values,
+            parameters.grads,
+            state.first,
+            state.second,
+            state.step,
+            config.lr,
+            config.betas,
+            config.eps,
+            config.weight_decay,
+        )
         return
     _muon(parameters, state.first, config, dtype, fused)
     values, grads, first, second = (
         flat[parameters.rest :] for flat in (parameters.values, parameters.grads, state.first, state.second)
     )
-    _adam(values, grads, first, second, state.step, ADAM | {"lr": config["lr"]})
+    _adam(values, grads, first, second, state.step, config.lr)
 
 
 def sgld_step(
-    config: Mapping[str, Any],
+    config: Sgld,
     parameters: FlatParameters,
     state: OptimizerState,
     random: torch.Generator,
     scale: Tensor | None,  # 0-D, for rule preconditioned: loss times scale is the negative log-likelihood
     burn_in: int,  # steps in which the preconditioner adapts
 ) -> None:
-    """Take one step of Langevin dynamics, in place. ``config`` is the manifest's `fit.optimizer` of type sgld.
+    """Take one step of Langevin dynamics, in place.
 
     Rule paper is Adam with weight decay, then N(0, (noise lr)^2) on the weights of convolutions alone, as in the code
     of Cheng et al. (CVPR 2019). This samples no stated posterior. Rule preconditioned is `_langevin`.
@@ -158,9 +166,8 @@ def sgld_step(
     if scale is not None:
         _langevin(values, grads, draw, state.second, state.step, scale, burn_in, config)
         return
-    adam = ADAM | {"lr": config["lr"], "weight_decay": config["weight_decay"]}
-    _adam(values, grads, state.first, state.second, state.step, adam)
-    values[: parameters.kernels].add_(draw, alpha=config["noise"] * config["lr"])
+    _adam(values, grads, state.first, state.second, state.step, config.lr, weight_decay=config.weight_decay)
+    values[: parameters.kernels].add_(draw, alpha=config.noise * config.lr)
 
 
 def _langevin(
@@ -171,7 +178,7 @@ def _langevin(
     step: Tensor,  # 0-D, counts from 1
     scale: Tensor,  # 0-D
     burn_in: int,
-    config: Mapping[str, Any],
+    config: Sgld,
 ) -> None:
     """Take the step of equation 5 of Li et al. (AAAI 2016): theta += eps / 2 G grad log p(theta | y) + N(0, eps G).
 
@@ -184,8 +191,8 @@ def _langevin(
     adapting = step.clamp_max(burn_in + 1)
     second.lerp_(grads.square(), torch.where(step > burn_in + 1, 0.0, 1 - RMS_DECAY))
     g = 1 / (RMS_FLOOR + (second / (1 - RMS_DECAY**adapting)).sqrt())
-    lr = config["lr"] / (1 + (step - 1) / config["decay_steps"]) ** config["decay"]
-    drift = grads + values / (scale * config["prior_std"] ** 2)
+    lr = config.lr / (1 + (step - 1) / config.decay_steps) ** config.decay
+    drift = grads + values / (scale * config.prior_std**2)
     values.add_(draw * (2 * lr * g / scale).sqrt() - lr * g * drift)
 
 
@@ -195,23 +202,29 @@ def _adam(
     first: Tensor,  # [P]
     second: Tensor,  # [P]
     step: Tensor,  # 0-D, counts from 1
-    config: Mapping[str, Any],
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
 ) -> None:
-    """Take a step of algorithm 1 of Kingma and Ba (2015); weight decay is added to the gradient."""
-    beta1, beta2 = config["betas"]
-    if config["weight_decay"]:
-        grads = grads.add(values, alpha=config["weight_decay"])
+    """Take a step of algorithm 1 of Kingma and Ba (2015), by default with PyTorch's settings.
+
+    Weight decay is added to the gradient.
+    """
+    beta1, beta2 = betas
+    if weight_decay:
+        grads = grads.add(values, alpha=weight_decay)
     first.lerp_(grads, 1 - beta1)
     second.mul_(beta2).addcmul_(grads, grads, value=1 - beta2)
-    scale = config["lr"] / (1 - beta1**step)
-    denominator = second.sqrt().div_((1 - beta2**step).sqrt()).add_(config["eps"])
+    scale = lr / (1 - beta1**step)
+    denominator = second.sqrt().div_((1 - beta2**step).sqrt()).add_(eps)
     values.sub_(first.div(denominator).mul_(scale))
 
 
 def _muon(
     parameters: FlatParameters,
     momentum: Tensor,  # [P]
-    config: Mapping[str, Any],
+    config: Muon,
     dtype: torch.dtype,
     fused: bool,
 ) -> None:
@@ -219,39 +232,38 @@ def _muon(
     values, grads, momenta = map(parameters.grouped, (parameters.values, parameters.grads, momentum))
     directions = []
     for grad, moving in zip(grads, momenta, strict=True):
-        moving.mul_(config["momentum"]).add_(grad)
-        directions.append(grad.add(moving, alpha=config["momentum"]))
+        moving.mul_(config.momentum).add_(grad)
+        directions.append(grad.add(moving, alpha=config.momentum))
     for value, update in zip(values, _orthogonal(directions, config, dtype, fused), strict=True):
         rows, columns = value.shape[1:]
-        value.sub_(update.to(value.dtype), alpha=2 * config["lr"] * math.sqrt(max(1, rows / columns)))
+        value.sub_(update.to(value.dtype), alpha=2 * config.lr * math.sqrt(max(1, rows / columns)))
 
 
 def _orthogonal(
     directions: Sequence[Tensor],  # of [N, rows, columns] each
-    config: Mapping[str, Any],
+    config: Muon,
     dtype: torch.dtype,
     fused: bool,
 ) -> list[Tensor]:  # the same, in ``dtype``
     """Return each matrix made nearly orthogonal: all at once if ``fused``, otherwise group by group."""
-    steps = config["newton_schulz_steps"]
+    steps = config.newton_schulz_steps
     if fused and directions:
         return ops.newton_schulz_batched(directions, steps, dtype)
     units = (one / (one.norm(dim=(1, 2), keepdim=True) + 1e-20) for one in directions)
     return [ops.newton_schulz(unit.to(dtype), steps) for unit in units]
 
 
-def likelihood_scale(config: Mapping[str, Any], problem: Problem) -> Tensor:  # 0-D
+def likelihood_scale(config: Sgld, problem: Problem) -> Tensor:  # 0-D
     """Return the factor that makes the problem's loss, a mean over n observed values, a negative log-likelihood.
 
     For Gaussian noise it is n / (2 sigma^2), times the mean square; for Poisson noise n peak / 2, times the mean
-    deviance. ``config`` is the manifest's `fit.optimizer`, whose sigma has precedence over the task's. Raises
-    UsageError if neither is known.
+    deviance. The sigma of ``config`` has precedence over the task's. Raises UsageError if neither is known.
     """
     n, noise = problem.target.numel(), problem.expected_residual
-    if config["sigma"] != "auto":
+    if config.sigma != "auto":
         if not isinstance(problem.data_term, WeightedSquare) and problem.data_term is not mean_square:
             raise UsageError("fit.optimizer.sigma is for tasks with a squared data term; give auto")
-        return n / 2 * (255 / config["sigma"] * problem.range.width).square().mean()
+        return n / 2 * (255 / config.sigma * problem.range.width).square().mean()
     if isinstance(noise, ClippedGaussian):
         return n / 2 * noise.std.clamp_min(1e-3).square().reciprocal().mean()
     if isinstance(noise, PoissonVariance):

@@ -6,14 +6,13 @@ in place, and it has the bits that it would have alone.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from dipfast.fit.engine import Machine, Step, accelerate, turn_to
-from dipfast.fit.plan import FitPlan
 from dipfast.fit.step import FitState, fit_step
-from dipfast.fit.stop import Choice, choose_stop
+from dipfast.fit.stop import FIXED, Choice, choose_stop
+from dipfast.settings.fit import Fit
+from dipfast.settings.generator import SkipGenerator
 from dipfast.tasks import Problem
 
 
@@ -28,18 +27,27 @@ class ProgramCache:
         self._step: Step
 
     def prepare(
-        self, problem: Problem, config: dict[str, Any], plan: FitPlan, machine: Machine
+        self,
+        problem: Problem,
+        config: SkipGenerator,
+        settings: Fit,
+        machine: Machine,
+        coarse: int | None = None,
     ) -> tuple[FitState, Step]:
-        """Return a state at its beginning, and the step that changes it. What the last call returned is overwritten."""
+        """Return a state at its beginning, and the step that changes it. What the last call returned is overwritten.
+
+        ``coarse``: the number of steps of a fit at a smaller size, which takes them all.
+        """
         turn_to(machine)
-        choice = choose_stop(plan, problem, config["input"])
-        key = (problem.signature, repr(config), repr(replace(plan, seed=0, stop=choice.stop)), machine)
+        choice = choose_stop(settings, problem, config.input) if coarse is None else FIXED
+        alike = settings.model_copy(update={"seed": 0, "stop": choice.stop})
+        key = (problem.signature, config, alike, machine, coarse)
         if key == self._key:
             self._state.problem.adopt(problem)
-            self._state.reset(plan.seed)
+            self._state.reset(settings.seed)
         else:
             self.release()  # the old buffers must go before the new ones come
-            self._build(problem.to(machine.device), config, plan, machine, choice)
+            self._build(problem.to(machine.device), config, settings, machine, choice, coarse)
             self._key = key
         self._state.choice = choice
         return self._state, self._step
@@ -64,7 +72,15 @@ class ProgramCache:
         if hasattr(self, "_state"):
             del self._state, self._step
 
-    def _build(self, problem: Problem, config: dict[str, Any], plan: FitPlan, machine: Machine, choice: Choice) -> None:
-        self._state = FitState(problem, config, plan, machine, choice)
-        self._step = accelerate(machine, self._state, partial(fit_step, self._state), plan.seed)
+    def _build(
+        self,
+        problem: Problem,
+        config: SkipGenerator,
+        settings: Fit,
+        machine: Machine,
+        choice: Choice,
+        coarse: int | None,
+    ) -> None:
+        self._state = state = FitState(problem, config, settings, machine, choice, coarse)
+        self._step = accelerate(machine, state, partial(fit_step, state), settings.seed)
         self.built += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +14,14 @@ from dipfast.fit.flecks import mended
 from dipfast.fit.step import FitState
 from dipfast.fit.watch import Curve, Watch, thinned
 from dipfast.generators import SkipNet
+from dipfast.settings.stop import Stop
 
 
 @dataclass(frozen=True)
 class FitResult:
     """What a fit leaves. Images are [1, C, H, W] float32 in [0, 1] on the CPU."""
 
-    image: Tensor  # the answer: averaged and chosen as the plan says, known pixels put back; in the full range
+    image: Tensor  # the answer: averaged and chosen as the settings say, known pixels put back; in the full range
     last: Tensor  # the last raw output, in the full range
     picture: Tensor  # the answer as the network's averaged outputs have it: nothing put back, in the unit range
     averaged: Tensor  # [P], the first seed's weights, averaged; on the fit's device
@@ -29,7 +29,7 @@ class FitResult:
     machine: Machine
     steps: int
     chosen_step: int  # the number of steps after which the answer was chosen
-    stop: Mapping[str, Any]  # the criterion that ran, `auto` filled in
+    stop: Stop  # the criterion that ran, `auto` filled in
     why: str
     rollbacks: int
     programs: int  # built so far by the program cache: one for each bucket
@@ -53,7 +53,7 @@ def collect(state: FitState, watch: Watch, machine: Machine, **ran: Any) -> FitR
     """
     steps = int(state.step)
     with torch.no_grad():
-        if not watch.plan.steps:
+        if not state.steps:
             _render_untouched(state, machine)
         members = None if state.spread is None else state.spread.kept
         picture, flecks = mended(state.stop.best, members, state.problem) if steps else (state.stop.best, 0)

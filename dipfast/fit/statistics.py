@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 
 from dipfast.fit.optimizer import FlatParameters
 from dipfast.generators import twin
+from dipfast.settings import fit as sections
 
 MEMORY = 0.25  # of an automatic average, as a share of the values so far (LOG.md, 2026-11-23)
 SHARED = 5.0  # error that all members have in common, over one member's own (LOG.md, 2026-11-24)
@@ -105,12 +105,13 @@ class Posterior(Buffers):
     samples, evenly spread, are kept too.
     """
 
-    def __init__(self, config: Mapping[str, Any], steps: int, picture: Tensor, values: Tensor) -> None:
-        self.config, self.burn_in, self.every = config, config["burn_in"], config["every"]
+    def __init__(self, config: sections.Posterior, steps: int, picture: Tensor, values: Tensor) -> None:
+        assert config.burn_in is not None  # with sgld it is filled in
+        self.config, self.burn_in, self.every = config, config.burn_in, config.every
         self.mean = torch.zeros_like(picture)
         self.squares = torch.zeros_like(picture)  # sum of squared distances from the mean
         self.count = torch.zeros((), dtype=torch.int64, device=picture.device)
-        expected, keep = (steps - 1) // self.every - self.burn_in // self.every, config["keep"]
+        expected, keep = (steps - 1) // self.every - self.burn_in // self.every, config.keep
         marks = [(k + 1) * expected // keep for k in range(keep)]  # the counts at which weights are kept
         self.marks = torch.tensor(marks, dtype=torch.int64, device=picture.device)
         self.weights = values.new_zeros(keep, len(values))
@@ -145,7 +146,7 @@ class Posterior(Buffers):
     def deviation(self) -> Tensor | None:  # [1, C, H, W]
         """Return the standard deviation of the samples; None if it is not asked for or there are fewer than two."""
         count = int(self.count)
-        if not self.config["uncertainty"] or count < 2:
+        if not self.config.uncertainty or count < 2:
             return None
         return (self.squares / (count - 1)).clamp_min(0).sqrt()
 

@@ -6,9 +6,10 @@ function without branches, which an engine may capture.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -18,13 +19,23 @@ from dipfast.errors import UsageError
 from dipfast.fit.engine import WARM_UP, Machine, loss_scale
 from dipfast.fit.objective import Objective, choose_objective
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, Update, choose_update
-from dipfast.fit.plan import FitPlan, derive_seed
 from dipfast.fit.statistics import Buffers, Posterior, Spread, newest_weight
 from dipfast.fit.stop import Choice, make_stop
 from dipfast.fit.stop.residual import Sure
 from dipfast.generators import SkipNet, build, latent_channels, make_latent
+from dipfast.settings.fit import Fit
+from dipfast.settings.generator import SkipGenerator
 from dipfast.tasks import Problem
 from dipfast.tasks.problem import mean_square
+
+
+def derive_seed(seed: int, name: str, number: int = 0) -> int:
+    """Derive a seed for one use (`weights`, `latent`, `jitter`) from an item's seed, so that no two share numbers.
+
+    ``number`` is that of the member that uses it, from 0. The first member's seeds are those of a fit with one member.
+    """
+    digest = hashlib.sha256(f"{seed}/{name}/{number}".encode() if number else f"{seed}/{name}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 class Member(Buffers):
@@ -33,31 +44,27 @@ class Member(Buffers):
     A fit has one, or several with other seeds side by side, which share the target and do not depend on each other.
     """
 
-    def __init__(self, problem: Problem, config: dict[str, Any], device: torch.device, number: int) -> None:
+    def __init__(self, problem: Problem, config: SkipGenerator, device: torch.device, number: int) -> None:
         channels, height, width = problem.shape
         self.problem, self.config, self.number = problem, config, number
         self.generator: SkipNet = build(config, channels, seed=0).to(device)
         self.parameters = FlatParameters(self.generator, device)
         self.forward: Callable[..., Tensor] = self.generator  # an engine may put a faster one here
         self.optimizer = OptimizerState.zeros_like(self.parameters.values)
-        depth = latent_channels(config["input"], channels)
+        depth = latent_channels(config.input, channels)
         self.latent = _blank(depth, height, width, device)
         self.noise = torch.zeros(1, height, width, depth, device=device)  # a normal draw is slow in another layout
         self.random = torch.Generator(device)
         self.output, self.loss = _blank(channels, height, width, device), torch.zeros((), device=device)
 
-    def seed(self, seed: int, name: str) -> int:
-        """Derive the seed of one use of the item's ``seed``. The first member's is that of a fit with one member."""
-        return derive_seed(seed, f"{name}/{self.number}" if self.number else name)
-
     def reset(self, seed: int) -> None:
         height, width = self.latent.shape[2:]
         for tensor in (*vars(self.optimizer).values(), self.noise, self.output, self.loss):
             tensor.zero_()
-        self.parameters.load(build(self.config, self.output.shape[1], self.seed(seed, "weights")))
-        shown, latent_seed = self.problem.shown, self.seed(seed, "latent")
-        self.latent.copy_(make_latent(self.config["input"], height, width, latent_seed, shown))
-        self.random.manual_seed(self.seed(seed, "jitter"))
+        self.parameters.load(build(self.config, self.output.shape[1], derive_seed(seed, "weights", self.number)))
+        shown, latent_seed = self.problem.shown, derive_seed(seed, "latent", self.number)
+        self.latent.copy_(make_latent(self.config.input, height, width, latent_seed, shown))
+        self.random.manual_seed(derive_seed(seed, "jitter", self.number))
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"values": self.parameters.values, "output": self.output, **vars(self.optimizer)}
@@ -98,44 +105,53 @@ class MemberStep:
 class FitState(Buffers):
     """The buffers of one fit, all on one device, and the rules by which `fit_step` changes them.
 
-    ``choice`` is the stop criterion, whose reason may change from item to item. Raises UsageError for what the task
-    cannot have.
+    ``choice`` is the stop criterion, whose reason may change from item to item. ``coarse``: the number of steps of a
+    fit at a smaller size, of which only weights and the average are used. Raises UsageError for what the task cannot
+    have.
     """
 
     def __init__(
-        self, problem: Problem, config: dict[str, Any], plan: FitPlan, machine: Machine, choice: Choice
+        self,
+        problem: Problem,
+        config: SkipGenerator,
+        settings: Fit,
+        machine: Machine,
+        choice: Choice,
+        coarse: int | None = None,
     ) -> None:
-        device, latent = machine.device, config["input"]
-        self.problem, self.choice, self.averaging = problem, choice, plan.average
-        self.members = [Member(problem, config, device, number) for number in range(plan.seeds)]
+        device, latent = machine.device, config.input
+        self.problem, self.choice, self.is_coarse = problem, choice, coarse is not None
+        self.steps = settings.steps if coarse is None else coarse
+        self.averaging = settings.average if coarse is None else "auto"
+        self.members = [Member(problem, config, device, number) for number in range(settings.seeds)]
         for member in self.members:
-            member.generator.recompute(plan.recompute)
+            member.generator.recompute(machine.recompute)
             if machine.kernels == "triton":
                 member.generator.fuse()
         self.step = torch.zeros((), dtype=torch.int64, device=device)
         self.output = _blank(*problem.shape, device)  # the mean of the members'
         self.average = torch.zeros_like(self.output)
         self.averaged = torch.zeros_like(self.step)  # outputs in the average: after a rollback fewer than steps
-        self.stop = make_stop(choice.stop, self.output, problem, plan.steps, latent)
-        if isinstance(self.stop, Sure) and plan.seeds > 1:
-            raise UsageError(f"fit.stop is sure, which fits one seed, and fit.seeds is {plan.seeds}")
-        several = plan.seeds > 1 and plan.uncertainty is not False
-        self.spread = Spread(plan.seeds, self.output) if several else None
+        self.stop = make_stop(choice.stop, self.output, problem, self.steps, latent)
+        if isinstance(self.stop, Sure) and settings.seeds > 1:
+            raise UsageError(f"fit.stop is sure, which fits one seed, and fit.seeds is {settings.seeds}")
+        several = settings.seeds > 1 and settings.uncertainty is not False and not self.is_coarse
+        self.spread = Spread(settings.seeds, self.output) if several else None
         self.posterior: Posterior | None = None
-        if plan.posterior is not None:
-            self.posterior = Posterior(plan.posterior, plan.steps, self.output, self.first.parameters.values)
-        length = max(plan.steps, WARM_UP)  # a capture takes that many steps before the fit
+        if settings.posterior is not None:
+            self.posterior = Posterior(settings.posterior, self.steps, self.output, self.first.parameters.values)
+        length = max(self.steps, WARM_UP)  # a capture takes that many steps before the fit
         self.losses = torch.full((length,), torch.nan, device=device)
         self.stop_values = torch.full_like(self.losses, torch.nan)
         self.residual = torch.zeros((), device=device)
         self.member_step = MemberStep(
             choose_objective(problem, latent, self.stop, machine.dtype),
-            choose_update(plan, problem, machine.dtype, fused=self.first.generator.fused),
-            plan.reg_noise_std,
+            choose_update(settings, problem, machine.dtype, fused=self.first.generator.fused),
+            settings.reg_noise_std,
             machine.dtype,
             loss_scale(machine.dtype, problem.target.numel()),
         )
-        self.reset(plan.seed)
+        self.reset(settings.seed)
 
     @property
     def first(self) -> Member:

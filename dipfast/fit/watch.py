@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from dipfast.errors import ItemError
-from dipfast.fit.plan import FitPlan
 from dipfast.fit.statistics import WeightSnapshots, newest_weight
 from dipfast.fit.step import FitState
+from dipfast.settings.fit import Fit
 
 LOOK_EVERY = 10  # steps between two looks of the host at the device
 MAX_NON_FINITE = 3  # rollbacks from a non-finite loss before the item is given up
@@ -30,14 +30,15 @@ class Watch:
     averages of the weights are updated, too.
     """
 
-    def __init__(self, plan: FitPlan, state: FitState) -> None:
-        self.plan, self.state = plan, state
+    def __init__(self, settings: Fit, state: FitState) -> None:
+        self.rollback_db, self.state = settings.rollback_db, state
         self.rollbacks = self.non_finite = 0
         self.good, self.good_residual = state.snapshot(), float("inf")
         self.stopped = False
-        self.kept = state.members if plan.keep_seeds or plan.store == "all" else [state.first]  # weights are averaged
+        all_kept = (settings.keep_seeds or settings.store == "all") and not state.is_coarse
+        self.kept = state.members if all_kept else [state.first]  # whose weights are averaged
         self.averaged, self.looks = self._weights(), torch.zeros_like(state.step)
-        self.snapshots = WeightSnapshots(plan.checkpoints or 0)
+        self.snapshots = WeightSnapshots(0 if state.is_coarse else settings.checkpoints or 0)
 
     def look(self) -> None:
         """Wait for the steps enqueued so far, and roll the fit back or go on. Raises ItemError `non-finite`."""
@@ -62,7 +63,7 @@ class Watch:
             return "no steps asked for"
         times = f"; rolled back {self.rollbacks} times" if self.rollbacks else ""
         samples = "" if state.posterior is None else f"; mean of {int(state.posterior.count)} samples"
-        chosen = "" if state.choice.because is None else f"{state.choice.stop['type']}, for {state.choice.because}; "
+        chosen = "" if state.choice.because is None else f"{state.choice.stop.type}, for {state.choice.because}; "
         return chosen + state.stop.why() + samples + times
 
     def _give_up_after_too_many(self) -> None:
@@ -72,9 +73,9 @@ class Watch:
             raise ItemError("non-finite", f"the fit gave non-finite values at step {step} and after rollbacks")
 
     def _dropped(self, residual: float) -> bool:
-        if self.plan.rollback_db is None:
+        if self.rollback_db is None:
             return False
-        return residual > self.good_residual * 10 ** (self.plan.rollback_db / 10)
+        return residual > self.good_residual * 10 ** (self.rollback_db / 10)
 
     def _weights(self) -> Tensor:  # [K, P]
         """Return the weights of the members that are kept, as they are now."""
@@ -82,7 +83,7 @@ class Watch:
 
     def _newest_weight(self) -> Tensor:  # 0-D
         """Return the weight of this look in the averaged weights, which are as long as the average of the outputs."""
-        average = self.plan.average
+        average = self.state.averaging
         constant = average if isinstance(average, str) else (average or 0.0) ** LOOK_EVERY
         return newest_weight(constant, self.looks)
 

@@ -7,12 +7,12 @@ levels. Nothing here imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-from dipfast.settings.shapes import latent_channels, per_scale, trunks
+from dipfast.settings.generator import SkipGenerator
+from dipfast.settings.shapes import latent_channels, per_scale
 
 
 @dataclass(frozen=True)
@@ -104,29 +104,31 @@ class Architecture:
     head: Head
 
 
-def architecture_of(generator: Mapping[str, Any], image_channels: int) -> Architecture:
-    """Return the architecture of a manifest's `generator` section with every default filled in.
+def architecture_of(
+    generator: SkipGenerator, image_channels: int, *, trunks: int = 1, ranged: bool = False
+) -> Architecture:
+    """Return the architecture of a generator for pictures of ``image_channels``.
 
-    ``generator`` may also have `trunks` and `ranged`, as a stored generator's card has them.
+    ``trunks`` and ``ranged`` are those of `Architecture` and `Head`, as a stored generator's card has them.
     """
-    latent, count = latent_channels(generator["input"], image_channels), trunks(generator)
+    latent = latent_channels(generator.input, image_channels)
     levels = tuple(_hourglass(generator, latent))
-    head = Head(count * levels[0].up[-1].outputs, image_channels, generator["sigmoid"], bool(generator.get("ranged")))
-    return Architecture(latent, count, levels, head)
+    head = Head(trunks * levels[0].up[-1].outputs, image_channels, generator.sigmoid, ranged)
+    return Architecture(latent, trunks, levels, head)
 
 
-def _hourglass(generator: Mapping[str, Any], latent: int) -> Iterator[Level]:
+def _hourglass(generator: SkipGenerator, latent: int) -> Iterator[Level]:
     """Yield the levels of the hourglass with skip connections of Ulyanov et al. (CVPR 2018), finest first."""
     down, up, skip, kernel_down, kernel_up, upsample = per_scale(generator)
     inputs, coarse = (latent, *down[:-1]), (*up[1:], down[-1])
-    block = partial(Block, pad=generator["pad"], activation=generator["activation"], bias=generator["bias"])
-    pooled = generator["downsample"] != "stride"  # then the first convolution still runs at full size
+    block = partial(Block, pad=generator.pad, activation=generator.activation, bias=generator.bias)
+    pooled = generator.downsample != "stride"  # then the first convolution still runs at full size
     for i, width in enumerate(down):
-        halve = partial(block, halvings=i if pooled else i + 1, downsample=generator["downsample"])
-        pointwise = (block("pointwise", up[i], up[i], 1, i),) if generator["pointwise_up"] else ()
+        halve = partial(block, halvings=i if pooled else i + 1, downsample=generator.downsample)
+        pointwise = (block("pointwise", up[i], up[i], 1, i),) if generator.pointwise_up else ()
         yield Level(
             halvings=i,
-            branch=(block("skip", inputs[i], skip[i], generator["kernel_skip"], i),) if skip[i] else None,
+            branch=(block("skip", inputs[i], skip[i], generator.kernel_skip, i),) if skip[i] else None,
             down=(
                 halve("down1", inputs[i], width, kernel_down[i]),
                 block("down2", width, width, kernel_down[i], i + 1),

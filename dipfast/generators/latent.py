@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from dipfast.settings.generator import FourierInput, ImageInput, Latent, NoiseInput
+
 
 def make_latent(
-    config: Mapping[str, Any],
+    latent: Latent,
     height: int,
     width: int,
     seed: int,
     guide: Tensor,  # [1, C, H, W], what a latent of type `image` shows
 ) -> Tensor:  # [1, D, H, W] float32
-    """Return the latent that ``config`` (a generator's `input`) and ``seed`` determine, the same on every machine."""
-    kind = config["type"]
-    if kind == "noise":
-        return _noise(config, height, width, seed)
-    if kind == "image":
-        picture, beside = guide.detach().float().cpu(), config.get("noise")
+    """Return the latent that ``latent`` (a generator's `input`) and ``seed`` determine, the same on every machine."""
+    if isinstance(latent, NoiseInput):
+        return _noise(latent, height, width, seed)
+    if isinstance(latent, ImageInput):
+        picture, beside = guide.detach().float().cpu(), latent.noise
         return torch.cat((picture, _noise(beside, height, width, seed)), 1) if beside else picture.clone()
     grid = _meshgrid(height, width)
-    return grid if kind == "meshgrid" else _fourier(grid, int(config["frequencies"]))
+    return _fourier(grid, latent.frequencies) if isinstance(latent, FourierInput) else grid
 
 
-def _noise(config: Mapping[str, Any], height: int, width: int, seed: int) -> Tensor:
+def _noise(latent: NoiseInput, height: int, width: int, seed: int) -> Tensor:
     """Draw from U(0, 1) or N(0, 1), times `scale` (0.1 in Ulyanov et al.)."""
     rng = torch.Generator().manual_seed(seed)
-    shape = (1, int(config["depth"]), height, width)
-    draw = torch.rand if config["distribution"] == "uniform" else torch.randn
-    return draw(shape, generator=rng) * config["scale"]
+    shape = (1, latent.depth, height, width)
+    draw = torch.rand if latent.distribution == "uniform" else torch.randn
+    return draw(shape, generator=rng) * latent.scale
 
 
 def _meshgrid(height: int, width: int) -> Tensor:

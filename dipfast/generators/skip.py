@@ -7,7 +7,7 @@ normalisation statistics, the head and the sigmoid stay in float32. Source: Ulya
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from dipfast import ops
 from dipfast.generators import architecture
 from dipfast.generators.architecture import Architecture, architecture_of
+from dipfast.settings.generator import SkipGenerator
 
 
 class Conv(nn.Module):
@@ -267,22 +268,20 @@ class SkipNet(Trunk):
         return x.sigmoid() if self.sigmoid else x
 
 
-def build(config: Mapping[str, Any], image_channels: int, seed: int) -> SkipNet:
-    """Return the generator that ``config`` describes: the manifest's `generator` section, every default filled in.
-
-    The same ``seed`` gives the same weights on every device.
-    """
-    return SkipNet(architecture_of(config, image_channels), seed)
+def build(generator: SkipGenerator, image_channels: int, seed: int) -> SkipNet:
+    """Return the network that ``generator`` describes. The same ``seed`` gives the same weights on every device."""
+    return SkipNet(architecture_of(generator, image_channels), seed)
 
 
-def joined(modules: Sequence[SkipNet], config: Mapping[str, Any]) -> SkipNet:
-    """Return one generator with the trunks of all ``modules`` of ``config``, and the mean of their heads."""
+def joined(modules: Sequence[SkipNet], generator: SkipGenerator) -> SkipNet:
+    """Return one network with the trunks of all ``modules`` of ``generator``, and the mean of their heads."""
     first, *others = (module.state_dict() for module in modules)
     state = dict(first)
     for number, other in enumerate(others):
         state |= {f"others.{number}.{name}": value for name, value in other.items() if name.startswith("scales.")}
     state["head.weight"] = torch.cat([one["head.weight"] for one in (first, *others)], dim=1) / len(modules)
     state["head.bias"] = torch.stack([one["head.bias"] for one in (first, *others)]).mean(0)
-    module = build({**config, "trunks": len(modules)}, len(state["head.bias"]), seed=0).to(state["head.bias"].device)
+    bias = state["head.bias"]
+    module = SkipNet(architecture_of(generator, len(bias), trunks=len(modules)), seed=0).to(bias.device)
     module.load_state_dict(state)
     return module

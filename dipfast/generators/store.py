@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from dipfast.errors import UsageError
+from dipfast.generators.architecture import Architecture, architecture_of
 from dipfast.generators.latent import make_latent
-from dipfast.generators.skip import SkipNet, build
-from dipfast.settings.shapes import trunks
+from dipfast.generators.skip import SkipNet
+from dipfast.settings.generator import ImageInput, SkipGenerator
 
 FORMAT = "dipfast-generator/1"
 MAX_PIXELS = 1 << 30  # of a latent: a few bytes in a file must not become terabytes
-MAX_CHANNELS = 1 << 14
 MAX_TRUNKS = 64  # as many as a fit may have seeds
 Net = TypeVar("Net", bound=nn.Module)
 NAME = re.compile(r"[A-Za-z0-9_-]{0,64}")  # models and pictures are named after the id
@@ -34,14 +34,31 @@ class Card:
     """
 
     id: str
-    generator: dict[str, Any]  # the manifest's section; with `trunks` where it has several
-    task: dict[str, Any]
+    generator: SkipGenerator
+    task: dict[str, Any]  # the manifest's section as JSON: nothing here depends on it
     seed: int
     latent_seed: int | list[int]  # a list where each trunk has a latent of its own
     channels: int
     padded: tuple[int, int]
     size: tuple[int, int]
     precision: str
+    trunks: int = 1
+    ranged: bool = False  # whether the picture was fitted in a range of its own
+
+    @property
+    def architecture(self) -> Architecture:
+        return architecture_of(self.generator, self.channels, trunks=self.trunks, ranged=self.ranged)
+
+    @property
+    def generator_json(self) -> dict[str, Any]:
+        """Return the generator's section as JSON, with `trunks` where it has several, and `ranged` where it is."""
+        trunks = {"trunks": self.trunks} if self.trunks > 1 else {}
+        return self.generator.model_dump(mode="json") | trunks | ({"ranged": True} if self.ranged else {})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what stands in the file."""
+        names = ("id", "generator", "task", "seed", "latent_seed", "channels", "padded", "size", "precision")
+        return {name: getattr(self, name) for name in names} | {"generator": self.generator_json}
 
 
 def twin(module: Net) -> Net:
@@ -67,12 +84,12 @@ def to_bytes(module: nn.Module, latent: Tensor, card: Card, range: tuple[Tensor,
     """
     tensors = {name: value.detach().cpu().contiguous() for name, value in module.state_dict().items()}
     if range is not None:
-        card = replace(card, generator=card.generator | {"ranged": True})
+        card = replace(card, ranged=True)
         for name, part in zip(("low", "width"), range, strict=True):
             tensors[name] = part.cpu().expand(1, card.channels, 1, 1).contiguous()
-    if card.generator["input"]["type"] == "image":
+    if isinstance(card.generator.input, ImageInput):
         tensors["latent"] = latent.detach().float().cpu().contiguous()
-    return _ordered(safetensors.torch.save(tensors, {"format": FORMAT, "card": json.dumps(asdict(card))}))
+    return _ordered(safetensors.torch.save(tensors, {"format": FORMAT, "card": json.dumps(card.to_json())}))
 
 
 def _ordered(data: bytes) -> bytes:
@@ -121,7 +138,7 @@ def from_bytes(data: bytes, name: str = "generator") -> tuple[SkipNet, Tensor, C
 def latent_of(card: Card, guide: Tensor) -> Tensor:  # [1, D, H, W] or [1, K D, H, W]
     """Return the latent that ``card`` and ``guide`` determine; where trunks have one each, concatenated as channels."""
     seeds = card.latent_seed if isinstance(card.latent_seed, list) else [card.latent_seed]
-    return torch.cat([make_latent(card.generator["input"], *card.padded, seed, guide) for seed in seeds], dim=1)
+    return torch.cat([make_latent(card.generator.input, *card.padded, seed, guide) for seed in seeds], dim=1)
 
 
 def _line(error: Exception) -> str:
@@ -131,7 +148,13 @@ def _line(error: Exception) -> str:
 def card_of(text: str) -> Card:
     """Return the card in ``text``. Raises TypeError, KeyError or ValueError for what no fit writes."""
     fields = json.loads(text)
-    card = Card(**{**fields, "padded": tuple(fields["padded"]), "size": tuple(fields["size"])})
+    described = fields["generator"]
+    typed = {
+        "generator": SkipGenerator.from_json(described),
+        "padded": tuple(fields["padded"]),
+        "size": tuple(fields["size"]),
+    }
+    card = Card(**{**fields, **typed}, trunks=int(described.get("trunks", 1)), ranged=bool(described.get("ranged")))
     sides = [*card.padded, *card.size]
     if len(sides) != 4 or not all(type(side) is int and side > 0 for side in sides):
         raise ValueError(f"padded and size should be two lengths each, are {card.padded} and {card.size}")
@@ -139,26 +162,17 @@ def card_of(text: str) -> Card:
         raise ValueError(f"its size is {card.size} of {card.padded}")
     if not (isinstance(card.id, str) and NAME.fullmatch(card.id)):
         raise ValueError("its id is no plain name")
-    widths = [number for number in _numbers(card.generator) if isinstance(number, int)]
-    if max([card.channels, *widths]) > MAX_CHANNELS or card.channels not in (1, 3):
-        raise ValueError(f"it has {max([card.channels, *widths])} channels")
-    count, latents = trunks(card.generator), card.latent_seed
+    if card.channels not in (1, 3):
+        raise ValueError(f"it has {card.channels} channels")
+    count, latents = card.trunks, card.latent_seed
     if not 1 <= count <= MAX_TRUNKS or (isinstance(latents, list) and len(latents) != count):
         raise ValueError(f"it has {count} trunks, and {latents} for seeds of its latents")
     return card
 
 
-def _numbers(tree: Any) -> list[Any]:
-    """Return every number in a tree of JSON."""
-    if isinstance(tree, dict | list):
-        inner = tree.values() if isinstance(tree, dict) else tree
-        return [number for one in inner for number in _numbers(one)]
-    return [tree] if isinstance(tree, int | float) else []
-
-
 def _assemble(tensors: dict[str, Tensor], card: Card, name: str) -> tuple[SkipNet, Tensor, Card]:
     guide = tensors.pop("latent", torch.empty(0))
-    module = build(card.generator, card.channels, seed=0)
+    module = SkipNet(card.architecture, seed=0)
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:

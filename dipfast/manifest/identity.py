@@ -56,13 +56,13 @@ def _settings_text(settings: Settings, ending: str) -> str:
 def _fit(settings: Settings) -> dict[str, Any]:
     """Return the fit's settings: shapes, memory, smaller sizes and what is stored only where they change pixels."""
     tree = settings.fit.model_dump(mode="json", exclude=OTHERWISE, exclude_none=True)
-    if on_grid({"shapes": settings.fit.shapes, "engine": settings.fit.engine}):
+    if on_grid(settings.fit):
         tree["shapes"] = "grid"
     if settings.fit.memory.lower_precision:
         tree["memory"] = {"lower_precision": True}
     if settings.fit.store == "one" and settings.fit.seeds > 1:
         tree["store"] = "one"
-    if coarse_steps(settings.generator.model_dump(), settings.fit.model_dump()):
+    if coarse_steps(settings.generator, settings.fit):
         tree["coarse"] = settings.fit.coarse
     return tree
 
@@ -77,7 +77,7 @@ def pixel_settings(settings: Settings, ending: str) -> dict[str, Any]:
     }
     if tree["task"].get("known") == "auto":
         tree["task"]["known"] = "white"
-    tree["generator"] |= dict(zip(PER_SCALE, per_scale(tree["generator"]), strict=True))
+    tree["generator"] |= dict(zip(PER_SCALE, per_scale(settings.generator), strict=True))
     if settings.degrade is not None:
         tree["degrade"] = settings.degrade.model_dump(mode="json", exclude_none=True)
     return tree

@@ -21,10 +21,13 @@ from dipfast.export.targets import Target, inside
 from dipfast.files import write_atomic
 from dipfast.image import Source, encode, format_of, read
 from dipfast.metrics import psnr
+from dipfast.record import Record
 from dipfast.remote import holds
 from dipfast.render.generator import FittedGenerator, OnnxRenderer, Renderer, as_fitted, kept, load
 from dipfast.restoration.line import observe, pose, put_back
 from dipfast.samples import locate
+from dipfast.settings.document import Settings
+from dipfast.settings.task import Inpaint
 
 AHEAD = 2  # generators loaded before they are rendered
 Finish = Callable[[np.ndarray], np.ndarray]  # [C, H', W'] as the network gives it → the picture [C, H, W]
@@ -120,7 +123,7 @@ def _finish(
         to = [inside(target.run, f"renders/{path}") for path in paths]
     else:
         to = [output] if names_file(output) else [output / path for path in paths]
-    _write(to, pixels, source, record["settings"]["output"]["bit_depth"])
+    _write(to, pixels, source, settings_of(record).output.bit_depth)
     before = as_fitted(read(target.run.images / paths[0]).pixels, card.channels)
     distance = psnr(pixels, before) if before.shape == pixels.shape else np.inf
     return Rendered(card.id, to[0], ms, round(distance, 3) if np.isfinite(distance) else None)
@@ -138,12 +141,12 @@ def origin(target: Target, generator: FittedGenerator) -> tuple[Source, Finish]:
     """
     record = target.record
     assert record is not None and target.run is not None
-    settings, size = record["settings"], generator.card.size
+    settings, size = settings_of(record), generator.card.size
     given = record["input"]
     path = locate(given["path"])
     here = holds(path, given["sha256"])
     if not here:
-        if settings["task"].get("keep_known"):
+        if isinstance(settings.task, Inpaint) and settings.task.keep_known:
             raise ItemError("changed", f"{path}: is not as it was, so its known pixels cannot be put back")
         return read(target.run.images / record["output"]["paths"][0]).source, lambda picture: kept(picture, size)
     mask = given.get("mask")
@@ -155,6 +158,15 @@ def origin(target: Target, generator: FittedGenerator) -> tuple[Source, Finish]:
         return put_back(observation, problem, kept(finished[0].numpy(), size))
 
     return observation.source, finish
+
+
+def settings_of(record: Record) -> Settings:
+    """Return the settings that ``record`` says an item was fitted with. Raises ItemError for what no version writes."""
+    try:
+        return Settings.from_json(record["settings"])
+    except (KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ItemError("unreadable", f"records/{record.id}.json: its settings cannot be read ({reason})") from None
 
 
 def _plain(picture: np.ndarray) -> Source:

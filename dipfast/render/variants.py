@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
-from dipfast import generators
+from dipfast import generators, tasks
 from dipfast.errors import ItemError, UsageError
 from dipfast.export.targets import Target, inside
 from dipfast.image import cut, read
@@ -31,8 +31,10 @@ from dipfast.metrics import psnr, ssim
 from dipfast.record import Record
 from dipfast.remote import holds
 from dipfast.render.generator import FittedGenerator, as_fitted, kept, load, renderer
+from dipfast.render.pictures import settings_of
 from dipfast.restoration.line import observe, pose
 from dipfast.samples import locate
+from dipfast.settings.generator import FourierInput, ImageInput, MeshgridInput, NoiseInput
 from dipfast.settings.section import Section
 from dipfast.store.folder import RunFolder
 
@@ -157,13 +159,13 @@ def _further(run: RunFolder, record: Record) -> dict[str, dict[str, Path]]:
 def _seen(target: Target) -> tuple[np.ndarray | None, np.ndarray | None]:
     """What the fit saw, at the size of its picture, and the truth where a `degrade` section had it."""
     assert target.record is not None
-    settings, given = target.record["settings"], target.record["input"]
+    settings, given = settings_of(target.record), target.record["input"]
     path = locate(given["path"])
     if not holds(path, given["sha256"]):
         return None, None
     mask = given.get("mask")
     observation = observe(settings, read(path), None if mask is None else read(mask), None)
-    scale = settings["task"].get("scale", 1)
+    scale = tasks.scale(settings.task)
     size = tuple(side * scale for side in observation.observed.shape[1:])
     problem = pose(settings, observation)
     return cut(problem.range.to_full(problem.guide)[0].numpy(), *size), observation.clean
@@ -174,8 +176,8 @@ def variants_of(one: Subject, spec: Spec) -> Iterator[Variant]:
 
     Raises MachineError for a backend that is not here, UsageError for sizes of a latent that has no other.
     """
-    latent = one.generator.card.generator["input"]
-    if spec.sizes and (latent["type"] == "noise" or latent.get("noise")):
+    latent = one.generator.card.generator.input
+    if spec.sizes and (isinstance(latent, NoiseInput) or (isinstance(latent, ImageInput) and latent.noise)):
         raise UsageError(f"sizes: {one.id} has a latent of noise, which shows another picture at another size")
     yield _measured(one, "fit", one.fit, None)
     for kind in ("checkpoints", "samples", "seeds"):
@@ -239,8 +241,7 @@ def _resized(one: Subject, factor: float) -> Variant:
 
 def resized_latent(generator: FittedGenerator, height: int, width: int) -> Tensor:
     """The latent [1, D, height, width]: coordinates are made anew, an image is interpolated."""
-    config = generator.card.generator["input"]
-    if config["type"] in ("meshgrid", "fourier"):
+    if isinstance(generator.card.generator.input, MeshgridInput | FourierInput):
         return generators.latent_of(replace(generator.card, padded=(height, width)), torch.empty(0))
     return F.interpolate(generator.latent, (height, width), mode="bilinear", antialias=True)
 

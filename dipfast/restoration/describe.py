@@ -12,12 +12,14 @@ import torch
 
 import dipfast
 from dipfast import generators
-from dipfast.fit import compilations
+from dipfast.fit import FitResult, compilations
 from dipfast.image import Image
 from dipfast.metrics import coverage, psnr, ssim, uncertainty_ece
 from dipfast.record import Record, now
-from dipfast.restoration.line import Observation, Restored, Settings
+from dipfast.restoration.line import Observation, Restored
 from dipfast.restoration.warnings import warnings_of
+from dipfast.settings.document import Settings
+from dipfast.settings.stop import AutoStop
 
 
 def describe(
@@ -42,8 +44,8 @@ def describe(
             "height": height,
             "channels": channels,
         },
-        settings=settings,
-        seed=settings["fit"]["seed"],
+        settings=settings.model_dump(mode="json"),
+        seed=settings.fit.seed,
         ran=ran_on(fitted.machine.device)
         | {name: getattr(fitted.machine, name) for name in ("engine", "precision", "kernels")}
         | {"programs": fitted.programs, "compilations": compilations()}
@@ -51,7 +53,7 @@ def describe(
         | ({"coarse": [{"size": size, "steps": steps} for steps, size in fitted.coarse]} if fitted.coarse else {}),
         steps=fitted.steps,
         chosen_step=fitted.chosen_step,
-        stop=dict(fitted.stop),
+        stop=_criterion(settings, fitted),
         why=fitted.why,
         samples=fitted.samples or None,
         rollbacks=fitted.rollbacks,
@@ -69,6 +71,12 @@ def describe(
         metrics=measure(observation, restored),
         finished=now(),
     )
+
+
+def _criterion(settings: Settings, fitted: FitResult) -> dict[str, Any]:
+    """Return the stop criterion that ran. One that `auto` stands for begins with its type, as records always had it."""
+    found = fitted.stop.model_dump(mode="json")
+    return {"type": fitted.stop.type} | found if isinstance(settings.fit.stop, AutoStop) else found
 
 
 def _trunks(module: generators.SkipNet) -> dict[str, int]:

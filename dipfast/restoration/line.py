@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,10 +16,10 @@ from dipfast.errors import ItemError
 from dipfast.fit import (
     NO_HOOKS,
     Course,
-    FitPlan,
     FitResult,
     Hooks,
     ProgramCache,
+    choose_machine,
     derive_seed,
     finish,
     fitting,
@@ -29,9 +29,10 @@ from dipfast.image import Image, Source, cut, in_range_of, opacity, pad
 from dipfast.restoration.failure import is_out_of_memory
 from dipfast.restoration.memory import MemoryPolicy, TierChoice
 from dipfast.restoration.warnings import outside
+from dipfast.settings.document import Settings
+from dipfast.settings.generator import ImageInput, NoiseInput
 from dipfast.settings.shapes import on_grid, padded_side
-
-Settings = Mapping[str, Any]  # an item's settings, every default filled in, as plain data
+from dipfast.settings.task import Inpaint, Task
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,14 @@ class Restored:
 
 def observe(settings: Settings, image: Image, mask: Image | None, reference: Image | None) -> Observation:
     """Return the item as the fit will see it. Raises ItemError for a mask or reference of another image."""
-    if settings["degrade"] is not None:
-        damaged = tasks.degrade(settings["degrade"], image.pixels)
+    if settings.degrade is not None:
+        damaged = tasks.degrade(settings.degrade, image.pixels)
         source = replace(image.source, alpha=None, size=damaged.clean.shape[1:], tags=())  # it may be cropped
         return Observation(damaged.observed, damaged.known, damaged.clean, source, damaged=True)
     known = None
-    if mask is not None:
-        known = tasks.known_pixels(mask.pixels, settings["task"]["known"], image.pixels, opacity(mask))
-    scale = tasks.scale(settings["task"])
+    if mask is not None and isinstance(settings.task, Inpaint):
+        known = tasks.known_pixels(mask.pixels, settings.task.known, image.pixels, opacity(mask))
+    scale = tasks.scale(settings.task)
     clean = None if reference is None else _matching(in_range_of(reference, image.source), image.pixels, scale)
     visible = _visible(image.source)
     if visible is None:
@@ -133,11 +134,11 @@ def restoring(
     """
     cache = hooks.program_cache or ProgramCache()
     hooks = replace(hooks, program_cache=cache)
-    asked = fit_plan(settings, device)
+    asked = choose_machine(settings.fit, device)
     while True:
-        plan, choice = policy.plan(settings, problem.shape, asked)
+        choice = policy.choose(settings, problem.shape, asked)
         try:
-            return (yield from _attempt(settings, observation, problem, id, hooks, plan, choice))
+            return (yield from _attempt(settings, observation, problem, id, hooks, choice))
         except Exception as error:
             retried = is_out_of_memory(error) and is_alone() and policy.descend(settings, problem.shape, asked)
             if not retried:
@@ -151,36 +152,35 @@ def _attempt(
     problem: tasks.Problem,
     id: str,
     hooks: Hooks,
-    plan: FitPlan,
     choice: TierChoice,
 ) -> Course[Restored]:
     """Fit, distil and pack on the tier of ``choice``."""
-    result = yield from fitting(problem, settings["generator"], plan, hooks)
+    result = yield from fitting(problem, settings.generator, settings.fit, choice.machine, hooks)
     start = time.perf_counter()
-    module = undistilled(result, settings["generator"], plan)
+    module = undistilled(result, settings.generator, settings.fit)
     card = _card(settings, observation, problem, id, result.machine.precision)
     latent = generators.latent_of(_stored(card, module), problem.shown)
     if result.steps:
-        steps, dtype = distil_steps(result, plan), result.machine.dtype
+        steps, dtype = distil_steps(result, settings.fit), result.machine.dtype
         distilled = yield from distilling(module, latent, result.picture, steps, dtype, hooks.cancelled)
     else:
         distilled = as_it_is(module, latent, result.picture)
     seconds = result.seconds | {"distil": time.perf_counter() - start}
-    return _restored(card, observation, problem, result, distilled, choice, seconds, keep_seeds=bool(plan.keep_seeds))
+    return _restored(settings, card, observation, problem, result, distilled, choice, seconds)
 
 
 def _card(
     settings: Settings, observation: Observation, problem: tasks.Problem, id: str, precision: str
 ) -> generators.Card:
     """Return what the item's generators say of themselves."""
-    task, seed = settings["task"], settings["fit"]["seed"]
-    height, width = (side * tasks.scale(task) for side in observation.observed.shape[1:])
+    seed = settings.fit.seed
+    height, width = (side * tasks.scale(settings.task) for side in observation.observed.shape[1:])
     return generators.Card(
         id=id,
-        generator=dict(settings["generator"]),
-        task=dict(task),
+        generator=settings.generator,
+        task=settings.task.model_dump(mode="json"),
         seed=seed,
-        latent_seed=_latent_seed(seed, 0),
+        latent_seed=derive_seed(seed, "latent"),
         channels=problem.shape[0],
         padded=problem.shape[1:],
         size=(height, width),
@@ -193,18 +193,15 @@ def _stored(card: generators.Card, module: generators.SkipNet) -> generators.Car
     count = 1 + len(module.others)
     if count == 1:
         return card
-    latent = card.generator["input"]
-    own = latent["type"] == "noise" or latent.get("noise")
-    seeds: int | list[int] = [_latent_seed(card.seed, number) for number in range(count)] if own else card.latent_seed
-    return replace(card, generator=card.generator | {"trunks": count}, latent_seed=seeds)
-
-
-def _latent_seed(seed: int, number: int) -> int:
-    """Return the seed of the latent of the ``number``-th of a fit's seeds, from 0."""
-    return derive_seed(seed, f"latent/{number}" if number else "latent")
+    latent = card.generator.input
+    if not (isinstance(latent, NoiseInput) or (isinstance(latent, ImageInput) and latent.noise)):
+        return replace(card, trunks=count)
+    seeds = [derive_seed(card.seed, "latent", number) for number in range(count)]
+    return replace(card, trunks=count, latent_seed=seeds)
 
 
 def _restored(
+    settings: Settings,
     card: generators.Card,
     observation: Observation,
     problem: tasks.Problem,
@@ -212,8 +209,6 @@ def _restored(
     distilled: Distilled,
     choice: TierChoice,
     seconds: dict[str, float],
-    *,
-    keep_seeds: bool,
 ) -> Restored:
     """Return the picture cut back to its size, and every generator as bytes."""
     range = None if problem.range.is_whole else (problem.range.low, problem.range.width)
@@ -230,21 +225,21 @@ def _restored(
         fit=result,
         distilled=distilled,
         generator=packed(distilled.generator, _stored(card, distilled.generator)),
-        facts=problem.facts | _facts(card, observation, problem, result, pixels),
+        facts=problem.facts | _facts(settings.task, observation, problem, result, pixels),
         memory=choice.record(),
         seconds=seconds,
         deviation=None if result.deviation is None else cut(result.deviation[0].numpy(), *card.size),
         kept=tuple(packed(sample) for sample in result.kept),
         trail=tuple((step, packed(module)) for step, module in result.snapshots),
         members=tuple(
-            packed(module, replace(card, latent_seed=_latent_seed(card.seed, number)))
-            for number, module in enumerate(result.members if keep_seeds else (), 1)
+            packed(module, replace(card, latent_seed=derive_seed(card.seed, "latent", number)))
+            for number, module in enumerate(result.members if settings.fit.keep_seeds else (), 1)
         ),
     )
 
 
 def _facts(
-    card: generators.Card,
+    task: Task,
     observation: Observation,
     problem: tasks.Problem,
     result: FitResult,
@@ -252,22 +247,16 @@ def _facts(
 ) -> dict[str, float | str]:
     """Return what the answer says of itself, for the record."""
     found: dict[str, float | str] = {"flecks_mended": result.flecks} if result.flecks else {}
-    beyond = outside(pixels, observation.observed, observation.known, problem, card.task)
+    beyond = outside(pixels, observation.observed, observation.known, problem, task)
     if beyond is not None:
         found |= {"outside": beyond.count, "outside_by": round(beyond.most, 6)}
         found |= {"outside_row": beyond.row, "outside_column": beyond.column}
     return found
 
 
-def fit_plan(settings: Settings, device: str) -> FitPlan:
-    """Return the plan of a fit by a worker on ``device``; a device that the settings name wins."""
-    asked = dict(settings["fit"])
-    return FitPlan(**(asked | {"device": device if asked["device"] == "auto" else asked["device"]}))
-
-
 def pose(settings: Settings, observation: Observation) -> tasks.Problem:
     """Return the problem of ``observation``, padded to what the generator needs."""
-    return tasks.pose(settings["task"], *_padded(settings, observation))
+    return tasks.pose(settings.task, *_padded(settings, observation))
 
 
 def put_back(observation: Observation, problem: tasks.Problem, pixels: np.ndarray) -> np.ndarray:
@@ -304,10 +293,10 @@ def _padded(settings: Settings, observation: Observation) -> tuple[np.ndarray, n
 
 def padded_sides(settings: Settings, sides: Sequence[int]) -> tuple[int, int]:
     """Return height and width that a picture is padded to: what the generator can take, or the next of a grid."""
-    task, config = settings["task"], settings["generator"]
-    multiple = tasks.padded_multiple(task, generators.multiple(config))
-    smallest = -(-generators.smallest_side(config) // tasks.scale(task))
-    height, width = (padded_side(max(side, smallest), multiple, on_grid(settings["fit"])) for side in sides)
+    task, generator = settings.task, settings.generator
+    multiple = tasks.padded_multiple(task, generators.multiple(generator))
+    smallest = -(-generators.smallest_side(generator) // tasks.scale(task))
+    height, width = (padded_side(max(side, smallest), multiple, on_grid(settings.fit)) for side in sides)
     return height, width
 
 

@@ -9,44 +9,37 @@ record; after the last one the item fails, with the numbers. Fewer fits side by 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dipfast.errors import ItemError
-from dipfast.fit import FitPlan, Machine, choose_machine
+from dipfast.fit import Machine
 from dipfast.plan import fit_bytes, program
+from dipfast.settings.document import Settings
 
 SHARE = 0.9  # of what is free, for the predicted bytes: the libraries' workspaces take the rest
 GIB = 1 << 30
-Settings = Mapping[str, Any]
 Shape = tuple[int, int, int]  # channels, height, width
 Key = tuple[str, Shape]
-
-
-@dataclass(frozen=True)
-class Tier:
-    """One way to do a fit, as far as its memory goes."""
-
-    recompute: bool  # activations, in the backward
-    precision: str
 
 
 @dataclass(frozen=True)
 class TierChoice:
     """The tier that a fit runs on, and why."""
 
-    tier: Tier
+    machine: Machine  # as asked, or with less need of memory
     predicted: int  # bytes
     free: int | None  # bytes before the fit; None where that is not known
     above: int  # tiers that were passed over
 
     def record(self) -> dict[str, Any]:
         """Return what the record of a fit says of its memory."""
-        return asdict(self.tier) | {"predicted": self.predicted, "free": self.free, "rungs_above": self.above}
+        tier = {"recompute": self.machine.recompute, "precision": self.machine.precision}
+        return tier | {"predicted": self.predicted, "free": self.free, "rungs_above": self.above}
 
 
 class MemoryPolicy:
@@ -56,50 +49,45 @@ class MemoryPolicy:
         self.free = free or Free()
         self.lowest: dict[Key, int] = {}  # the first tier that is still to be tried, where it is not the top one
 
-    def plan(self, settings: Settings, shape: Shape, plan: FitPlan) -> tuple[FitPlan, TierChoice]:
-        """Return ``plan`` on the first tier that fits, and the choice.
+    def choose(self, settings: Settings, shape: Shape, machine: Machine) -> TierChoice:
+        """Return the first tier that fits, from ``machine``, the one that was asked for, downwards.
 
-        Raises ItemError `out-of-memory` where none fits, MachineError as the fit does.
+        Raises ItemError `out-of-memory` where none fits.
         """
-        machine, key = choose_machine(plan), (program(settings), shape)
-        tiers, free = tiers_of(plan, machine), self._free(plan, machine)
+        limit, key = settings.fit.memory.limit, (program(settings), shape)
+        tiers, free = tiers_of(settings, machine), self._free(limit, machine)
         needs = [fit_bytes(settings, shape, tier.precision, tier.recompute) for tier in tiers]
         for number in range(self.lowest.get(key, 0), len(tiers)):
             if free is None or needs[number] <= SHARE * free:
                 self.lowest[key] = number
-                tier = tiers[number]
-                precision = plan.precision if tier.precision == machine.precision else tier.precision
-                chosen = replace(plan, recompute=tier.recompute, precision=precision)
-                return chosen, TierChoice(tier, needs[number], free, number)
-        limited = free is not None and free == (plan.memory or {}).get("limit")
+                return TierChoice(tiers[number], needs[number], free, number)
+        limited = free is not None and free == limit
         raise ItemError("out-of-memory", _refusal(shape, tiers, needs, machine, free, limited))
 
-    def descend(self, settings: Settings, shape: Shape, plan: FitPlan) -> bool:
+    def descend(self, settings: Settings, shape: Shape, machine: Machine) -> bool:
         """Note that a fit ran out of memory; return whether there is a tier below the one that it was on."""
         key = (program(settings), shape)
         self.lowest[key] = self.lowest.get(key, 0) + 1
-        return self.lowest[key] < len(tiers_of(plan, choose_machine(plan)))
+        return self.lowest[key] < len(tiers_of(settings, machine))
 
-    def _free(self, plan: FitPlan, machine: Machine) -> int | None:
-        limit, free = (plan.memory or {}).get("limit"), self.free(machine.device)
+    def _free(self, limit: int | None, machine: Machine) -> int | None:
+        free = self.free(machine.device)
         known = [value for value in (limit, free) if value is not None]
         return min(known, default=None)
 
 
-def tiers_of(plan: FitPlan, machine: Machine) -> list[Tier]:
+def tiers_of(settings: Settings, machine: Machine) -> list[Machine]:
     """Return the tiers that may be tried, from the top. The compiler decides itself what it recomputes."""
-    asked = plan.memory or {"recompute": "auto", "lower_precision": False}
-    always, never = asked["recompute"] == "always", asked["recompute"] == "never"
-    tiers = [Tier(always, machine.precision)]
-    if not (always or never or machine.engine == "compile"):
-        tiers.append(Tier(True, machine.precision))
-    if asked["lower_precision"] and machine.precision in ("fp32", "tf32"):
-        tiers.append(Tier(tiers[-1].recompute, "bf16"))
+    asked, tiers = settings.fit.memory, [machine]
+    if asked.recompute == "auto" and machine.engine != "compile":
+        tiers.append(replace(machine, recompute=True))
+    if asked.lower_precision and machine.dtype == torch.float32:
+        tiers.append(replace(tiers[-1], precision="bf16"))
     return tiers
 
 
 def _refusal(
-    shape: Shape, tiers: list[Tier], needs: list[int], machine: Machine, free: int | None, limited: bool
+    shape: Shape, tiers: list[Machine], needs: list[int], machine: Machine, free: int | None, limited: bool
 ) -> str:
     channels, height, width = shape
     size = f"a fit at {width}×{height}×{channels} in {tiers[0].precision}"

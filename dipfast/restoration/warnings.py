@@ -16,6 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dipfast.settings.document import Settings
+from dipfast.settings.generator import ImageInput
+from dipfast.settings.task import Task
 from dipfast.tasks import OTHERWISE_CLEAN, Problem, scale
 from dipfast.tasks.denoise import LEAST_WHITE
 from dipfast.tasks.problem import ClippedGaussian, PoissonVariance
@@ -26,8 +29,8 @@ SHARE = {"denoise": 0.05, "jpeg": 0.15, "inpaint": 0.25, "superres": 0.25}  # of
 TAIL = 0.001
 
 
-def warnings_of(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
-    """Return the warnings of an item with ``settings`` (every default filled in) and ``facts``, one sentence each."""
+def warnings_of(settings: Settings, facts: Mapping[str, Any]) -> list[str]:
+    """Return the warnings of an item with ``settings`` and ``facts``, one sentence each."""
     return [*_of_noise(settings, facts), *_of_answer(facts)]
 
 
@@ -42,7 +45,7 @@ def _of_answer(facts: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _of_noise(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
+def _of_noise(settings: Settings, facts: Mapping[str, Any]) -> list[str]:
     """Return warnings of noise, or of JPEG's quantisation, that differs from what was told or assumed."""
     if "impulses" in facts:
         return [
@@ -56,12 +59,12 @@ def _of_noise(settings: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str
             f"no JPEG quantisation was found in the pixels, so quality {facts['quality']} was assumed; "
             "task.quality says another"
         ]
-    latent, white = settings["generator"]["input"], facts.get("whiteness")
-    if latent.get("blind") is None or white is None or white >= LEAST_WHITE:
+    latent, white = settings.generator.input, facts.get("whiteness")
+    if not isinstance(latent, ImageInput) or latent.blind is None or white is None or white >= LEAST_WHITE:
         return []
     sigma, share = f"task.noise.sigma is {facts['sigma']:g}", f"{100 * white:.0f} %"
     less = f"{sigma}, but the finest details hold {share} of such noise: it is less"
-    if latent.get("reach") != "auto":
+    if latent.reach != "auto":
         return [
             f"{less}, or neighbouring pixels share it, which blind spots keep; generator.input.reach: auto hides them"
         ]
@@ -85,12 +88,12 @@ def outside(
     observed: np.ndarray,  # [C, h, w]
     known: np.ndarray | None,  # [1, h, w] bool
     problem: Problem,
-    task: Mapping[str, Any],
+    task: Task,
 ) -> Outside | None:
     """Return where ``pixels`` leave the range of what was observed around them by more than is allowed, if anywhere."""
     told = observed if known is None else observed[:, known[0]]
     span = float(np.ptp(np.quantile(told, (TAIL, 1 - TAIL))))
-    allowed = SHARE[task["type"]] * span + DEVIATIONS * _deviation(problem)
+    allowed = SHARE[task.type] * span + DEVIATIONS * _deviation(problem)
     y = torch.from_numpy(observed)[None]
     counts = torch.ones_like(y[:, :1], dtype=torch.bool) if known is None else torch.from_numpy(known)[None]
     times = scale(task)

@@ -53,7 +53,7 @@ class Adam(Section):
 class Muon(Section):
     """Momentum orthogonalised by Newton-Schulz steps for large convolutions (Jordan 2024); else Adam."""
 
-    type: Literal["muon"]
+    type: Literal["muon"] = "muon"
     lr: Annotated[float, Field(gt=0)] = Field(default=1e-2, description="learning rate")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.9, description="decay of the moving gradient")
     newton_schulz_steps: Annotated[int, Field(ge=1, le=10)] = Field(default=3, description="orthogonalisation steps")
@@ -62,7 +62,7 @@ class Muon(Section):
 class Sgld(Section):
     """Langevin dynamics: the weights wander over the posterior instead of settling. Needs `posterior`."""
 
-    type: Literal["sgld"]
+    type: Literal["sgld"] = "sgld"
     rule: Literal["paper", "preconditioned"] = Field(
         default="paper",
         description="paper: Adam, and noise on the convolutions after each step (Cheng et al., CVPR 2019); "

@@ -25,13 +25,13 @@ class NoiseInput(Section):
 class MeshgridInput(Section):
     """The pixel coordinates, two channels."""
 
-    type: Literal["meshgrid"]
+    type: Literal["meshgrid"] = "meshgrid"
 
 
 class ImageInput(Section):
     """The degraded image itself."""
 
-    type: Literal["image"]
+    type: Literal["image"] = "image"
     blind: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         default=None,
         description="task denoise: share of the values that is hidden from the network, another at each step, and on "
@@ -61,7 +61,7 @@ class ImageInput(Section):
 class FourierInput(Section):
     """Sines and cosines of the pixel coordinates."""
 
-    type: Literal["fourier"]
+    type: Literal["fourier"] = "fourier"
     frequencies: Annotated[int, Field(gt=0, le=64)] = Field(default=8, description="octaves for each axis")
 
 

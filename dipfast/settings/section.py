@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -52,6 +52,14 @@ class Section(BaseModel):
     """Strict: no unknown key, no silent conversion, no NaN, no change after the fact."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @classmethod
+    def from_json(cls, tree: Any) -> Self:
+        """Return the section that any version has written as ``tree``: a key that this one does not know is left out.
+
+        Raises ValueError for what no version writes.
+        """
+        return cls.model_validate(tree, extra="ignore")
 
 
 def sections(field: FieldInfo) -> dict[str, type[Section]]:

@@ -1,9 +1,11 @@
-"""What a `generator` section says of its network's shapes, as plain numbers: for the network, the plan and the ids."""
+"""What the settings of a generator and a fit come to in plain numbers: channels, sizes, and steps at smaller sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
+
+from dipfast.settings.fit import Fit, Sgld
+from dipfast.settings.generator import FourierInput, ImageInput, Latent, MeshgridInput, SkipGenerator
 
 GRID_STEPS = 4  # sizes of the grid from one power of two to the next
 COARSEST = 64  # pixels, the least side of a picture that is fitted at half of its size first (LOG.md)
@@ -11,32 +13,28 @@ COARSE_SHARE = 0.1  # of a fit's steps at most, those at each smaller size (LOG.
 PER_SCALE = ("channels", "up_channels", "skip_channels", "kernel_down", "kernel_up", "upsample")
 
 
-def per_scale(config: Mapping[str, Any]) -> tuple[tuple[Any, ...], ...]:
+def per_scale(generator: SkipGenerator) -> tuple[tuple[Any, ...], ...]:
     """Return the settings of `PER_SCALE`, each as one entry for each scale, finest first. None means as `channels`."""
-    channels = tuple(config["channels"])
-    values = (channels if config.get(name) is None else config[name] for name in PER_SCALE)
-    return tuple(tuple(v) if isinstance(v, list | tuple) else (v,) * len(channels) for v in values)
+    given = (getattr(generator, name) for name in PER_SCALE)
+    values = (generator.channels if value is None else value for value in given)
+    return tuple(value if isinstance(value, tuple) else (value,) * len(generator.channels) for value in values)
 
 
-def latent_channels(config: Mapping[str, Any], image_channels: int) -> int:
-    """Return how many channels the latent of ``config`` (the section's `input`) has."""
-    kind = config["type"]
-    if kind == "noise":
-        return int(config["depth"])
-    if kind == "image":
-        beside = config.get("noise")
-        return image_channels + (int(beside["depth"]) if beside else 0)
-    return {"meshgrid": 2, "fourier": 4 * int(config.get("frequencies", 0))}[kind]
+def latent_channels(latent: Latent, image_channels: int) -> int:
+    """Return how many channels ``latent`` has for a picture of ``image_channels``."""
+    match latent:
+        case ImageInput():
+            return image_channels + (0 if latent.noise is None else latent.noise.depth)
+        case MeshgridInput():
+            return 2
+        case FourierInput():
+            return 4 * latent.frequencies
+    return latent.depth
 
 
-def trunks(config: Mapping[str, Any]) -> int:
-    """Return how many trunks the generator of ``config`` has under its head: one, unless it was made of several."""
-    return int(config.get("trunks", 1))
-
-
-def on_grid(fit: Mapping[str, Any]) -> bool:
+def on_grid(fit: Fit) -> bool:
     """Return whether pictures are padded to a grid of sizes: as asked, or for an engine with a program a size."""
-    return fit["shapes"] == "grid" or (fit["shapes"] == "auto" and fit["engine"] in ("compile", "cudagraph"))
+    return fit.shapes == "grid" or (fit.shapes == "auto" and fit.engine in ("compile", "cudagraph"))
 
 
 def padded_side(side: int, multiple: int, grid: bool) -> int:
@@ -51,37 +49,37 @@ def padded_side(side: int, multiple: int, grid: bool) -> int:
     return count * multiple
 
 
-def multiple(config: Mapping[str, Any]) -> int:
+def multiple(generator: SkipGenerator) -> int:
     """Return what height and width must be multiples of: two to the number of scales."""
-    return 2 ** len(config["channels"])
+    return 2 ** len(generator.channels)
 
 
-def smallest_side(config: Mapping[str, Any]) -> int:
+def smallest_side(generator: SkipGenerator) -> int:
     """Return the least height and width: the coarsest scale must exceed its padding, and have two pixels a side."""
     kernels: list[int] = []
-    for name in ("kernel_down", "kernel_up", "kernel_skip"):
-        value = config[name]
-        kernels += value if isinstance(value, list | tuple) else [value]
-    return multiple(config) * max(2, (max(kernels) - 1) // 2 + 1)
+    for value in (generator.kernel_down, generator.kernel_up, generator.kernel_skip):
+        kernels += value if isinstance(value, tuple) else (value,)
+    return multiple(generator) * max(2, (max(kernels) - 1) // 2 + 1)
 
 
-def coarse_steps(config: Mapping[str, Any], fit: Mapping[str, Any]) -> int:
+def coarse_steps(generator: SkipGenerator, fit: Fit) -> int:
     """Return the steps at each smaller size that the picture is fitted at first: what `fit.coarse` comes to."""
-    if fit["coarse"] != "auto":
-        return int(fit["coarse"])
-    if fit["engine"] == "compile":  # it takes half a minute for each size
+    if fit.coarse != "auto":
+        return fit.coarse
+    if fit.engine == "compile":  # it takes half a minute for each size
         return 0
-    paired = config["input"].get("recorrupt") is not None and fit["optimizer"]["type"] != "sgld"
-    return int(COARSE_SHARE * fit["steps"]) if paired else 0
+    latent = generator.input
+    paired = isinstance(latent, ImageInput) and latent.recorrupt is not None and not isinstance(fit.optimizer, Sgld)
+    return int(COARSE_SHARE * fit.steps) if paired else 0
 
 
-def halves(config: Mapping[str, Any], sides: tuple[int, int]) -> list[tuple[int, int]]:
+def halves(generator: SkipGenerator, sides: tuple[int, int]) -> list[tuple[int, int]]:
     """Return the smaller sizes at which a picture of ``sides`` can be fitted first, each about half the one before."""
-    found, least = [], max(COARSEST, smallest_side(config))
+    found, least = [], max(COARSEST, smallest_side(generator))
     while min(sides) >= 2 * least:
         sides = (
-            padded_side(-(-sides[0] // 2), multiple(config), False),
-            padded_side(-(-sides[1] // 2), multiple(config), False),
+            padded_side(-(-sides[0] // 2), multiple(generator), False),
+            padded_side(-(-sides[1] // 2), multiple(generator), False),
         )
         found.append(sides)
     return found

@@ -22,7 +22,7 @@ class AutoStop(Section):
 class FixedStop(Section):
     """All the steps, and no choice among the iterates. For every task."""
 
-    type: Literal["fixed"]
+    type: Literal["fixed"] = "fixed"
 
 
 Patience = Annotated[float, Field(gt=0)]
@@ -44,7 +44,7 @@ class EmaVarianceStop(ValleyStop):
     For every task.
     """
 
-    type: Literal["ema-variance"]
+    type: Literal["ema-variance"] = "ema-variance"
     patience: Patience = Field(
         default=0.2, description="stop when the minimum is this share of its own step behind, and min_steps more"
     )
@@ -59,7 +59,7 @@ class WindowedVarianceStop(ValleyStop):
     For every task.
     """
 
-    type: Literal["windowed-variance"]
+    type: Literal["windowed-variance"] = "windowed-variance"
     share: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.6, description="length of the window as a share of the steps so far"
     )
@@ -68,7 +68,7 @@ class WindowedVarianceStop(ValleyStop):
 class HeldOutStop(ValleyStop):
     """Keep some observed pixels from the fit and stop when the error there rises. For every task but jpeg."""
 
-    type: Literal["held-out"]
+    type: Literal["held-out"] = "held-out"
     patience: Patience = Field(
         default=0.1, description="stop when the minimum is this share of its own step behind, and min_steps more"
     )
@@ -81,7 +81,7 @@ class SureStop(Section):
     For task denoise with gaussian or poisson noise, generator.input image and one seed.
     """
 
-    type: Literal["sure"]
+    type: Literal["sure"] = "sure"
 
 
 class DiscrepancyStop(Section):
@@ -90,7 +90,7 @@ class DiscrepancyStop(Section):
     For task denoise with gaussian or poisson noise.
     """
 
-    type: Literal["discrepancy"]
+    type: Literal["discrepancy"] = "discrepancy"
     factor: Annotated[float, Field(gt=0)] | Literal["auto"] = Field(
         default="auto",
         description="residual over noise at the stop; auto: 1 - 0.075 / channels, with blind spots 0.92 (LOG.md)",
@@ -100,7 +100,7 @@ class DiscrepancyStop(Section):
 class BlocksStop(Section):
     """Stop when the picture begins to show the codec's blocks. For task jpeg."""
 
-    type: Literal["blocks"]
+    type: Literal["blocks"] = "blocks"
     ratio: Annotated[float, Field(gt=0)] = Field(
         default=1.05, description="jump between neighbours at the blocks' borders over that beside them, at the stop"
     )

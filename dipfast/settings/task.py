@@ -32,14 +32,14 @@ class GaussianNoise(Section):
 class PoissonNoise(Section):
     """Photon noise."""
 
-    type: Literal["poisson"]
+    type: Literal["poisson"] = "poisson"
     peak: Annotated[float, Field(gt=0)] = Field(description="expected photons at full white")
 
 
 class SaltPepperNoise(Section):
     """Pixels thrown to black or white."""
 
-    type: Literal["salt-pepper"]
+    type: Literal["salt-pepper"] = "salt-pepper"
 
 
 Noise = Annotated[GaussianNoise | PoissonNoise | SaltPepperNoise, Field(discriminator="type")]
@@ -55,7 +55,7 @@ class Denoise(Section):
 class Jpeg(Section):
     """Remove the blocks and rings of JPEG compression."""
 
-    type: Literal["jpeg"]
+    type: Literal["jpeg"] = "jpeg"
     quality: Annotated[int, Field(ge=1, le=100)] | Literal["auto"] | None = Field(
         default="auto",
         description="libjpeg's quality that the picture was coded with: its coefficients are compared by that, and "
@@ -66,7 +66,7 @@ class Jpeg(Section):
 class Inpaint(Section):
     """Fill what the mask leaves out: A multiplies by the mask."""
 
-    type: Literal["inpaint"]
+    type: Literal["inpaint"] = "inpaint"
     mask: Template | None = Field(
         default=None,
         description="mask image of the input's size, black and white; {stem} and the like are filled in",
@@ -81,7 +81,7 @@ class Inpaint(Section):
 class SuperRes(Section):
     """Enlarge: A filters and keeps each scale-th pixel."""
 
-    type: Literal["superres"]
+    type: Literal["superres"] = "superres"
     scale: Annotated[int, Field(ge=2, le=32)] = Field(description="how many times larger each side becomes")
     kernel: Kernel = Field(default="lanczos2", description="the filter that made the small image")
     keep_given: bool = Field(
@@ -103,7 +103,7 @@ class Degrade(Section):
 class AddGaussian(Degrade):
     """Add noise, white unless it is blurred or shared."""
 
-    type: Literal["gaussian"]
+    type: Literal["gaussian"] = "gaussian"
     sigma: Sigma = Field(description="standard deviation in 8-bit units")
     blur: Annotated[float, Field(gt=0, le=8)] | None = Field(
         default=None,
@@ -115,42 +115,42 @@ class AddGaussian(Degrade):
 class AddPoisson(Degrade):
     """Draw photons."""
 
-    type: Literal["poisson"]
+    type: Literal["poisson"] = "poisson"
     peak: Annotated[float, Field(gt=0)] = Field(description="expected photons at full white")
 
 
 class AddSaltPepper(Degrade):
     """Throw pixels to black or white."""
 
-    type: Literal["salt-pepper"]
+    type: Literal["salt-pepper"] = "salt-pepper"
     amount: Annotated[float, Field(gt=0, lt=1)] = Field(description="fraction of pixels that are hit")
 
 
 class CompressJpeg(Degrade):
     """Save as JPEG and open again."""
 
-    type: Literal["jpeg"]
+    type: Literal["jpeg"] = "jpeg"
     quality: Annotated[int, Field(ge=1, le=100)] = Field(description="the encoder's quality")
 
 
 class DropPixels(Degrade):
     """Lose pixels at random."""
 
-    type: Literal["missing"]
+    type: Literal["missing"] = "missing"
     fraction: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.5, description="fraction of pixels that are lost")
 
 
 class Scratch(Degrade):
     """Random strokes, thick and thin: the generated stand-in for text and scratches."""
 
-    type: Literal["scratches"]
+    type: Literal["scratches"] = "scratches"
     fraction: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.15, description="fraction of pixels that are lost")
 
 
 class Shrink(Degrade):
     """Filter and keep each scale-th pixel."""
 
-    type: Literal["downsample"]
+    type: Literal["downsample"] = "downsample"
     scale: Annotated[int, Field(ge=2, le=32)] = Field(description="how many times smaller each side becomes")
     kernel: Kernel = Field(default="lanczos2", description="the filter")
 

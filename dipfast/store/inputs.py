@@ -7,7 +7,7 @@ be read is an answer like any other.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
@@ -19,6 +19,7 @@ from dipfast.errors import ItemError
 from dipfast.image import Limits, probe
 from dipfast.samples import PREFIX as SAMPLE
 from dipfast.samples import locate
+from dipfast.settings.document import Settings
 from dipfast.store.file_stat import stat_of
 from dipfast.threads import cores
 
@@ -70,10 +71,9 @@ def look(request: Request, hashing: bool) -> Facts | ItemError:
         return ItemError(error.kind, str(error))  # without what it came from, which may not travel
 
 
-def limits_of(settings: Mapping[str, Any]) -> Limits:
+def limits_of(settings: Settings) -> Limits:
     """Return what an item's settings allow of its files."""
-    given = settings["input"]
-    return Limits(**(given | {"formats": tuple(given["formats"])}))
+    return Limits(**dict(settings.input))
 
 
 def path_of(path: str) -> str:

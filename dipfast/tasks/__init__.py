@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 
 from dipfast.errors import DipfastError
+from dipfast.settings.task import Denoise, GaussianNoise, Inpaint, Jpeg, SuperRes, Task
 from dipfast.tasks.degrade import Damaged, check_crop, degrade
 from dipfast.tasks.denoise import denoise
 from dipfast.tasks.impulses import impulses, without
@@ -38,33 +37,35 @@ __all__ = [
 
 
 def pose(
-    task: Mapping[str, Any],
+    task: Task,
     observed: np.ndarray,  # [C, h, w] float32 in [0, 1]
     known: np.ndarray | None = None,  # [1, h, w] bool, the known pixels, for inpainting
     visible: np.ndarray | None = None,  # [1, h, w] bool, the pixels that are not transparent; None for all
 ) -> Problem:
-    """Return the inverse problem of restoring ``observed`` by ``task``, the manifest's section with defaults filled in.
+    """Return the inverse problem of restoring ``observed`` by ``task``.
 
     The range and the noise are estimated from the known and visible pixels. Raises DipfastError for inpainting without
     ``known``.
     """
-    kind = task["type"]
-    if kind == "inpaint" and known is None:
-        raise DipfastError("pose(): task inpaint needs `known`")
     # Impulses count as noise only where the noise is not given; otherwise they are kept, as outliers are.
-    hit = impulses(observed) if kind == "denoise" and task["noise"].get("sigma") == "auto" else None
+    noise = task.noise if isinstance(task, Denoise) else None
+    hit = impulses(observed) if isinstance(noise, GaussianNoise) and noise.sigma == "auto" else None
     if hit is not None:
         observed = without(observed, hit)
     parts = [part for part in (known, visible) if part is not None]
     valid = np.logical_and.reduce(parts) if parts else None
-    range = range_of(observed, valid, joint=kind == "jpeg")
-    if kind == "inpaint":
-        assert known is not None
-        problem = inpaint(task, observed, known, range)
-    elif kind == "denoise":
-        problem = denoise(task, observed, range, valid)
-    else:
-        problem = {"jpeg": jpeg, "superres": superres}[kind](task, observed, range)
+    range = range_of(observed, valid, joint=isinstance(task, Jpeg))
+    match task:
+        case Inpaint():
+            if known is None:
+                raise DipfastError("pose(): task inpaint needs `known`")
+            problem = inpaint(task, observed, known, range)
+        case Denoise():
+            problem = denoise(task, observed, range, valid)
+        case Jpeg():
+            problem = jpeg(task, observed, range)
+        case SuperRes():
+            problem = superres(task, observed, range)
     if not range.is_whole:
         problem = replace(problem, facts=problem.facts | {"range": range.text})
     if hit is not None:
@@ -83,11 +84,11 @@ def _with_impulses(problem: Problem, hit: np.ndarray) -> Problem:
     return replace(problem, keep=keep, facts=problem.facts | {"impulses": round(float(hit.mean()), 4)})
 
 
-def scale(task: Mapping[str, Any]) -> int:
+def scale(task: Task) -> int:
     """Return the factor of each side from the given to the wanted picture."""
-    return int(task.get("scale", 1))
+    return task.scale if isinstance(task, SuperRes) else 1
 
 
-def padded_multiple(task: Mapping[str, Any], multiple: int) -> int:
+def padded_multiple(task: Task, multiple: int) -> int:
     """Return what the given picture's sides must divide by for the wanted picture's to divide by ``multiple``."""
     return multiple // math.gcd(multiple, scale(task))

@@ -6,14 +6,22 @@ NumPy's PCG64 draws the noise, so that the same seed damages a picture equally o
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from dipfast.errors import ItemError
+from dipfast.settings.task import (
+    AddGaussian,
+    AddPoisson,
+    AddSaltPepper,
+    CompressJpeg,
+    Degradation,
+    DropPixels,
+    Scratch,
+    Shrink,
+)
 from dipfast.tasks.operators import Downsampling
 
 
@@ -26,23 +34,23 @@ class Damaged:
     known: np.ndarray | None = None  # [1, H, W] bool, where pixels were removed
 
 
-def degrade(config: Mapping[str, Any], clean: np.ndarray) -> Damaged:
-    """Damage ``clean`` [C, H, W] in [0, 1] as the manifest's `degrade` section ``config`` asks.
+def degrade(damage: Degradation, clean: np.ndarray) -> Damaged:
+    """Damage ``clean`` [C, H, W] in [0, 1] as ``damage`` asks.
 
     The clean picture is cropped to the part that the observation shows. Raises ItemError where the picture is too small
     for the crop or the reduction, and where no or all pixels would be removed.
     """
-    rng = np.random.default_rng(config["seed"])
-    if config["crop"] is not None:
-        clean = _crop(clean, config["crop"])
-    kind = config["type"]
-    if kind == "downsample":
-        return _shrink(clean, config)
-    if kind in ("missing", "scratches"):
-        known = _missing(rng, clean, config) if kind == "missing" else _scratches(rng, clean, config)
-        _check_coverage(known, config)
+    rng = np.random.default_rng(damage.seed)
+    if damage.crop is not None:
+        clean = _crop(clean, damage.crop)
+    if isinstance(damage, Shrink):
+        return _shrink(clean, damage)
+    if isinstance(damage, DropPixels | Scratch):
+        lose = _missing if isinstance(damage, DropPixels) else _scratches
+        known = lose(rng, clean, damage.fraction)
+        _check_coverage(known, damage.fraction)
         return Damaged(clean, clean * known, known)
-    return Damaged(clean, _noisy(rng, clean, config))
+    return Damaged(clean, _noisy(rng, clean, damage))
 
 
 def check_crop(side: int, height: int, width: int) -> None:
@@ -63,27 +71,30 @@ def _middle(clean: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.ascontiguousarray(clean[:, top : top + height, left : left + width])
 
 
-def _noisy(rng: np.random.Generator, clean: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
-    """Return the picture with noise of the type that ``config`` names, or compressed as JPEG."""
-    if config["type"] == "gaussian":
-        noisy = clean + config["sigma"] / 255 * _gaussian(rng, clean.shape, config)
-    elif config["type"] == "poisson":
-        noisy = rng.poisson(clean * config["peak"]) / config["peak"]
-    elif config["type"] == "salt-pepper":
-        hit, white = rng.random((2, 1, *clean.shape[1:]))
-        noisy = np.where(hit < config["amount"], white < 0.5, clean)
-    else:
-        return _compress(clean, config["quality"])
+def _noisy(
+    rng: np.random.Generator, clean: np.ndarray, damage: AddGaussian | AddPoisson | AddSaltPepper | CompressJpeg
+) -> np.ndarray:
+    """Return the picture with noise, or compressed as JPEG."""
+    match damage:
+        case AddGaussian():
+            noisy = clean + damage.sigma / 255 * _gaussian(rng, clean.shape, damage)
+        case AddPoisson():
+            noisy = rng.poisson(clean * damage.peak) / damage.peak
+        case AddSaltPepper():
+            hit, white = rng.random((2, 1, *clean.shape[1:]))
+            noisy = np.where(hit < damage.amount, white < 0.5, clean)
+        case CompressJpeg():
+            return _compress(clean, damage.quality)
     return noisy.clip(0, 1).astype(np.float32)
 
 
-def _gaussian(rng: np.random.Generator, shape: tuple[int, ...], config: Mapping[str, Any]) -> np.ndarray:
+def _gaussian(rng: np.random.Generator, shape: tuple[int, ...], damage: AddGaussian) -> np.ndarray:
     """Draw Gaussian noise of deviation 1, [C, H, W] or, where the channels share it, [1, H, W]."""
-    noise = rng.normal(size=(1, *shape[1:]) if config.get("shared") else shape)
-    if config.get("blur"):
+    noise = rng.normal(size=(1, *shape[1:]) if damage.shared else shape)
+    if damage.blur is not None:
         from skimage.filters import gaussian
 
-        noise = gaussian(noise, config["blur"], mode="wrap", channel_axis=0)
+        noise = gaussian(noise, damage.blur, mode="wrap", channel_axis=0)
         noise /= noise.std()
     return noise
 
@@ -99,19 +110,19 @@ def _compress(clean: np.ndarray, quality: int) -> np.ndarray:
     return np.ascontiguousarray(decoded.reshape(pixels.shape).transpose(2, 0, 1))
 
 
-def _missing(rng: np.random.Generator, clean: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
+def _missing(rng: np.random.Generator, clean: np.ndarray, fraction: float) -> np.ndarray:
     """Draw which pixels are known, [1, H, W], each independently."""
-    return rng.random((1, *clean.shape[1:])) >= config["fraction"]
+    return rng.random((1, *clean.shape[1:])) >= fraction
 
 
-def _scratches(rng: np.random.Generator, clean: np.ndarray, config: Mapping[str, Any]) -> np.ndarray:
-    """Return the pixels outside of random straight strokes, [1, H, W], which cover `fraction` of the picture."""
+def _scratches(rng: np.random.Generator, clean: np.ndarray, fraction: float) -> np.ndarray:
+    """Return the pixels outside of random straight strokes, [1, H, W], which cover ``fraction`` of the picture."""
     from skimage.draw import line
     from skimage.morphology import dilation, disk
 
     height, width = clean.shape[1:]
     lost = np.zeros((height, width), bool)
-    while lost.mean() < config["fraction"]:
+    while lost.mean() < fraction:
         rows, columns = rng.integers(0, height, 2), rng.integers(0, width, 2)
         stroke = np.zeros_like(lost)
         stroke[line(rows[0], columns[0], rows[1], columns[1])] = True
@@ -119,21 +130,21 @@ def _scratches(rng: np.random.Generator, clean: np.ndarray, config: Mapping[str,
     return ~lost[None]
 
 
-def _check_coverage(known: np.ndarray, config: Mapping[str, Any]) -> None:
+def _check_coverage(known: np.ndarray, fraction: float) -> None:
     """Raise ItemError where all pixels or none are known."""
     if known.all() or not known.any():
         rest, (height, width) = "all" if known.all() else "none", known.shape[1:]
         raise ItemError(
-            "degrade", f"degrade.fraction is {config['fraction']}, and of {width}×{height} pixels {rest} is left known"
+            "degrade", f"degrade.fraction is {fraction}, and of {width}×{height} pixels {rest} is left known"
         )
 
 
-def _shrink(clean: np.ndarray, config: Mapping[str, Any]) -> Damaged:
+def _shrink(clean: np.ndarray, damage: Shrink) -> Damaged:
     """Reduce the largest middle part of ``clean`` whose sides `scale` divides."""
-    scale = config["scale"]
+    scale = damage.scale
     height, width = (side // scale * scale for side in clean.shape[1:])
     if not height or not width:
         raise ItemError("degrade", f"degrade.scale is {scale}, more than the image has pixels")
     clean = _middle(clean, height, width)
-    small = Downsampling.of(scale, config["kernel"])(torch.from_numpy(clean)[None])[0].clamp(0, 1)
+    small = Downsampling.of(scale, damage.kernel)(torch.from_numpy(clean)[None])[0].clamp(0, 1)
     return Damaged(clean, small.numpy())

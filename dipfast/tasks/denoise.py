@@ -6,13 +6,12 @@ The kinds are Gaussian noise, photon (Poisson) noise, and salt and pepper.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dipfast.settings.task import Denoise, GaussianNoise, PoissonNoise, SaltPepperNoise
 from dipfast.tasks.noise import NoiseEstimate, estimate_noise
 from dipfast.tasks.operators import Clipping, Identity, Operator, Saturation
 from dipfast.tasks.problem import (
@@ -30,42 +29,42 @@ LEAST_WHITE = 0.75  # least share of a given sigma at high frequencies for the n
 
 
 def denoise(
-    task: Mapping[str, Any],
+    task: Denoise,
     observed: np.ndarray,  # [C, H, W] float32 in [0, 1]
     range: Range,
     valid: np.ndarray | None = None,  # [1, H, W] bool
 ) -> Problem:
-    """Return the denoising problem of ``task``, the manifest's section with every default filled in.
+    """Return the denoising problem of ``task``.
 
     ``range`` is the range that the picture fills. The noise is estimated from the pixels where ``valid`` is true, from
     all of them where it is None. A sigma is in 8-bit units of the full range.
     """
-    noise = task["noise"]
+    noise = task.noise
     y = range.to_unit(torch.from_numpy(observed)[None])
-    if noise["type"] == "salt-pepper":
+    if isinstance(noise, SaltPepperNoise):
         return Problem(Identity(), mean_absolute, y, y, range=range)
     estimate = estimate_noise(y[0].numpy(), valid, (range.lower, range.upper))
-    if noise["type"] == "poisson":
+    if isinstance(noise, PoissonNoise):
         return _poisson(noise, y, range, estimate)
     return _gaussian(noise, y, range, valid, estimate)
 
 
-def _poisson(noise: Mapping[str, Any], y: Tensor, range: Range, estimate: NoiseEstimate) -> Problem:
+def _poisson(noise: PoissonNoise, y: Tensor, range: Range, estimate: NoiseEstimate) -> Problem:
     """Return the problem of photon noise with a known number of photons at white."""
-    peak = torch.tensor(noise["peak"])
+    peak = torch.tensor(noise.peak)
     deviance, variance = PoissonDeviance(0.1 / peak, range), PoissonVariance(peak, range)  # a tenth of a photon
-    facts = {"peak": noise["peak"]} | estimate.facts
+    facts = {"peak": noise.peak} | estimate.facts
     operator, correlation = Saturation(peak, range), estimate.correlation
     return Problem(operator, deviance, y, y, variance, noise_correlation=correlation, range=range, facts=facts)
 
 
 def _gaussian(
-    noise: Mapping[str, Any], y: Tensor, range: Range, valid: np.ndarray | None, estimate: NoiseEstimate
+    noise: GaussianNoise, y: Tensor, range: Range, valid: np.ndarray | None, estimate: NoiseEstimate
 ) -> Problem:
     """Return the problem of Gaussian noise of a given or an estimated deviation."""
     to_sigma = [255 * width for width in range.width.flatten().tolist()]
     each = _by_channel(y, range, valid) if range.apart else [estimate] * len(to_sigma)
-    if noise["sigma"] == "auto":
+    if noise.sigma == "auto":
         levels = [one.std if estimate.correlation.radius else one.high for one in each]
         sigmas = [factor * level for factor, level in zip(to_sigma, levels, strict=True)]
         sigma = math.hypot(*sigmas) / math.sqrt(len(sigmas))
@@ -73,7 +72,7 @@ def _gaussian(
         if range.apart:
             facts["sigma_by_channel"] = ", ".join(str(_rounded(one)) for one in sigmas)
     else:
-        sigmas = [float(noise["sigma"])] * len(to_sigma)
+        sigmas = [noise.sigma] * len(to_sigma)
         facts = {"sigma": sigmas[0], "sigma_source": "given"}
         whites = [factor * one.high / sigmas[0] for factor, one in zip(to_sigma, each, strict=True)]
         white = round(sum(whites) / len(whites), 3)
@@ -82,7 +81,7 @@ def _gaussian(
         if white >= LEAST_WHITE:  # what the middle frequencies hold beyond that is detail of the picture
             estimate = estimate.with_radius(0)
     std = torch.tensor([sigma / factor for sigma, factor in zip(sigmas, to_sigma, strict=True)]).view(1, -1, 1, 1)
-    clipped, bounds = noise.get("clipped", True), (range.lower, range.upper)
+    clipped, bounds = noise.clipped, (range.lower, range.upper)
     operator: Operator = Clipping(std, *bounds) if clipped else Identity()
     residual = ClippedGaussian(std, clipped, 1, *bounds)
     term, correlation = WeightedSquare(_weights(std) if range.apart else torch.ones_like(std)), estimate.correlation

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dipfast.settings.task import Inpaint
 from dipfast.tasks.mask import colour_of
 from dipfast.tasks.operators import Masking
 from dipfast.tasks.problem import Problem, mean_square
@@ -20,12 +18,12 @@ WIDE = 0.05  # largest share of unknown pixels without a known neighbour in scat
 
 
 def inpaint(
-    task: Mapping[str, Any],
+    task: Inpaint,
     observed: np.ndarray,  # [C, H, W] float32 in [0, 1]
     known: np.ndarray,  # [1, H, W] bool
     range: Range,
 ) -> Problem:
-    """Return the inpainting problem of ``task``, the manifest's section with every default filled in.
+    """Return the inpainting problem of ``task``.
 
     The mean square is taken over all pixels, with an error of 0 at unknown ones, as in the code of Ulyanov et al.
     (2018). A latent of type `image` shows the roughly filled picture where the holes are scattered, and nothing where
@@ -35,11 +33,11 @@ def inpaint(
     y = range.to_unit(torch.from_numpy(observed)[None]) * mask
     scattered = is_scattered(mask > 0)
     facts: dict[str, float | str] = {
-        "known": colour_of(task["known"]),
+        "known": colour_of(task.known),
         "unknown_fraction": round(1 - float(mask.mean()), 6),
         "holes": "scattered" if scattered else "wide",
     }
-    keep = mask if task["keep_known"] else None
+    keep = mask if task.keep_known else None
     rough = filled(y, mask > 0) if scattered else torch.zeros_like(y)
     return Problem(Masking(mask), mean_square, y, y, rough=rough, keep=keep, range=range, facts=facts)
 

@@ -6,15 +6,14 @@ The quantisation is estimated from the decoded pixels, so the picture may have b
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dipfast.settings.task import Jpeg
 from dipfast.tasks.coding import (
     BLOCK,
     LINES_AROUND,
@@ -53,15 +52,14 @@ class Quantisation:
     corner: tuple[int, int]
 
 
-def jpeg(task: Mapping[str, Any], observed: np.ndarray, range: Range) -> Problem:
+def jpeg(task: Jpeg, observed: np.ndarray, range: Range) -> Problem:
     """Return the problem of a decoded picture, ``observed`` [C, H, W] float32 in [0, 1], which fills ``range``.
 
-    ``task`` is the manifest's section with every default filled in. Its `quality` is a number, auto to estimate it, or
-    null for a plain mean square over pixels.
+    With a `quality` of None the data term is a plain mean square over pixels.
     """
     full = torch.from_numpy(observed)[None]
     y = range.to_unit(full)
-    quality, source = task.get("quality", "auto"), "given"
+    quality, source = task.quality, "given"
     if quality is None:
         return Problem(Identity(), mean_square, y, y, block=BLOCK, range=range)
     found = quantisation_of(full)

@@ -55,10 +55,10 @@ def load(job: Job) -> Loaded:
     reference, digest = None, None
     if job.reference is not None:
         reference = _read(job, job.reference)
-        digest = hash_of(job.reference, job.settings["input"]["max_bytes"])
+        digest = hash_of(job.reference, job.shared.input.max_bytes)
     observation = observe(job.settings, image, mask, reference)
     for output in job.outputs:
-        check_output(observation.source, output, bit_depth=job.settings["output"]["bit_depth"])
+        check_output(observation.source, output, bit_depth=job.shared.output.bit_depth)
     loaded = time.perf_counter()
     problem = pose(job.settings, observation)
     seconds = {"load": loaded - start, "pose": time.perf_counter() - loaded}
@@ -67,12 +67,12 @@ def load(job: Job) -> Loaded:
 
 def _check_hash(job: Job, path: str, expected: str | None) -> None:
     """Raise ItemError for a file that is another than the one that the id of ``job`` was made of."""
-    if hash_of(path, job.settings["input"]["max_bytes"]) != expected:
+    if hash_of(path, job.shared.input.max_bytes) != expected:
         raise ItemError(CHANGED, f"{path}: the file changed after the run had started; the next run takes it as it is")
 
 
 def _read(job: Job, path: str) -> Image:
-    return read(path, limits_of(job.settings))
+    return read(path, limits_of(job.shared))
 
 
 class CheckpointFile:
@@ -135,7 +135,7 @@ def _outputs_elsewhere(job: Job, folder: RunFolder) -> list[str]:
 def _write(loaded: Loaded, restored: Restored, folder: RunFolder) -> tuple[dict[str, Any], dict[str, Any]]:
     """Write the pictures and the generators. Return what the record says of them, as `output` and `generator`."""
     job, observation = loaded.job, loaded.observation
-    depth = job.settings["output"]["bit_depth"]
+    depth = job.shared.output.bit_depth
     data = encode(restored.pixels, restored.source, format_of(job.outputs[0]), bit_depth=depth)
     outputs = [*job.outputs, *_outputs_elsewhere(job, folder)]
     for name in outputs:

@@ -97,7 +97,7 @@ class Driver(Generic[W]):
     def _expected(self, job: Job) -> dict[str, float]:
         """Return what the plan says of ``job``; the same for all in its bucket."""
         if job.bucket not in self.expected:
-            place, share = self.places[0], expected_share(job.settings)
+            place, share = self.places[0], expected_share(job.shared)
             seconds = share * predicted_seconds(job, place.device.split(":")[0], place.threads, "fp32")
             self.expected[job.bucket] = {"expected_seconds": round(seconds, 2), "expected_share": share}
         return self.expected[job.bucket]

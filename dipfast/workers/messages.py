@@ -46,11 +46,11 @@ def cohort_size(job: Job, device: str, memory: int | None, asked: int | None = N
     """
     if asked is not None:
         return asked
-    fit = job.settings["fit"]
-    if memory is None or "cpu" in (device, fit["device"]):
+    fit = job.shared.fit
+    if memory is None or "cpu" in (device, fit.device):
         return 1
     _, height, width = job.padded
-    by_size = FILLING_PIXELS // max(1, height * width * fit["seeds"])
+    by_size = FILLING_PIXELS // max(1, height * width * fit.seeds)
     by_memory = int(MEMORY_SHARE * memory) // max(1, predicted_bytes(job))
     return max(1, min(MOST, by_size, by_memory))
 

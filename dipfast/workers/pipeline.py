@@ -181,7 +181,7 @@ class Pipeline:
 
     def _reporter(self, job: Job) -> Callable[[int, float], None]:
         """Return what reports a fit's progress to the driver, not more often than every half second."""
-        last, total = 0.0, job.settings["fit"]["steps"]
+        last, total = 0.0, job.shared.fit.steps
 
         def report(steps: int, loss: float) -> None:
             nonlocal last

@@ -56,7 +56,7 @@ class Held:
         if self.stage != "fitting" or self.first is None or self.last is None or self.last[1] <= self.first[1]:
             return False
         pace = (self.last[0] - self.first[0]) / (self.last[1] - self.first[1])
-        left = self.job.settings["fit"]["steps"] - self.last[1]
+        left = self.job.shared.fit.steps - self.last[1]
         return left * pace - (now - self.last[0]) <= seconds
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from types import ModuleType
 
@@ -38,7 +37,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def test_the_standard_net_is_the_schemas_default() -> None:
-    assert json.loads(json.dumps(STANDARD)) == SkipGenerator().model_dump(mode="json")
+    assert SkipGenerator() == STANDARD
 
 
 def test_every_variant_has_its_samples_and_its_share_of_the_floor(checkout: Path) -> None:

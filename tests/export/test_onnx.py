@@ -44,10 +44,12 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-def fitted(**changes: Any) -> tuple[generators.SkipNet, torch.Tensor, generators.Card]:
+def fitted(
+    *, trunks: int = 1, ranged: bool = False, **changes: Any
+) -> tuple[generators.SkipNet, torch.Tensor, generators.Card]:
     """A generator whose weights and normalisations are anything but fresh, at 24×32, its latent and its card."""
     config = generator_config(**changes)
-    module = generators.build(config, 3, seed=1)
+    module = generators.SkipNet(architecture_of(config, 3, trunks=trunks, ranged=ranged), seed=1)
     rng = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -55,17 +57,19 @@ def fitted(**changes: Any) -> tuple[generators.SkipNet, torch.Tensor, generators
         if module.low is not None and module.width is not None:
             module.low.fill_(0.1)
             module.width.copy_(torch.tensor([0.2, 0.02, 0.3]).view(1, 3, 1, 1))
-    several = "trunks" in config and config["input"]["type"] == "noise"
+    several = trunks > 1 and config.input.type == "noise"
     card = generators.Card(
         id="0123456789abcdef",
         generator=config,
         task={"type": "denoise"},
         seed=0,
-        latent_seed=list(range(5, 5 + config["trunks"])) if several else 5,
+        latent_seed=list(range(5, 5 + trunks)) if several else 5,
         channels=3,
         padded=(24, 32),
         size=(22, 29),
         precision="fp32",
+        trunks=trunks,
+        ranged=ranged,
     )
     return module, generators.latent_of(card, torch.rand(1, 3, 24, 32, generator=rng)), card
 
@@ -90,9 +94,9 @@ def model() -> onnx.ModelProto:
 
 @pytest.mark.parametrize("changes", OPTIONS)
 def test_every_option_is_folded_exactly(changes: dict[str, Any]) -> None:
-    module, latent, _ = fitted(**changes)
+    module, latent, card = fitted(**changes)
     exact, weights = latent.double(), {name: value.double() for name, value in module.state_dict().items()}
-    net = fold(architecture_of(generator_config(**changes), 3), weights, exact)
+    net = fold(card.architecture, weights, exact)
     np.testing.assert_allclose(net(latent).numpy(), rendered(module, latent), atol=2e-5)
 
 
@@ -169,7 +173,7 @@ def test_no_path_of_a_machine_goes_with_it() -> None:
 def test_a_fresh_normalisation_is_not_optimised_away() -> None:
     config = generator_config(pad="zero")
     module = generators.build(config, 3, seed=0)
-    latent = generators.make_latent(config["input"], 24, 32, 5, torch.empty(0))
+    latent = generators.make_latent(config.input, 24, 32, 5, torch.empty(0))
     session = Session(to_onnx(module.state_dict(), latent, fitted(pad="zero")[2]).SerializeToString(), threads=1)
     np.testing.assert_allclose(session.render(), rendered(module, latent), atol=2e-5)
 

@@ -30,7 +30,6 @@ from dipfast.export.engine import beside
 from dipfast.export.fold import fold
 from dipfast.export.onnx import OPERATORS, to_onnx
 from dipfast.export.save import export_tensorrt
-from dipfast.generators.architecture import architecture_of
 from dipfast.image import read
 from dipfast.render.generator import FittedGenerator, renderer
 
@@ -282,7 +281,7 @@ def test_refit_names_are_the_folded_weights_one_to_one(changes: dict[str, Any], 
     model = to_onnx(module.state_dict(), latent, card, precision=precision)
     ends = (".weight", ".bias", "low", "width")
     names = [t.name for t in model.graph.initializer if t.name.endswith(ends)]
-    net = fold(architecture_of(generator_config(**changes), 3), module.state_dict(), latent)
+    net = fold(card.architecture, module.state_dict(), latent)
     assert sorted(names) == sorted(net.state_dict())
     kinds = {t.name: t.data_type for t in model.graph.initializer}
     for name, value in tensorrt._typed(net, precision).items():

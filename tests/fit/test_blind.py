@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import fit_plan, generator_config
+from conftest import fit_plan, generator_config, task_of
 
 from dipfast import tasks
 from dipfast.fit import FitResult, ProgramCache, choose_machine, fit
@@ -30,7 +30,7 @@ GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25}}
 @pytest.fixture
 def noisy(picture: np.ndarray) -> tasks.Problem:
     drawn = np.random.default_rng(0).normal(scale=25 / 255, size=picture.shape)
-    return tasks.pose(GAUSSIAN, (picture + drawn).clip(0, 1).astype(np.float32))
+    return tasks.pose(task_of(GAUSSIAN), (picture + drawn).clip(0, 1).astype(np.float32))
 
 
 def fitted(
@@ -93,7 +93,7 @@ def test_noise_that_was_cut_off_is_less() -> None:
 def test_what_is_seen_teaches_too() -> None:
     clean = read(locate("sample:camera"), Limits()).pixels[:, 200:248, 200:248]
     drawn = np.random.default_rng(0).normal(scale=25 / 255, size=clean.shape)
-    problem = tasks.pose(GAUSSIAN, (clean + drawn).clip(0, 1).astype(np.float32))
+    problem = tasks.pose(task_of(GAUSSIAN), (clean + drawn).clip(0, 1).astype(np.float32))
     plan = {"steps": 80, "optimizer": MUON | {"lr": 0.04}}
     blind, both = (fitted(problem, 0.1, strength, **plan).image[0].numpy() for strength in (None, 0.7))
     assert psnr(both, clean) > psnr(blind, clean) + 0.25

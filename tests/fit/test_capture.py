@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import fit_plan, generator_config
+from conftest import fit_plan, generator_config, task_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dipfast import tasks
@@ -47,7 +47,7 @@ def test_a_step_neither_copies_from_the_host_nor_waits_for_the_device(name: str,
     task, latent = TASKS[name]
     observed = np.random.default_rng(0).random((channels, 32, 32)).astype(np.float32)
     known = np.arange(32 * 32).reshape(1, 32, 32) % 2 == 0
-    problem = tasks.pose(task, observed, known if name == "inpaint" else None)
+    problem = tasks.pose(task_of(task), observed, known if name == "inpaint" else None)
     plan = fit_plan(steps=3, stop="auto", average="auto", optimizer={"type": "muon", "lr": 0.01}, seeds=2)
     _, step = ProgramCache().prepare(problem, generator_config(input=latent), plan, choose_machine(plan))
     step()

@@ -9,17 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Memory, fit_plan, generator_config
+from conftest import Memory, fit_plan, generator_config, task_of
 
 from dipfast import tasks
-from dipfast.fit import Cancelled, FitResult, Hooks, ProgramCache, Slot, finish_all, fit, fitting
+from dipfast.fit import Cancelled, FitResult, Hooks, ProgramCache, Slot, choose_machine, finish_all, fit, fitting
 from dipfast.fit.distil import distil_steps
-from dipfast.fit.loop import Fit
+from dipfast.fit.loop import FitLoop, smaller_fits
 from dipfast.image import Limits, read
 from dipfast.manifest.layers import Layer, resolve
 from dipfast.metrics import psnr
 from dipfast.plan import fit_bytes, fit_flops
 from dipfast.samples import locate
+from dipfast.settings.document import Settings
 from dipfast.settings.shapes import coarse_steps, halves
 from dipfast.tasks.problem import ClippedGaussian, NoiseCorrelation
 
@@ -41,7 +42,7 @@ def clean() -> np.ndarray:
 @pytest.fixture(scope="module")
 def noisy(clean: np.ndarray) -> tasks.Problem:
     drawn = np.random.default_rng(0).normal(scale=25 / 255, size=clean.shape)
-    return tasks.pose(GAUSSIAN, (clean + drawn).clip(0, 1).astype(np.float32))
+    return tasks.pose(task_of(GAUSSIAN), (clean + drawn).clip(0, 1).astype(np.float32))
 
 
 def plan(**changes: Any) -> Any:
@@ -64,13 +65,15 @@ def test_sizes_are_halved_while_sides_have_64_pixels(sides: tuple[int, int], exp
 
 
 def test_only_networks_with_recorrupted_pairs_begin_at_smaller_sizes_by_themselves() -> None:
-    asked = {"coarse": "auto", "steps": 400, "optimizer": {"type": "muon"}, "engine": "auto"}
-    assert coarse_steps({"input": PAIRED}, asked) == 40
-    assert coarse_steps({"input": BLIND}, asked) == 0
-    assert coarse_steps({"input": {"type": "noise"}}, asked) == 0
-    assert coarse_steps({"input": PAIRED}, asked | {"optimizer": {"type": "sgld"}}) == 0
-    assert coarse_steps({"input": PAIRED}, asked | {"engine": "compile"}) == 0
-    assert coarse_steps({"input": BLIND}, asked | {"coarse": 7}) == 7
+    def steps(latent: dict[str, Any], **changes: Any) -> int:
+        return coarse_steps(generator_config(input=latent), plan(**{"coarse": "auto", "steps": 400} | changes))
+
+    assert steps(PAIRED) == 40
+    assert steps(BLIND) == 0
+    assert steps({"type": "noise"}) == 0
+    assert steps(PAIRED, optimizer={"type": "sgld"}) == 0
+    assert steps(PAIRED, engine="compile") == 0
+    assert steps(BLIND, coarse=7) == 7
 
 
 @pytest.mark.parametrize(
@@ -92,7 +95,8 @@ def test_a_halved_problem_has_means_of_four_pixels_and_their_noise() -> None:
     drawn = np.random.default_rng(0).normal(scale=50 / 255, size=flat.shape)
     task = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 50}}
     problem = replace(
-        tasks.pose(task, (flat + drawn).clip(0, 1).astype(np.float32)), noise_correlation=NoiseCorrelation(radius=1)
+        tasks.pose(task_of(task), (flat + drawn).clip(0, 1).astype(np.float32)),
+        noise_correlation=NoiseCorrelation(radius=1),
     )
     half = problem.halved((160, 128))
     assert half.target.shape == (1, 1, 160, 128)
@@ -136,7 +140,8 @@ def test_noise_that_is_shared_is_fitted_at_once_unless_asked(
 
 
 def test_it_takes_over_weights_and_what_the_smaller_fit_saw(noisy: tasks.Problem) -> None:
-    running = Fit(noisy, CONFIG, plan(stop=STILLEST))
+    asked = plan(stop=STILLEST)
+    running = FitLoop(noisy, CONFIG, asked, choose_machine(asked), smaller_fits(noisy, CONFIG, asked))
     before = running.state.first.parameters.values.clone()
     for _ in running.begin():
         pass
@@ -161,12 +166,12 @@ def test_alone_second_on_a_program_cache_in_slots_and_resumed_the_bits_are_the_s
     asked = plan(steps=24, coarse=5, seeds=2, keep_seeds=True)
     other = replace(noisy, target=1 - noisy.target, guide=1 - noisy.guide)
     whole, bench = fit(noisy, CONFIG, asked), ProgramCache()
-    fit(other, CONFIG, replace(asked, seed=3), program_cache=bench)
+    fit(other, CONFIG, asked.model_copy(update={"seed": 3}), program_cache=bench)
     second = fit(noisy, CONFIG, asked, program_cache=bench)
     assert bench.programs == second.programs == 2
 
     def course(problem: tasks.Problem, program_cache: ProgramCache) -> Any:
-        return fitting(problem, CONFIG, asked, Hooks(program_cache=program_cache))
+        return fitting(problem, CONFIG, asked, hooks=Hooks(program_cache=program_cache))
 
     slots: list[Slot[FitResult]] = [Slot(torch.device("cpu")) for _ in range(2)]
     first, beside = finish_all([partial(course, noisy), partial(course, other)], slots)
@@ -188,14 +193,14 @@ def _interrupted(problem: tasks.Problem, asked: Any, after: int) -> FitResult:
     with pytest.raises(Cancelled):
         fit(problem, CONFIG, asked, cancelled=enough, checkpoint=memory)
     assert (memory.saved is None) == (after < 5)
-    found = fit(problem, CONFIG, asked, lambda step, loss: taken.append(step), checkpoint=memory)
+    found = fit(problem, CONFIG, asked, progress=lambda step, loss: taken.append(step), checkpoint=memory)
     assert taken[0] == max(0, after - 5) + 1
     return found
 
 
 def test_operations_bytes_and_the_distillation_count_the_smaller_sizes(noisy: tasks.Problem) -> None:
-    def settings(coarse: int) -> dict[str, Any]:
-        return {"generator": CONFIG, "fit": vars(plan(steps=100, coarse=coarse))}
+    def settings(coarse: int) -> Settings:
+        return Settings(generator=CONFIG, fit=plan(steps=100, coarse=coarse))
 
     without, having = settings(0), settings(40)
     assert fit_flops(having, (3, 128, 128)) == pytest.approx(1.1 * fit_flops(without, (3, 128, 128)))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import fit_plan, generator_config
+from conftest import fit_plan, generator_config, task_of
 
 import dipfast
 from dipfast import generators, tasks
@@ -17,6 +17,7 @@ from dipfast.fit import FitResult, derive_seed, finish, fit
 from dipfast.fit.distil import Distilled, _gauss_newton, _shortened, _solve_head, distil_steps, distilling, undistilled
 from dipfast.fit.loop import Cancelled
 from dipfast.fit.optimizer import FlatParameters
+from dipfast.settings.fit import Muon
 
 TINY = {"channels": [8, 8], "input": {"type": "noise", "depth": 4}}
 
@@ -27,9 +28,9 @@ def fitted() -> tuple[FitResult, torch.Tensor]:
     rng = np.random.default_rng(0)
     ramp = np.broadcast_to(np.linspace(0, 1, 32, dtype=np.float32), (3, 32, 32))
     noisy = (ramp + rng.normal(scale=0.1, size=ramp.shape)).clip(0, 1).astype(np.float32)
-    problem = tasks.pose({"type": "denoise", "noise": {"type": "gaussian", "sigma": 25}}, noisy)
+    problem = tasks.pose(task_of({"type": "denoise", "noise": {"type": "gaussian", "sigma": 25}}), noisy)
     config, plan = generator_config(), fit_plan(steps=60)
-    latent = generators.make_latent(config["input"], 32, 32, derive_seed(plan.seed, "latent"), problem.guide)
+    latent = generators.make_latent(config.input, 32, 32, derive_seed(plan.seed, "latent"), problem.guide)
     return fit(problem, config, plan), latent
 
 
@@ -54,7 +55,7 @@ def test_a_few_steps_bring_the_weights_to_the_kept_picture(fitted: tuple[FitResu
 
 def test_gradients_in_fp16_are_those_of_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     config = generator_config()
-    latent = generators.make_latent(config["input"], 128, 128, 1, torch.empty(0))
+    latent = generators.make_latent(config.input, 128, 128, 1, torch.empty(0))
     module = generators.build(config, 3, 0)
     with torch.no_grad():
         picture = module(latent) + 0.003 * torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
@@ -71,8 +72,8 @@ def test_steps_that_lead_away_shrink_those_that_follow(
 ) -> None:
     rates: list[float] = []
 
-    def astray(config: dict[str, float], parameters: FlatParameters, *_: object, **how: object) -> None:
-        rates.append(config["lr"])
+    def astray(config: Muon, parameters: FlatParameters, *_: object, **how: object) -> None:
+        rates.append(config.lr)
         noise = torch.randn(parameters.values.shape, generator=torch.Generator().manual_seed(0))
         parameters.values.mul_(1 + 0.1 * noise)
 
@@ -131,7 +132,7 @@ def test_the_head_is_solved_for(fitted: tuple[FitResult, torch.Tensor]) -> None:
 def test_a_head_with_nothing_to_solve_for_stays_as_it_was(value: float) -> None:
     config = generator_config()
     module = generators.build(config, 3, seed=0)
-    latent = generators.make_latent(config["input"], 32, 32, 1, torch.empty(0))
+    latent = generators.make_latent(config.input, 32, 32, 1, torch.empty(0))
     module.head.bias.detach().fill_(value)
     weight = module.head.weight.detach().clone()
     _solve_head(module, latent, torch.rand(1, 3, 32, 32))
@@ -181,7 +182,8 @@ def test_joined_generators_recompute_as_the_fit_did(fitted: tuple[FitResult, tor
     config = generator_config()
     several = replace(fitted[0], members=(generators.build(config, 3, 1),))
     for recompute in (False, True):
-        module = undistilled(several, config, fit_plan(seeds=2, recompute=recompute))
+        ran = replace(several, machine=replace(several.machine, recompute=recompute))
+        module = undistilled(ran, config, fit_plan(seeds=2))
         assert {scale.recompute for trunk in (module, *module.others) for scale in trunk.scales} == {recompute}
 
 

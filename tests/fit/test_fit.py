@@ -14,35 +14,35 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Memory, fit_plan, generator_config
+from conftest import Memory, damage_of, fit_plan, generator_config, latent_of, task_of
 
 from dipfast import ops, tasks
 from dipfast.errors import ItemError, MachineError, UsageError
 from dipfast.fit import Cancelled, FitResult, ProgramCache, fit
 from dipfast.fit.engine import WARM_UP, Machine, Step, choose_machine, compilations
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
-from dipfast.fit.plan import derive_seed
 from dipfast.fit.statistics import newest_weight
-from dipfast.fit.step import FitState, Member
+from dipfast.fit.step import FitState, Member, derive_seed
 from dipfast.fit.stop import make_stop
 from dipfast.fit.stop.residual import Sure
 from dipfast.fit.watch import LOOK_EVERY, Watch
 from dipfast.generators import make_latent
 from dipfast.metrics import psnr
+from dipfast.settings.fit import Adam, Muon
 from dipfast.tasks.operators import Identity
 from dipfast.tasks.problem import mean_square
 
-GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
+GAUSSIAN = task_of({"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}})
 ADAM = {"type": "adam", "lr": 0.01}
 MUON = {"type": "muon", "lr": 0.01}
 MACHINE = choose_machine(fit_plan())
-NOISE = {"type": "noise"}
-NOTHING = tasks.pose({"type": "jpeg"}, np.zeros((1, 2, 2), np.float32))
+NOISE, BLIND = latent_of({"type": "noise"}), latent_of({"type": "image", "blind": 0.1})
+NOTHING = tasks.pose(task_of({"type": "jpeg"}), np.zeros((1, 2, 2), np.float32))
 
 
 def problem_of(clean: np.ndarray, damage: dict[str, Any], task: dict[str, Any]) -> tasks.Problem:
-    damaged = tasks.degrade({"seed": 0, "crop": None, **damage}, clean)
-    return tasks.pose(task, damaged.observed, damaged.known)
+    damaged = tasks.degrade(damage_of(damage), clean)
+    return tasks.pose(task_of(task), damaged.observed, damaged.known)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def prepared(problem: tasks.Problem, plan: Any, **generator: Any) -> tuple[FitSt
     return ProgramCache().prepare(problem, generator_config(**generator), plan, choose_machine(plan))
 
 
-def fitted(problem: tasks.Problem, config: dict[str, Any] | None = None, **changes: Any) -> FitResult:
+def fitted(problem: tasks.Problem, config: Any = None, **changes: Any) -> FitResult:
     return fit(problem, config or generator_config(), fit_plan(**changes))
 
 
@@ -78,7 +78,7 @@ def test_a_fit_restores(damage: dict[str, Any], task: dict[str, Any]) -> None:
     problem = problem_of(clean, damage, task)
     result = fitted(problem, steps=120, optimizer=MUON, average=0.9)
     after = psnr(result.image[0].numpy(), clean)
-    if task["type"] == "superres":  # a picture as smooth as this one, bicubic interpolation enlarges almost exactly
+    if problem.exact:  # a picture as smooth as this one, bicubic interpolation enlarges almost exactly
         assert after > 23
     else:
         assert after > psnr(problem.guide[0].numpy(), clean) + 2
@@ -125,7 +125,9 @@ def test_another_seed_gives_another_picture(noisy: tasks.Problem) -> None:
 
 def test_looking_and_reporting_change_nothing(noisy: tasks.Problem) -> None:
     seen: list[int] = []
-    watched = fit(noisy, generator_config(), fit_plan(), lambda step, loss: seen.append(step), lambda: False)
+    watched = fit(
+        noisy, generator_config(), fit_plan(), progress=lambda step, loss: seen.append(step), cancelled=lambda: False
+    )
     assert torch.equal(watched.image, fitted(noisy).image)
     assert seen == list(range(1, 31))
 
@@ -145,7 +147,7 @@ def test_adam_on_the_flat_buffer_is_pytorchs_adam() -> None:
             theirs.zero_grad()
             for net in (module, twin):
                 net(x).square().mean().backward()
-            optimizer_step({"type": "adam", **settings}, flat, state, torch.float64)
+            optimizer_step(Adam(**settings), flat, state, torch.float64)
             theirs.step()
     finally:
         torch.set_default_dtype(torch.float32)
@@ -159,7 +161,7 @@ def test_muon_moves_large_convolutions_orthogonally_and_leaves_the_rest_to_adam(
     flat = FlatParameters(module, torch.device("cpu"))
     assert [group[1:] for group in flat.groups] == [(1, 16, 36)]
     flat.grads.normal_(generator=torch.Generator().manual_seed(0))
-    config = {"type": "muon", "lr": 0.01, "momentum": 0.9, "newton_schulz_steps": 5}
+    config = Muon(newton_schulz_steps=5)
     optimizer_step(config, flat, OptimizerState.zeros_like(flat.values), torch.float32)
     large, small = (p.detach() - b for p, b in zip(module.parameters(), before, strict=True))
     singular = torch.linalg.svdvals(large.flatten(1)) / (2 * 0.01)
@@ -282,7 +284,7 @@ def test_with_blind_spots_the_outputs_variance_is_lowest_where_their_average_is_
     """Outputs that come to the scene, swing, and take up what is not there; their average has a best step."""
     rng = torch.Generator().manual_seed(0)
     scene, noise = torch.rand(1, 3, 16, 16, generator=rng), torch.randn(1, 3, 16, 16, generator=rng)
-    stop = make_stop(fit_plan(stop={"type": "ema-variance"}).stop, scene, NOTHING, 600, {"type": "image", "blind": 0.1})
+    stop = make_stop(fit_plan(stop={"type": "ema-variance"}).stop, scene, NOTHING, 600, BLIND)
     stop.reset(0)
     average, errors = torch.zeros_like(scene), []
     for step in range(150 * pace):
@@ -330,7 +332,7 @@ def test_pixels_held_out_are_kept_from_the_loss_and_judge_the_picture(noisy: tas
     assert torch.equal(prediction.grad == 0, held)
     state.stop.update(torch.tensor(50), noisy.target + 0.1 * held, noisy.target + 0.1 * held, torch.tensor(0.0))
     assert float(state.stop.value) == pytest.approx(0.01, rel=1e-4)
-    other, _ = prepared(noisy, replace(plan, seed=5))
+    other, _ = prepared(noisy, plan.model_copy(update={"seed": 5}))
     assert not torch.equal(other.stop.held, state.stop.held)
 
 
@@ -350,7 +352,7 @@ def test_the_risk_of_sure_is_the_true_one_in_expectation(noise: str, picture: np
     else:
         task = {"type": "denoise", "noise": {"type": "poisson", "peak": 60.0}}
         y = torch.poisson(clean * 60, generator=rng) / 60
-    stop = Sure(torch.zeros_like(y), tasks.pose(task, y[0].numpy()), "image")
+    stop = Sure(torch.zeros_like(y), tasks.pose(task_of(task), y[0].numpy()), "image")
     stop.probe.normal_(generator=rng)
 
     def shrink(z: torch.Tensor) -> torch.Tensor:  # a linear estimator, whose risk is known
@@ -629,10 +631,13 @@ def test_a_fit_that_was_rolled_back_says_so(noisy: tasks.Problem) -> None:
 
 def test_seeds_that_are_kept_have_averaged_weights(noisy: tasks.Problem) -> None:
     plan = fit_plan(steps=40, optimizer=MUON, average="auto", seeds=2, keep_seeds=True)
-    averaged, last = fit(noisy, generator_config(), plan), fit(noisy, generator_config(), replace(plan, average=None))
+    averaged, last = (
+        fit(noisy, generator_config(), plan),
+        fit(noisy, generator_config(), plan.model_copy(update={"average": None})),
+    )
 
     def apart(result: FitResult) -> float:
-        latent = make_latent(generator_config()["input"], 32, 32, derive_seed(plan.seed, "latent/1"), noisy.guide)
+        latent = make_latent(generator_config().input, 32, 32, derive_seed(plan.seed, "latent", 1), noisy.guide)
         with torch.no_grad():
             return float((result.members[0](latent, torch.float32) - averaged.picture).square().mean())
 
@@ -662,7 +667,7 @@ def test_a_fit_that_was_interrupted_goes_on_to_the_same_bits(
     with pytest.raises(Cancelled):
         fit(noisy, generator_config(), plan, cancelled=enough, checkpoint=memory)
     taken: list[int] = []
-    resumed = fit(noisy, generator_config(), plan, lambda step, loss: taken.append(step), checkpoint=memory)
+    resumed = fit(noisy, generator_config(), plan, progress=lambda step, loss: taken.append(step), checkpoint=memory)
     whole = fit(noisy, generator_config(), plan)
     assert taken[0] == after + 1
     assert torch.equal(resumed.image, whole.image) and torch.equal(resumed.averaged, whole.averaged)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import settings_of, task_of
 
 from dipfast import tasks
 from dipfast.fit.flecks import mended
@@ -30,7 +31,7 @@ def problem_of(task: dict[str, Any]) -> tasks.Problem:
         observed = rng.poisson(clean * 200) / 200
     else:
         observed = clean + SIGMA / 255 * rng.standard_normal(clean.shape)
-    return tasks.pose(task, observed.clip(0, 1).astype(np.float32))
+    return tasks.pose(task_of(task), observed.clip(0, 1).astype(np.float32))
 
 
 def flecked() -> torch.Tensor:
@@ -65,7 +66,7 @@ def test_where_noise_is_other_than_told_nothing_is_put_back() -> None:
     told = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 1.0}}
     rng = np.random.default_rng(0)
     noisy = (truth()[0].numpy() + 0.1 * rng.standard_normal((3, 64, 64))).clip(0, 1).astype(np.float32)
-    answer, count = mended(truth(), None, tasks.pose(told, noisy))
+    answer, count = mended(truth(), None, tasks.pose(task_of(told), noisy))
     assert count == 0 and torch.equal(answer, truth())
 
 
@@ -79,21 +80,21 @@ def test_noise_that_neighbours_share_puts_nothing_back() -> None:
 
 def test_an_answer_inside_its_surroundings_is_not_remarked_on() -> None:
     problem = problem_of(GAUSSIAN)
-    assert outside(truth()[0].numpy(), problem.target[0].numpy(), None, problem, GAUSSIAN) is None
+    assert outside(truth()[0].numpy(), problem.target[0].numpy(), None, problem, task_of(GAUSSIAN)) is None
 
 
 def test_white_squares_in_a_hole_are_remarked_on() -> None:
     observed = truth()[0].numpy() * 0.2
     known = np.ones((1, 64, 64), bool)
     known[:, 20:50, 20:50] = False
-    problem = tasks.pose(INPAINT, observed * known, known)
+    problem = tasks.pose(task_of(INPAINT), observed * known, known)
     answer = observed.copy()
-    assert outside(answer, observed * known, known, problem, INPAINT) is None
+    assert outside(answer, observed * known, known, problem, task_of(INPAINT)) is None
     answer[:, 33:36, 30:34] = 1
-    found = outside(answer, observed * known, known, problem, INPAINT)
+    found = outside(answer, observed * known, known, problem, task_of(INPAINT))
     assert found is not None and found.count == 12 and 33 <= found.row < 36 and 30 <= found.column < 34
     facts = {"outside": found.count, "outside_by": found.most, "outside_row": found.row, "outside_column": found.column}
-    (warning,) = warnings_of({"generator": {"input": {"type": "noise"}}}, facts)
+    (warning,) = warnings_of(settings_of({"generator": {"input": {"type": "noise"}}}), facts)
     assert warning.startswith("12 pixels of the answer lie outside the range of what is around them")
 
 
@@ -102,7 +103,7 @@ def test_an_enlargement_is_held_against_the_small_picture(scale: int) -> None:
     task = {"type": "superres", "scale": scale, "kernel": "lanczos2"}
     small = truth()[0].numpy()
     large = small.repeat(scale, 1).repeat(scale, 2)
-    assert outside(large, small, None, tasks.pose(task, small), task) is None
+    assert outside(large, small, None, tasks.pose(task_of(task), small), task_of(task)) is None
     large[0, 40, 41] = 1.6
-    found = outside(large, small, None, tasks.pose(task, small), task)
+    found = outside(large, small, None, tasks.pose(task_of(task), small), task_of(task))
     assert found is not None and (found.count, found.row, found.column) == (1, 40, 41)

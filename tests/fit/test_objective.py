@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import fit_plan, generator_config
+from conftest import fit_plan, generator_config, task_of
 
 from dipfast import tasks
 from dipfast.errors import UsageError
@@ -24,7 +24,7 @@ PAIRED = {"type": "image", "blind": 0.3, "recorrupt": 0.7, "reach": "auto"}
 
 
 def problem_of(task: dict[str, Any]) -> tasks.Problem:
-    return tasks.pose(task, np.random.default_rng(0).random((3, 32, 32)).astype(np.float32))
+    return tasks.pose(task_of(task), np.random.default_rng(0).random((3, 32, 32)).astype(np.float32))
 
 
 def state_of(problem: tasks.Problem, latent: dict[str, Any], **changes: Any) -> FitState:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import fit_plan, generator_config
+from conftest import fit_plan, generator_config, task_of
 from PIL import Image as PillowImage
 from torch import Tensor
 
@@ -24,34 +24,33 @@ from dipfast.manifest import settings_from
 from dipfast.metrics import calibration_scale, coverage, uncertainty_ece
 from dipfast.record import uncertainty_of
 from dipfast.report.evaluate import evaluate
-from dipfast.settings.fit import Fit, Sgld
+from dipfast.settings import fit as sections
+from dipfast.settings.fit import Adam, Fit, Sgld
 from dipfast.store.folder import RunFolder
 
 GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
 RULES = ["paper", "preconditioned"]
-NOTHING = {"burn_in": 0, "every": 1, "uncertainty": True, "keep": 0}
+NOTHING = {"burn_in": 0, "every": 1}
 
 
-def sgld(**changes: Any) -> dict[str, Any]:
-    return Sgld.model_validate({"type": "sgld"} | changes).model_dump()
+def sgld(**changes: Any) -> Sgld:
+    return Sgld(**changes)
 
 
 def chain(picture: np.ndarray, task: dict[str, Any] | None = None, **changes: Any) -> FitResult:
     settings = {"steps": 40, "optimizer": sgld(), "posterior": {"burn_in": 9, "every": 5}} | changes
-    return fit(tasks.pose(task or GAUSSIAN, picture), generator_config(), fit_plan(**settings))
+    return fit(tasks.pose(task_of(task or GAUSSIAN), picture), generator_config(), fit_plan(**settings))
 
 
-def one_step(config: dict[str, Any], module: torch.nn.Module) -> tuple[FlatParameters, Tensor]:
+def one_step(config: Sgld, module: torch.nn.Module) -> tuple[FlatParameters, Tensor]:
     """The parameters behind one step of paper SGLD, and what the same step of Adam alone makes of the buffer."""
     twin = FlatParameters(type(module)(*module), torch.device("cpu"))
     flat = FlatParameters(module, torch.device("cpu"))
     twin.load(module)
     for each in (flat, twin):
         each.grads.copy_(torch.linspace(-1, 1, len(each.grads)))
-    adam = {"type": "adam", "lr": config["lr"], "betas": (0.9, 0.999), "eps": 1e-8}
-    optimizer_step(
-        adam | {"weight_decay": config["weight_decay"]}, twin, OptimizerState.zeros_like(twin.values), torch.float32
-    )
+    adam = Adam(lr=config.lr, weight_decay=config.weight_decay)
+    optimizer_step(adam, twin, OptimizerState.zeros_like(twin.values), torch.float32)
     random = torch.Generator().manual_seed(0)
     sgld_step(config, flat, OptimizerState.zeros_like(flat.values), random, None, 0)
     return flat, twin.values
@@ -126,12 +125,12 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(picture: np.n
 
 def test_a_loss_times_its_scale_is_a_negative_log_likelihood() -> None:
     y, x = np.full((1, 2, 3), 0.5, np.float32), torch.full((1, 1, 2, 3), 0.7)
-    gaussian = tasks.pose({"type": "denoise", "noise": {"type": "gaussian", "sigma": 51.0}}, y)
+    gaussian = tasks.pose(task_of({"type": "denoise", "noise": {"type": "gaussian", "sigma": 51.0}}), y)
     scaled = likelihood_scale(sgld(rule="preconditioned"), gaussian) * gaussian.data_term(x, gaussian.target)
     assert float(scaled) == pytest.approx(6 * 0.2**2 / (2 * 0.2**2), rel=1e-5)
     stated = likelihood_scale(sgld(rule="preconditioned", sigma=25.5), gaussian)
     assert float(stated) == pytest.approx(3 / 0.1**2, rel=1e-5)
-    poisson = tasks.pose({"type": "denoise", "noise": {"type": "poisson", "peak": 40.0}}, y)
+    poisson = tasks.pose(task_of({"type": "denoise", "noise": {"type": "poisson", "peak": 40.0}}), y)
     scaled = likelihood_scale(sgld(rule="preconditioned"), poisson) * poisson.data_term(x, poisson.target)
     rate, photons = torch.tensor(28.0), torch.tensor(20.0)
     law = torch.distributions.Poisson
@@ -147,7 +146,7 @@ def test_a_loss_times_its_scale_is_a_negative_log_likelihood() -> None:
     ],
 )
 def test_a_likelihood_that_nobody_knows_is_an_error(task: dict[str, Any], sigma: Any, message: str) -> None:
-    problem = tasks.pose(task, np.zeros((1, 2, 2), np.float32))
+    problem = tasks.pose(task_of(task), np.zeros((1, 2, 2), np.float32))
     with pytest.raises(UsageError, match=message):
         likelihood_scale(sgld(rule="preconditioned", sigma=sigma), problem)
 
@@ -156,7 +155,7 @@ def test_a_likelihood_that_nobody_knows_is_an_error(task: dict[str, Any], sigma:
 
 
 def driven(outputs: np.ndarray, steps: int, **changes: Any) -> Posterior:
-    posterior = Posterior(NOTHING | changes, steps, torch.zeros(1, 1, 2, 2), torch.zeros(3))
+    posterior = Posterior(sections.Posterior(**NOTHING | changes), steps, torch.zeros(1, 1, 2, 2), torch.zeros(3))
     for step in range(steps):
         posterior.update(torch.tensor(step), torch.from_numpy(outputs[step])[None], torch.full((3,), float(step)))
     return posterior
@@ -176,7 +175,7 @@ def test_mean_and_deviation_are_those_of_the_stored_samples() -> None:
 def test_the_papers_burn_in_and_thinning_give_its_number_of_samples() -> None:
     taken = [step for step in range(20000) if step > 7000 and step % 50 == 0]
     assert (len(taken), taken[0], taken[-1]) == (259, 7050, 19950)
-    posterior = Posterior(NOTHING | {"burn_in": 7000, "every": 50}, 20000, torch.zeros(1, 1, 1, 1), torch.zeros(1))
+    posterior = Posterior(sections.Posterior(burn_in=7000), 20000, torch.zeros(1, 1, 1, 1), torch.zeros(1))
     for step in (0, 50, 6999, 7000, 7001, 7049, *taken, 19999):
         posterior.update(torch.tensor(step), torch.zeros(1, 1, 1, 1), torch.zeros(1))
     assert int(posterior.count) == 259
@@ -215,7 +214,7 @@ def test_the_answer_is_the_mean_and_the_record_says_of_how_many(picture: np.ndar
 
 def test_a_rollback_restores_count_mean_and_squares(picture: np.ndarray) -> None:
     plan = fit_plan(steps=40, optimizer=sgld(), posterior={"burn_in": 4, "every": 2})
-    problem = tasks.pose(GAUSSIAN, picture)
+    problem = tasks.pose(task_of(GAUSSIAN), picture)
     state, step = ProgramCache().prepare(problem, generator_config(), plan, choose_machine(plan))
     watch = Watch(plan, state)
     for _ in range(10):
@@ -236,7 +235,7 @@ def test_a_rollback_restores_count_mean_and_squares(picture: np.ndarray) -> None
 def test_known_pixels_that_are_put_back_have_no_deviation(picture: np.ndarray) -> None:
     known = np.zeros((1, 32, 32), bool)
     known[:, :16] = True
-    problem = tasks.pose({"type": "inpaint", "known": "white", "keep_known": True}, picture, known)
+    problem = tasks.pose(task_of({"type": "inpaint", "known": "white", "keep_known": True}), picture, known)
     plan = fit_plan(steps=40, optimizer=sgld(), posterior={"burn_in": 9, "every": 5})
     deviation = fit(problem, generator_config(), plan).deviation
     assert deviation is not None

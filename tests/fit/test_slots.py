@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import fit_plan, generator_config
+from conftest import fit_plan, generator_config, task_of
 
 from dipfast import tasks
 from dipfast.errors import ItemError
-from dipfast.fit import Course, Fit, FitPlan, FitResult, Hooks, ProgramCache, Slot, finish_all, fit, fitting
+from dipfast.fit import Course, FitLoop, FitResult, Hooks, ProgramCache, Slot, finish_all, fit, fitting
 from dipfast.fit.distil import distilling, undistilled
 from dipfast.fit.slots import finish
 from dipfast.fit.watch import LOOK_EVERY
+from dipfast.settings.fit import Fit
 
 GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
 CPU = torch.device("cpu")
@@ -30,11 +31,11 @@ def items(picture: np.ndarray, count: int) -> list[tasks.Problem]:
     """As many pictures of one size, damaged and dimmed differently, that end after different numbers of steps."""
     rng = np.random.default_rng(0)
     noisy = [(picture * (i + 1) / count + rng.normal(scale=0.02 * i, size=picture.shape)) for i in range(count)]
-    return [tasks.pose(GAUSSIAN, image.clip(0, 1).astype(np.float32)) for image in noisy]
+    return [tasks.pose(task_of(GAUSSIAN), image.clip(0, 1).astype(np.float32)) for image in noisy]
 
 
-def course(item: tasks.Problem, plan: FitPlan, program_cache: ProgramCache) -> Course[FitResult]:
-    return fitting(item, generator_config(), plan, Hooks(program_cache=program_cache))
+def course(item: tasks.Problem, plan: Fit, program_cache: ProgramCache) -> Course[FitResult]:
+    return fitting(item, generator_config(), plan, hooks=Hooks(program_cache=program_cache))
 
 
 @pytest.mark.parametrize("changes", PLANS, ids=["discrepancy", "members", "posterior"])
@@ -57,9 +58,11 @@ def test_all_slots_have_enqueued_steps_before_any_is_waited_for(
     picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[str, int]] = []
-    advance, look = Fit.advance, Fit.look
-    monkeypatch.setattr(Fit, "advance", lambda self: (told.append(("advance", self.plan.seed)), advance(self))[1])
-    monkeypatch.setattr(Fit, "look", lambda self: (told.append(("look", self.plan.seed)), look(self))[1])
+    advance, look = FitLoop.advance, FitLoop.look
+    monkeypatch.setattr(
+        FitLoop, "advance", lambda self: (told.append(("advance", self.settings.seed)), advance(self))[1]
+    )
+    monkeypatch.setattr(FitLoop, "look", lambda self: (told.append(("look", self.settings.seed)), look(self))[1])
     plans = [fit_plan(steps=2 * LOOK_EVERY, seed=seed) for seed in (0, 1)]
     finish_all([partial(course, items(picture, 1)[0], plan) for plan in plans], [Slot(CPU), Slot(CPU)])
     first = [("advance", 0), ("advance", 1), ("look", 0), ("advance", 0), ("look", 1), ("advance", 1)]
@@ -91,7 +94,7 @@ def test_a_fit_that_fails_frees_its_slot_and_leaves_its_neighbour_alone(picture:
 def test_a_distillation_can_be_moved_step_by_step(picture: np.ndarray) -> None:
     [item] = items(picture, 1)
     result = fit(item, generator_config(), fit_plan())
-    latent = tasks.pose(GAUSSIAN, picture).guide.new_ones(1, 8, 32, 32)
+    latent = tasks.pose(task_of(GAUSSIAN), picture).guide.new_ones(1, 8, 32, 32)
     two = (undistilled(result, generator_config(), fit_plan()) for _ in range(2))
     moves, other = (distilling(module, latent, result.picture, 3, torch.float32) for module in two)
     whole = finish(other)

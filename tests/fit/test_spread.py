@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import fit_plan, generator_config
+from conftest import fit_plan, generator_config, task_of
 
 import dipfast
 from dipfast import tasks
@@ -46,7 +46,7 @@ def test_the_spread_is_that_of_the_step_that_is_returned() -> None:
 
 
 def test_the_mean_of_the_members_averages_is_the_picture_returned(picture: np.ndarray) -> None:
-    problem = tasks.pose(GAUSSIAN, picture)
+    problem = tasks.pose(task_of(GAUSSIAN), picture)
     plan = fit_plan(seeds=2, stop={"type": "fixed"}, average="auto")
     state, step = ProgramCache().prepare(problem, generator_config(), plan, choose_machine(plan))
     for _ in range(6):
@@ -56,7 +56,7 @@ def test_the_mean_of_the_members_averages_is_the_picture_returned(picture: np.nd
 
 
 def test_a_rollback_restores_the_spread(picture: np.ndarray) -> None:
-    problem = tasks.pose(GAUSSIAN, picture)
+    problem = tasks.pose(task_of(GAUSSIAN), picture)
     plan = fit_plan(seeds=2)
     state, step = ProgramCache().prepare(problem, generator_config(), plan, choose_machine(plan))
     for _ in range(3):
@@ -72,7 +72,7 @@ def test_a_rollback_restores_the_spread(picture: np.ndarray) -> None:
 
 
 def test_several_seeds_have_a_deviation_unless_told_otherwise_and_one_has_none(picture: np.ndarray) -> None:
-    problem = tasks.pose(GAUSSIAN, picture)
+    problem = tasks.pose(task_of(GAUSSIAN), picture)
     with_it, without, alone = (
         fit(problem, generator_config(), fit_plan(steps=4, **changes))
         for changes in ({"seeds": 2}, {"seeds": 2, "uncertainty": False}, {})
@@ -84,7 +84,7 @@ def test_several_seeds_have_a_deviation_unless_told_otherwise_and_one_has_none(p
 
 def test_known_pixels_have_no_deviation(picture: np.ndarray) -> None:
     known = np.arange(32 * 32).reshape(1, 32, 32) % 2 == 0
-    problem = tasks.pose({"type": "inpaint", "known": "white", "keep_known": True}, picture, known)
+    problem = tasks.pose(task_of({"type": "inpaint", "known": "white", "keep_known": True}), picture, known)
     deviation = fit(problem, generator_config(), fit_plan(steps=4, seeds=2)).deviation
     assert deviation is not None
     assert torch.equal(deviation[0] > 0, torch.from_numpy(~known).expand(3, 32, 32))

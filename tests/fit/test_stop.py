@@ -8,22 +8,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import fit_plan, generator_config
+from conftest import fit_plan, generator_config, latent_of, stop_of, task_of
 from PIL import Image
 from torch import Tensor
 
 from dipfast import tasks
 from dipfast.errors import UsageError
 from dipfast.fit import fit
-from dipfast.fit.stop import BLOCKS, DISCREPANCY, FIXED, STILLEST, choose_stop, make_stop
+from dipfast.fit.stop import choose_stop, make_stop
 from dipfast.fit.stop.criterion import Valley
 from dipfast.fit.stop.residual import TAKEN_UP
 from dipfast.manifest import settings_from
 from dipfast.settings.fit import Fit
-from dipfast.settings.stop import BlocksStop, DiscrepancyStop, EmaVarianceStop, FixedStop, Stop
+from dipfast.settings.stop import BlocksStop, DiscrepancyStop, EmaVarianceStop, FixedStop, HeldOutStop, Stop, ValleyStop
 from dipfast.tasks.coding import LINES_AROUND, border_strength, first_border
 
-NOISE, IMAGE = {"type": "noise"}, {"type": "image"}
+NOISE, IMAGE, BLIND = map(latent_of, ({"type": "noise"}, {"type": "image"}, {"type": "image", "blind": 0.1}))
+BLOCKS, DISCREPANCY, FIXED, STILLEST = BlocksStop(), DiscrepancyStop(), FixedStop(), EmaVarianceStop()
 TASKS: dict[str, dict[str, Any]] = {
     "gaussian": {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}},
     "estimated": {"type": "denoise", "noise": {"type": "gaussian", "sigma": "auto"}},
@@ -60,7 +61,7 @@ def problem_of(name: str, observed: np.ndarray | None = None) -> tasks.Problem:
     if observed is None:
         observed = 0.5 + np.random.default_rng(0).normal(scale=0.1, size=(3, 32, 32)).astype(np.float32)
     known = np.arange(32 * 32).reshape(1, 32, 32) % 2 == 0
-    return tasks.pose(TASKS[name], observed, known if name == "inpaint" else None)
+    return tasks.pose(task_of(TASKS[name]), observed, known if name == "inpaint" else None)
 
 
 def settings(task: str, stop: str) -> Any:
@@ -79,12 +80,12 @@ def test_a_criterion_is_taken_by_the_tasks_that_can_have_it_and_refused_elsewher
         with pytest.raises(UsageError, match=NEEDS[stop]):
             settings(task, stop)
         if stop != "auto":
-            config = {"type": stop, "share": 0.05, "patience": 0.1, "min_steps": 1, "factor": 1.0, "ratio": 1.1}
+            config = stop_of({"type": stop})
             with pytest.raises(UsageError, match=f"fit.stop is {stop}"):
                 make_stop(config, torch.zeros(1, 3, 32, 32), problem_of(task), 9, IMAGE if stop == "sure" else NOISE)
         return
-    found = settings(task, stop).fit.stop.model_dump()
-    assert found["type"] == stop
+    found = settings(task, stop).fit.stop
+    assert found.type == stop
     problem = problem_of(task)
     chosen = choose_stop(fit_plan(stop=found), problem, NOISE).stop
     criterion = make_stop(chosen, torch.zeros(1, *problem.shape), problem, 9, IMAGE if stop == "sure" else NOISE)
@@ -98,9 +99,8 @@ def test_a_criterion_is_taken_by_the_tasks_that_can_have_it_and_refused_elsewher
 def test_what_a_latent_shows_cannot_be_held_out(task: str) -> None:
     with pytest.raises(UsageError, match=r"held-out needs generator\.input\.type noise, or blind spots, is image"):
         settings_from(TASKS[task], "fast", {"stop": "held-out"})
-    config = {"type": "held-out", "share": 0.05, "patience": 0.1, "min_steps": 1}
     with pytest.raises(UsageError, match="image shows what is held out"):
-        make_stop(config, torch.zeros(1, 3, 32, 32), problem_of(task), 9, IMAGE)
+        make_stop(HeldOutStop(), torch.zeros(1, 3, 32, 32), problem_of(task), 9, IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -116,12 +116,12 @@ def test_what_a_latent_shows_cannot_be_held_out(task: str) -> None:
         ("superres", FIXED, "the task knows no noise level"),
     ],
 )
-def test_auto_takes_what_suits_the_task_and_says_why(task: str, expected: dict[str, Any], because: str) -> None:
+def test_auto_takes_what_suits_the_task_and_says_why(task: str, expected: Stop, because: str) -> None:
     choice = choose_stop(fit_plan(stop="auto"), problem_of(task), NOISE)
     assert choice.stop == expected and choice.because is not None and choice.because.startswith(because)
     result = fit(problem_of(task), generator_config(), fit_plan(steps=2, stop="auto"))
     assert result.stop == expected
-    assert result.why.startswith(f"{expected['type']}, for {because}")
+    assert result.why.startswith(f"{expected.type}, for {because}")
 
 
 def test_auto_takes_all_steps_where_no_noise_is_found_and_where_samples_are_drawn() -> None:
@@ -132,15 +132,10 @@ def test_auto_takes_all_steps_where_no_noise_is_found_and_where_samples_are_draw
 
 
 def test_auto_takes_the_stillest_picture_of_a_network_with_blind_spots() -> None:
-    choice = choose_stop(fit_plan(stop="auto"), problem_of("gaussian"), IMAGE | {"blind": 0.1})
-    assert choice.stop == STILLEST == EmaVarianceStop(type="ema-variance").model_dump()
+    choice = choose_stop(fit_plan(stop="auto"), problem_of("gaussian"), BLIND)
+    assert choice.stop == STILLEST
     config = generator_config(input={"type": "image", "blind": 0.1})
     assert fit(problem_of("gaussian"), config, fit_plan(steps=2, stop="auto")).stop == STILLEST
-
-
-def test_what_auto_stands_for_is_what_the_schema_fills_in() -> None:
-    assert DiscrepancyStop(type="discrepancy").model_dump() == DISCREPANCY
-    assert BlocksStop(type="blocks").model_dump() == BLOCKS and FixedStop(type="fixed").model_dump() == FIXED
 
 
 def test_auto_can_be_said_in_one_word_and_is_the_default() -> None:
@@ -177,7 +172,7 @@ def test_the_grid_is_found_where_it_is(left: int) -> None:
 def test_blocks_stop_when_the_picture_shows_them() -> None:
     y, x = np.mgrid[0:96, 0:96] / 96
     scene = torch.from_numpy(0.5 + 0.3 * np.sin(9 * x + 4 * y) * np.cos(7 * y * x)).float()[None, None]
-    problem = tasks.pose({"type": "jpeg"}, compressed()[0].numpy())
+    problem = tasks.pose(task_of({"type": "jpeg"}), compressed()[0].numpy())
     stop = make_stop(BLOCKS, torch.zeros_like(scene), problem, 20, NOISE)
     stop.reset(0)
     for step in range(20):
@@ -189,10 +184,10 @@ def test_blocks_stop_when_the_picture_shows_them() -> None:
 
 
 def test_the_next_picture_of_a_bucket_has_its_own_grid() -> None:
-    problem = tasks.pose({"type": "jpeg"}, compressed()[0].numpy())
+    problem = tasks.pose(task_of({"type": "jpeg"}), compressed()[0].numpy())
     stop = make_stop(BLOCKS, torch.zeros_like(problem.target), problem, 20, NOISE)
     stop.reset(0)
-    problem.adopt(tasks.pose({"type": "jpeg"}, compressed(5)[0].numpy()))
+    problem.adopt(tasks.pose(task_of({"type": "jpeg"}), compressed(5)[0].numpy()))
     stop.reset(0)
     assert int(stop.columns[0]) == (2 - LINES_AROUND) % 8 and int(stop.rows[0]) == 7 - LINES_AROUND
 
@@ -202,7 +197,7 @@ def test_an_edge_of_the_scene_on_a_border_is_no_block() -> None:
     scene = 0.3 + 0.1 * np.sin(9 * x + 4 * y)
     scene[40:] += 0.5
     picture = torch.from_numpy(scene).float()[None, None]
-    problem = tasks.pose({"type": "jpeg"}, compressed()[0].numpy())
+    problem = tasks.pose(task_of({"type": "jpeg"}), compressed()[0].numpy())
     stop = make_stop(BLOCKS, picture, problem, 20, NOISE)
     stop.reset(0)
     stop.update(torch.tensor(0), picture, picture, torch.tensor(0.0))
@@ -210,7 +205,7 @@ def test_an_edge_of_the_scene_on_a_border_is_no_block() -> None:
 
 
 def test_a_picture_too_small_for_blocks_takes_all_steps() -> None:
-    small = tasks.pose(TASKS["jpeg, by pixels"], np.zeros((1, 8, 40), np.float32))
+    small = tasks.pose(task_of(TASKS["jpeg, by pixels"]), np.zeros((1, 8, 40), np.float32))
     assert choose_stop(fit_plan(stop="auto"), small, NOISE).stop == FIXED
     with pytest.raises(UsageError, match="needs a picture of two blocks a side, has 40×8"):
         make_stop(BLOCKS, small.guide, small, 20, NOISE)
@@ -223,9 +218,11 @@ def test_a_blind_network_stops_by_what_it_said_where_it_was_blind() -> None:
     for config, blind, done in (
         (DISCREPANCY, 0.1, True),
         (DISCREPANCY, None, False),
-        ({**DISCREPANCY, "factor": 0.9}, 0.1, False),
+        (DiscrepancyStop(factor=0.9), 0.1, False),
     ):
-        stop = make_stop(config, torch.zeros_like(problem.guide), problem, 9, IMAGE | {"blind": blind})
+        stop = make_stop(
+            config, torch.zeros_like(problem.guide), problem, 9, latent_of({"type": "image", "blind": blind})
+        )
         stop.reset(0)
         stop.update(torch.tensor(0), picture, picture, torch.tensor(0.1 * noise * 1.2))
         assert not bool(stop.done)
@@ -236,7 +233,7 @@ def test_a_blind_network_stops_by_what_it_said_where_it_was_blind() -> None:
 
 def test_a_fit_too_short_for_a_minimum_says_so() -> None:
     problem = problem_of("gaussian")
-    stop = make_stop(STILLEST, torch.zeros_like(problem.guide), problem, 3, IMAGE | {"blind": 0.1})
+    stop = make_stop(STILLEST, torch.zeros_like(problem.guide), problem, 3, BLIND)
     stop.reset(0)
     stop.update(torch.tensor(0), problem.guide, problem.guide, torch.tensor(1.0))
     assert stop.why() == "all steps taken; the outputs' moving variance had no minimum yet"
@@ -253,7 +250,7 @@ class Told(Valley):
 
 @pytest.mark.parametrize(("falling", "lowest"), [(0.9, 2.0), (0.0, 5.0)])
 def test_a_fit_that_jumped_is_waited_for_while_its_variance_falls_again(falling: float, lowest: float) -> None:
-    stop = Told(torch.zeros(1, 1, 2, 2), {"patience": 0.2, "min_steps": 10})
+    stop = Told(torch.zeros(1, 1, 2, 2), ValleyStop(patience=0.2, min_steps=10))
     stop.falling = falling
     stop.reset(0)
     before, jumped, after = np.linspace(20, 5, 20), np.linspace(30, 2, 60), np.linspace(2, 9, 60)

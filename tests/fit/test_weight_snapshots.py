@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from conftest import fit_plan, generator_config
+from conftest import fit_plan, generator_config, task_of
 
 from dipfast import tasks
 from dipfast.fit import fit
@@ -45,7 +45,7 @@ def test_a_rollback_takes_back_what_lies_behind_it() -> None:
 
 def test_a_fit_keeps_its_way_and_changes_no_bit_of_its_result() -> None:
     noisy = np.random.default_rng(0).random((3, 32, 32), np.float32)
-    problem = tasks.pose({"type": "denoise", "noise": {"type": "gaussian", "sigma": 25}}, noisy)
+    problem = tasks.pose(task_of({"type": "denoise", "noise": {"type": "gaussian", "sigma": 25}}), noisy)
     plain = fit(problem, generator_config(), fit_plan(steps=40))
     result = fit(problem, generator_config(), fit_plan(steps=40, checkpoints=3))
     assert torch.equal(plain.image, result.image) and plain.snapshots == ()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import fit_plan, generator_config
+from conftest import fit_plan, generator_config, task_of
 from dipfast.kernels import checks, newton_schulz, norm_pad
 from test_capture import Refused
 
@@ -48,17 +49,18 @@ def margins(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> Margins:
 
 @pytest.fixture
 def problem() -> tasks.Problem:
-    return tasks.pose(GAUSSIAN, noisy())
+    return tasks.pose(task_of(GAUSSIAN), noisy())
 
 
 def noisy() -> np.ndarray:
     return np.random.default_rng(0).random((3, 16, 16)).astype(np.float32)
 
 
-def stepped(problem: tasks.Problem, config: dict[str, Any], **changes: Any) -> FitState:
+def stepped(problem: tasks.Problem, config: Any, recompute: bool = False, **changes: Any) -> FitState:
     """Return a state after one step."""
     plan = fit_plan(**{"steps": 3, "optimizer": MUON, "reg_noise_std": 0.0} | changes)
-    state, step = ProgramCache().prepare(problem, config, plan, choose_machine(plan))
+    machine = replace(choose_machine(plan), recompute=recompute)
+    state, step = ProgramCache().prepare(problem, config, plan, machine)
     step()
     return state
 

@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, fit_plan, generator_config
+from conftest import TINY, fit_plan, generator_config, task_of
 
 from dipfast import tasks
 from dipfast.errors import ItemError
@@ -21,30 +22,31 @@ from dipfast.image import Image, Source
 from dipfast.manifest import settings_from
 from dipfast.plan import fit_bytes
 from dipfast.restoration.line import Restored, observe, restore
-from dipfast.restoration.line import fit_plan as plan_of
-from dipfast.restoration.memory import GIB, SHARE, Free, MemoryPolicy, Tier, available_bytes, tiers_of
+from dipfast.restoration.memory import GIB, SHARE, Free, MemoryPolicy, available_bytes, tiers_of
+from dipfast.settings.document import Settings
 
 GAUSSIAN = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 25.0}}
 SHAPE = (3, 32, 32)
 
 
-def settings(**memory: Any) -> dict[str, Any]:
+def settings(**memory: Any) -> Settings:
     fit = {"steps": 4, "precision": "fp32", "device": "cpu", "memory": memory, "stop": {"type": "fixed"}}
     overrides = {"fit": fit, "generator": TINY}
-    return settings_from("denoise", "paper", overrides).model_dump(mode="json")
+    return settings_from("denoise", "paper", overrides)
 
 
-def chosen(policy: MemoryPolicy, given: dict[str, Any]) -> Tier:
-    return policy.plan(given, SHAPE, plan_of(given, "cpu"))[1].tier
+def chosen(policy: MemoryPolicy, given: Settings) -> tuple[bool, str]:
+    machine = policy.choose(given, SHAPE, choose_machine(given.fit)).machine
+    return machine.recompute, machine.precision
 
 
-def room_for(given: dict[str, Any], precision: str, recompute: bool) -> int:
+def room_for(given: Settings, precision: str, recompute: bool) -> int:
     return int(fit_bytes(given, SHAPE, precision, recompute) / SHARE) + 1
 
 
 @pytest.fixture
 def problem(picture: np.ndarray) -> tasks.Problem:
-    return tasks.pose(GAUSSIAN, picture)
+    return tasks.pose(task_of(GAUSSIAN), picture)
 
 
 @pytest.mark.parametrize("upsample", ["nearest", "bilinear"])
@@ -55,8 +57,9 @@ def test_recomputed_activations_give_the_same_bits_in_less_memory(
     monkeypatch.setattr("dipfast.ops.SMALL_PRODUCTS", 0)
     config, found, kept = generator_config(upsample=upsample), [], []
     for recompute in (False, True):
-        plan = fit_plan(steps=5, precision=precision, optimizer={"type": "muon", "lr": 0.01}, recompute=recompute)
-        state, step = ProgramCache().prepare(problem, config, plan, choose_machine(plan))
+        plan = fit_plan(steps=5, precision=precision, optimizer={"type": "muon", "lr": 0.01})
+        machine = replace(choose_machine(plan), recompute=recompute)
+        state, step = ProgramCache().prepare(problem, config, plan, machine)
         sizes: list[int] = []
 
         def pack(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
@@ -76,12 +79,12 @@ def test_recomputed_activations_give_the_same_bits_in_less_memory(
 def test_the_first_tier_that_fits_is_taken_and_remembered_for_its_bucket() -> None:
     given = settings()
     roomy = MemoryPolicy(lambda device: room_for(given, "fp32", False))
-    assert chosen(roomy, given) == Tier(False, "fp32")
+    assert chosen(roomy, given) == (False, "fp32")
     tight = MemoryPolicy(lambda device: room_for(given, "fp32", True))
-    assert chosen(tight, given) == Tier(True, "fp32")
+    assert chosen(tight, given) == (True, "fp32")
     tight.free = lambda device: 80 * GIB
-    assert chosen(tight, given) == Tier(True, "fp32")
-    assert chosen(tight, settings(limit=80 * GIB)) == Tier(False, "fp32")  # another bucket
+    assert chosen(tight, given) == (True, "fp32")
+    assert chosen(tight, settings(limit=80 * GIB)) == (False, "fp32")  # another bucket
 
 
 def test_what_fits_no_tier_is_refused_with_the_numbers() -> None:
@@ -90,7 +93,7 @@ def test_what_fits_no_tier_is_refused_with_the_numbers() -> None:
         r"512×512×3 in fp32 needs about \d{3} MiB as it is, \d{3} MiB with activations recomputed; cpu has 64 MiB free"
     )
     with pytest.raises(ItemError, match=reason) as error:
-        MemoryPolicy(lambda device: 64 << 20).plan(given, shape, plan_of(given, "cpu"))
+        MemoryPolicy(lambda device: 64 << 20).choose(given, shape, choose_machine(given.fit))
     assert error.value.kind == "out-of-memory"
 
 
@@ -99,14 +102,13 @@ def test_precision_goes_down_only_where_that_is_allowed() -> None:
     policy = MemoryPolicy(lambda device: room_for(allowed, "bf16", True))
     with pytest.raises(ItemError, match="recomputed"):
         chosen(policy, forbidden)
-    assert chosen(policy, allowed) == Tier(True, "bf16")
-    assert policy.plan(allowed, SHAPE, plan_of(allowed, "cpu"))[0].precision == "bf16"
+    assert chosen(policy, allowed) == (True, "bf16")
 
 
 def test_a_limit_counts_where_it_is_less_than_what_is_free() -> None:
     given = settings(limit=room_for(settings(), "fp32", True))
-    assert chosen(MemoryPolicy(lambda device: 80 * GIB), given) == Tier(True, "fp32")
-    assert chosen(MemoryPolicy(lambda device: None), given) == Tier(True, "fp32")
+    assert chosen(MemoryPolicy(lambda device: 80 * GIB), given) == (True, "fp32")
+    assert chosen(MemoryPolicy(lambda device: None), given) == (True, "fp32")
 
 
 @pytest.mark.parametrize(
@@ -121,10 +123,10 @@ def test_a_limit_counts_where_it_is_less_than_what_is_free() -> None:
 )
 def test_tiers_are_what_the_settings_allow(changes: dict[str, Any], tiers: list[bool]) -> None:
     plan = fit_plan(**changes)
-    assert [tier.recompute for tier in tiers_of(plan, choose_machine(plan))] == tiers
+    assert [tier.recompute for tier in tiers_of(Settings(fit=plan), choose_machine(plan))] == tiers
 
 
-def restored(given: dict[str, Any], picture: np.ndarray, policy: MemoryPolicy) -> Restored:
+def restored(given: Settings, picture: np.ndarray, policy: MemoryPolicy) -> Restored:
     image = Image(picture, Source("png", "rgb", 8))
     return restore(given, observe(given, image, None, None), "cpu", policy=policy)
 
@@ -145,11 +147,11 @@ def test_a_fit_that_runs_out_of_memory_goes_one_tier_down_to_the_same_bits(
 
     fitting, calls = module.fitting, []
 
-    def short(problem: Any, config: Any, plan: Any, *more: Any) -> Iterator[None]:
-        calls.append(plan.recompute)
-        if not plan.recompute:
+    def short(problem: Any, config: Any, fit: Any, machine: Any, *more: Any) -> Iterator[None]:
+        calls.append(machine.recompute)
+        if not machine.recompute:
             raise error
-        return (yield from fitting(problem, config, plan, *more))
+        return (yield from fitting(problem, config, fit, machine, *more))
 
     whole = restored(settings(), picture, MemoryPolicy(lambda device: 80 * GIB))
     monkeypatch.setattr(module, "fitting", short)

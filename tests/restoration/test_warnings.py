@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from conftest import settings_of, task_of
 from scipy.ndimage import gaussian_filter
 
 from dipfast.image import Limits, read
@@ -22,33 +23,35 @@ def facts(name: str, sigma: float, blur: float, said: float | str) -> dict[str, 
     noise = np.random.default_rng(0).normal(size=clean.shape)
     noise = gaussian_filter(noise, (0, blur, blur))
     observed = (clean + noise / noise.std() * sigma / 255).clip(0, 1).astype(np.float32)
-    return pose({"type": "denoise", "noise": {"type": "gaussian", "sigma": said}}, observed).facts
+    return pose(task_of({"type": "denoise", "noise": {"type": "gaussian", "sigma": said}}), observed).facts
 
 
 @pytest.mark.parametrize("name", ["sample:coffee", "sample:brick", "sample:rocket"])
 @pytest.mark.parametrize("sigma", [10, 50])
 def test_white_noise_is_taken_as_such(name: str, sigma: float) -> None:
-    assert warnings_of(BLIND, facts(name, sigma, 0, sigma)) == []
+    assert warnings_of(settings_of(BLIND), facts(name, sigma, 0, sigma)) == []
 
 
 @pytest.mark.parametrize(("blur", "said"), [(0.7, 25), (0, 40)])
 def test_shared_noise_and_less_noise_are_told(blur: float, said: float) -> None:
     found = facts("sample:coffee", 25, blur, said)
-    (text,) = warnings_of(BLIND, found)
+    (text,) = warnings_of(settings_of(BLIND), found)
     assert text.startswith(f"task.noise.sigma is {said}, but the finest details hold ")
-    assert warnings_of(SIGHTED, found) == []
+    assert warnings_of(settings_of(SIGHTED), found) == []
 
 
 def test_where_neighbours_that_share_their_noise_are_hidden_only_less_noise_is_told() -> None:
-    assert warnings_of(MEASURED, facts("sample:coffee", 25, 0.7, 25)) == []
-    (text,) = warnings_of(MEASURED, facts("sample:coffee", 25, 0, 40))
+    assert warnings_of(settings_of(MEASURED), facts("sample:coffee", 25, 0.7, 25)) == []
+    (text,) = warnings_of(settings_of(MEASURED), facts("sample:coffee", 25, 0, 40))
     assert text.endswith("of such noise: it is less; sigma: auto estimates it")
 
 
 def test_nothing_is_said_of_a_level_that_was_estimated_or_a_picture_that_shows_none() -> None:
-    assert warnings_of(BLIND, facts("sample:coffee", 25, 0.7, "auto")) == []
-    flat = pose({"type": "denoise", "noise": {"type": "gaussian", "sigma": 25}}, np.full((1, 8, 8), 0.5, np.float32))
-    assert warnings_of(BLIND, flat.facts) == []
+    assert warnings_of(settings_of(BLIND), facts("sample:coffee", 25, 0.7, "auto")) == []
+    flat = pose(
+        task_of({"type": "denoise", "noise": {"type": "gaussian", "sigma": 25}}), np.full((1, 8, 8), 0.5, np.float32)
+    )
+    assert warnings_of(settings_of(BLIND), flat.facts) == []
 
 
 def test_a_terminal_hears_of_it() -> None:

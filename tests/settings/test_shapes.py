@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from conftest import latent_of
 
+from dipfast.settings.fit import Fit
 from dipfast.settings.generator import SkipGenerator
 from dipfast.settings.shapes import PER_SCALE, latent_channels, on_grid, padded_side, per_scale
 
 
 def test_settings_are_one_entry_for_each_scale() -> None:
-    generator = SkipGenerator(channels=(8, 16), skip_channels=(0, 4)).model_dump(mode="json")
+    generator = SkipGenerator(channels=(8, 16), skip_channels=(0, 4))
     assert dict(zip(PER_SCALE, per_scale(generator), strict=True)) == {
         "channels": (8, 16),
         "up_channels": (8, 16),
@@ -30,7 +32,7 @@ def test_settings_are_one_entry_for_each_scale() -> None:
     ],
 )
 def test_a_latent_has_its_channels(latent: dict[str, object], channels: int) -> None:
-    assert latent_channels(latent, 3) == channels
+    assert latent_channels(latent_of(latent), 3) == channels
 
 
 def test_the_grid_has_few_sizes_and_adds_less_than_a_quarter() -> None:
@@ -58,4 +60,4 @@ def test_a_size_of_the_grid_stays(side: int) -> None:
     ],
 )
 def test_auto_is_the_grid_where_each_size_costs_a_program(shapes: str, engine: str, expected: bool) -> None:
-    assert on_grid({"shapes": shapes, "engine": engine}) is expected
+    assert on_grid(Fit.model_validate({"shapes": shapes, "engine": engine})) is expected

@@ -7,7 +7,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from conftest import fit_plan, generator_config
+from conftest import fit_plan, generator_config, settings_of, task_of
 from PIL import Image
 from torch import Tensor
 
@@ -39,7 +39,7 @@ def tensor(pixels: np.ndarray) -> Tensor:
 
 
 def posed(picture: Tensor, **task: object) -> tasks.Problem:
-    return tasks.pose({"type": "jpeg", **task}, picture[0].numpy())
+    return tasks.pose(task_of({"type": "jpeg", **task}), picture[0].numpy())
 
 
 def test_the_tables_are_those_that_libjpeg_writes():
@@ -141,7 +141,7 @@ def test_nothing_is_held_to_a_quality_that_was_assumed():
     assert torch.equal(problem.finish(black), black)
     with pytest.raises(UsageError, match=r"give task\.quality"):
         fit(problem, generator_config(), fit_plan(steps=1, stop={"type": "discrepancy"}))
-    (text,) = warnings_of({"generator": {"input": {"type": "image"}}}, problem.facts)
+    (text,) = warnings_of(settings_of({"generator": {"input": {"type": "image"}}}), problem.facts)
     assert text == (
         "no JPEG quantisation was found in the pixels, so quality 50 was assumed; task.quality says another"
     )
@@ -167,7 +167,7 @@ def test_a_fit_of_a_compressed_picture_repeats_and_comes_nearer_to_the_truth():
     plan = fit_plan(steps=60, optimizer={"type": "muon", "lr": 0.04}, average="auto", stop="auto")
     first, again = (fit(problem, config, plan) for _ in range(2))
     assert torch.equal(first.image, again.image)
-    assert first.stop["type"] == "discrepancy"
+    assert first.stop.type == "discrepancy"
     before, after = ((x - clean).square().mean() for x in (problem.target, first.image))
     assert after < 0.9 * before
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import settings_of, task_of
 
 import dipfast
 from dipfast import tasks
@@ -77,11 +78,11 @@ def test_the_smallest_pictures_have_none(shape: tuple[int, ...]) -> None:
 
 def test_a_fax_with_specks_is_not_taken_for_strong_gaussian_noise() -> None:
     observed, _ = specked(clean("sample:page"), 0.02)
-    facts = tasks.pose(AUTO, observed).facts
+    facts = tasks.pose(task_of(AUTO), observed).facts
     assert float(facts["sigma"]) < 5
     assert float(facts["impulses"]) == pytest.approx(0.02, rel=0.25)
     settings = {"generator": {"input": {"type": "image", "blind": 0.1, "reach": "auto"}}}
-    (warning,) = warnings_of(settings, facts)
+    (warning,) = warnings_of(settings_of(settings), facts)
     assert "salt-and-pepper" in warning and warning.startswith("1.9 %")
 
 
@@ -94,23 +95,23 @@ def test_a_page_of_two_levels_comes_back_better_and_else_as_it_was() -> None:
     assert found is not None and np.array_equal(answer[~found[0]], observed[0][~found[0]])
     assert (found & changed).sum() > 0.5 * changed.sum()
     assert np.mean((without(observed, found) - page) ** 2) < 0.75 * np.mean((observed - page) ** 2)
-    assert tasks.pose(AUTO, page).facts["sigma"] == 0
+    assert tasks.pose(task_of(AUTO), page).facts["sigma"] == 0
 
 
 def test_noise_whose_strength_is_given_is_left_at_its_word() -> None:
     observed, _ = specked(clean("sample:camera"), 0.02)
-    assert "impulses" not in tasks.pose(GIVEN, observed).facts
+    assert "impulses" not in tasks.pose(task_of(GIVEN), observed).facts
 
 
 def test_specks_beside_gaussian_noise_do_not_hide_its_strength() -> None:
     noise = np.random.default_rng(1).standard_normal((3, 160, 160)) * 15 / 255
     observed, _ = specked((clean("sample:astronaut") + noise).clip(0, 1), 0.03)
-    assert float(tasks.pose(AUTO, observed).facts["sigma"]) == pytest.approx(15, rel=0.15)
+    assert float(tasks.pose(task_of(AUTO), observed).facts["sigma"]) == pytest.approx(15, rel=0.15)
 
 
 def test_a_dim_picture_with_specks_keeps_its_range() -> None:
     observed, _ = specked(0.05 * clean("sample:camera"), 0.02)
-    problem = tasks.pose(AUTO, observed)
+    problem = tasks.pose(task_of(AUTO), observed)
     assert float(problem.range.width) < 0.07
 
 

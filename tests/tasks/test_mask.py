@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import settings_of
 from PIL import Image
 
 import dipfast
@@ -182,7 +183,7 @@ def test_a_mask_of_truth_values_may_come_in_any_type(dtype: type) -> None:
 def test_an_item_s_mask_is_read_with_its_alpha(tmp_path: Path) -> None:
     Image.fromarray(layer((0, 0, 0), HOLE)).save(tmp_path / "mask.png")
     Image.fromarray((np.moveaxis(OBSERVED, 0, 2) * 255).astype(np.uint8)).save(tmp_path / "a.png")
-    settings = {"degrade": None, "task": {"type": "inpaint", "known": "auto"}}
+    settings = settings_of({"task": {"type": "inpaint", "known": "auto"}})
     observation = observe(settings, read(tmp_path / "a.png"), read(tmp_path / "mask.png"), None)
     assert observation.known is not None
     np.testing.assert_array_equal(observation.known[0], ~HOLE)

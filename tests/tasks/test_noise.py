@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import fit_plan, generator_config
+from conftest import damage_of, fit_plan, generator_config, latent_of, task_of
 
 from dipfast import tasks
 from dipfast.fit import ProgramCache, choose_machine, fit
@@ -28,7 +28,7 @@ NAMES = ("sample:coffee", "sample:rocket", "sample:astronaut")
 
 def spoiled(name: str, sigma: float = 25.0, side: int = 128, seed: int = 0, **noise: Any) -> tasks.Damaged:
     clean = read(locate(name), Limits()).pixels
-    return tasks.degrade({"type": "gaussian", "sigma": sigma, "seed": seed, "crop": side, **noise}, clean)
+    return tasks.degrade(damage_of({"type": "gaussian", "sigma": sigma, "seed": seed, "crop": side, **noise}), clean)
 
 
 def noise_of(problem: tasks.Problem, latent: dict[str, Any], **changes: Any) -> Any:
@@ -54,7 +54,7 @@ def test_noise_spread_over_more_pixels_reaches_further() -> None:
 
 def test_of_noise_that_neighbours_share_the_finest_details_do_not_tell_the_strength() -> None:
     observed = spoiled("sample:coffee", **BLURRED).observed
-    sigma = tasks.pose(UNKNOWN, observed).facts["sigma"]
+    sigma = tasks.pose(task_of(UNKNOWN), observed).facts["sigma"]
     assert 15 < sigma < 25
     assert 255 * estimate_noise(observed).high < 0.75 * sigma
 
@@ -63,7 +63,7 @@ def test_of_noise_that_neighbours_share_the_finest_details_do_not_tell_the_stren
 def test_a_picture_too_small_or_too_flat_says_nothing(shape: tuple[int, ...]) -> None:
     flat = np.full(shape, 0.5, np.float32)
     assert estimate_noise(flat) == NoiseEstimate()
-    assert "noise_shared_by" not in tasks.pose(UNKNOWN, flat).facts
+    assert "noise_shared_by" not in tasks.pose(task_of(UNKNOWN), flat).facts
 
 
 def test_a_given_level_that_the_finest_details_hold_is_white_whatever_else_they_hold() -> None:
@@ -72,7 +72,7 @@ def test_a_given_level_that_the_finest_details_hold_is_white_whatever_else_they_
     woven = 0.5 + 0.1 * np.sin(1.2 * (x + y))
     noisy = (woven + np.random.default_rng(0).normal(scale=10 / 255, size=(1, 128, 128))).clip(0, 1).astype(np.float32)
     task = {"type": "denoise", "noise": {"type": "gaussian", "sigma": 10.0}}
-    given, guessed = (tasks.pose(one, noisy) for one in (task, UNKNOWN))
+    given, guessed = (tasks.pose(task_of(one), noisy) for one in (task, UNKNOWN))
     assert guessed.noise_correlation.radius == 1
     assert given.noise_correlation == WHITE_NOISE and given.facts["noise_shared_by"] == "none"
 
@@ -101,25 +101,25 @@ def test_what_lies_within_reach_says_nothing() -> None:
 def test_as_much_is_hidden_whatever_the_reach_and_channels_that_share_go_together() -> None:
     uniform = torch.rand(1, 3, 200, 200, generator=torch.Generator().manual_seed(0))
     for reach, judged in ((0, 0.1), (1, JUDGED / 9), (2, JUDGED / 25)):
-        mask = blind_mask(AUTO, NoiseCorrelation(reach))
+        mask = blind_mask(latent_of(AUTO), NoiseCorrelation(reach))
         assert mask == BlindMask(judged, reach, whole_pixels=False)
         found = mask.draw(uniform)
         assert float(found.float().mean()) == pytest.approx(judged, rel=0.1)
         assert not torch.equal(found[:, 0], found[:, 1])
-    together = blind_mask(AUTO, NoiseCorrelation(1, across_channels=True))
+    together = blind_mask(latent_of(AUTO), NoiseCorrelation(1, across_channels=True))
     assert together is not None
     found = together.draw(uniform)
     assert torch.equal(found[:, 0], found[:, 1]) and torch.equal(found[:, 0], found[:, 2])
-    assert blind_mask(AUTO | {"reach": 2}, NoiseCorrelation(1, across_channels=True)) == BlindMask(
+    assert blind_mask(latent_of(AUTO | {"reach": 2}), NoiseCorrelation(1, across_channels=True)) == BlindMask(
         JUDGED / 25, 2, whole_pixels=False
     )
-    assert blind_mask(AUTO | {"blind": None}, NoiseCorrelation(1)) is None
+    assert blind_mask(latent_of(AUTO | {"blind": None}), NoiseCorrelation(1)) is None
 
 
 @pytest.mark.parametrize("noise", [BLURRED, SHARED], ids=["blurred", "shared"])
 def test_noise_that_is_shared_is_not_learnt(noise: dict[str, Any]) -> None:
     damaged = spoiled("sample:rocket", side=64, **noise)
-    problem = tasks.pose(UNKNOWN, damaged.observed)
+    problem = tasks.pose(task_of(UNKNOWN), damaged.observed)
     hidden, seen = (noise_of(problem, AUTO | {"reach": reach}, steps=150).image[0].numpy() for reach in ("auto", None))
     assert psnr(hidden, damaged.clean) > psnr(seen, damaged.clean) + 1
 
@@ -127,7 +127,7 @@ def test_noise_that_is_shared_is_not_learnt(noise: dict[str, Any]) -> None:
 def test_pairs_are_made_of_white_noise_alone() -> None:
     recorrupted = AUTO | {"recorrupt": 0.7}
     for noise, same in ((BLURRED, True), (SHARED, True), ({}, False)):
-        problem = tasks.pose(UNKNOWN, spoiled("sample:coffee", side=64, **noise).observed)
+        problem = tasks.pose(task_of(UNKNOWN), spoiled("sample:coffee", side=64, **noise).observed)
         with_pairs, without = (noise_of(problem, latent, steps=3).image for latent in (recorrupted, AUTO))
         assert torch.equal(with_pairs, without) == same
         asked, plain = (noise_of(problem, latent | {"reach": None}, steps=3).image for latent in (recorrupted, AUTO))
@@ -135,7 +135,9 @@ def test_pairs_are_made_of_white_noise_alone() -> None:
 
 
 def test_on_a_program_cache_that_had_other_noise_a_fit_has_the_bits_of_one_alone() -> None:
-    white, blurred = (tasks.pose(KNOWN, spoiled("sample:coffee", side=64, **noise).observed) for noise in ({}, BLURRED))
+    white, blurred = (
+        tasks.pose(task_of(KNOWN), spoiled("sample:coffee", side=64, **noise).observed) for noise in ({}, BLURRED)
+    )
     config, bench = generator_config(input=AUTO), ProgramCache()
     plan = fit_plan(steps=6, reg_noise_std=0.0, optimizer={"type": "muon"})
     fit(white, config, plan, program_cache=bench)
@@ -146,7 +148,7 @@ def test_on_a_program_cache_that_had_other_noise_a_fit_has_the_bits_of_one_alone
 
 def test_the_error_heard_is_that_of_one_value() -> None:
     """A criterion that compares the error with the noise must know how many values are judged."""
-    problem = tasks.pose(KNOWN, spoiled("sample:coffee", side=64, blur=1.0).observed)
+    problem = tasks.pose(task_of(KNOWN), spoiled("sample:coffee", side=64, blur=1.0).observed)
     plan = fit_plan(steps=40, reg_noise_std=0.0, stop={"type": "discrepancy"}, optimizer={"type": "muon"})
     state, step = ProgramCache().prepare(problem, generator_config(input=AUTO), plan, choose_machine(plan))
     for _ in range(40):
@@ -183,7 +185,9 @@ def test_presets_measure_unless_the_paper_says() -> None:
 def test_damage_is_shared_as_asked_and_has_its_strength() -> None:
     gray = np.full((3, 64, 64), 0.5, np.float32)
     config = {"type": "gaussian", "sigma": 25.0, "seed": 0, "crop": None}
-    plain, blurred, shared = (tasks.degrade(config | more, gray).observed - gray for more in ({}, BLURRED, SHARED))
+    plain, blurred, shared = (
+        tasks.degrade(damage_of(config | more), gray).observed - gray for more in ({}, BLURRED, SHARED)
+    )
     for noise in (plain, blurred, shared):
         assert noise.std() == pytest.approx(25 / 255, rel=0.03)
     beside = [float((x[..., 1:] * x[..., :-1]).mean() / x.var()) for x in (plain, blurred, shared)]
@@ -201,7 +205,7 @@ def framed(name: str, value: float, sigma: float = 20.0) -> np.ndarray:
 @pytest.mark.parametrize("value", [0.0, 114 / 255, 1.0])
 def test_a_flat_frame_has_no_part_in_the_noise(name: str, value: float) -> None:
     observed = framed(name, value)
-    assert tasks.pose(UNKNOWN, observed).facts["sigma"] == pytest.approx(20, rel=0.15)
+    assert tasks.pose(task_of(UNKNOWN), observed).facts["sigma"] == pytest.approx(20, rel=0.15)
     assert estimate_noise(observed).correlation == WHITE_NOISE
 
 
@@ -210,7 +214,7 @@ def test_a_round_field_or_a_blank_half_has_no_part_in_the_noise() -> None:
     y, x = np.mgrid[0:160, 0:160] - 79.5
     for blank in ((x**2 + y**2 > 70**2), x > 0):
         field = np.where(blank, np.float32(0), observed)
-        assert tasks.pose(UNKNOWN, field).facts["sigma"] == pytest.approx(20, rel=0.15)
+        assert tasks.pose(task_of(UNKNOWN), field).facts["sigma"] == pytest.approx(20, rel=0.15)
 
 
 def test_pixels_that_do_not_count_are_not_measured() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import damage_of, task_of
 
 from dipfast import tasks
 from dipfast.errors import ItemError
@@ -79,7 +80,7 @@ def test_a_latent_shows_scattered_holes_filled_and_nothing_where_they_are_wide(w
     known = np.arange(256).reshape(1, 16, 16) % 2 == 0
     known[:, 4:10, 4:10] &= not wide
     grey = np.full((3, 16, 16), 0.5, np.float32)
-    problem = tasks.pose({"type": "inpaint", "known": "white", "keep_known": True}, grey, known)
+    problem = tasks.pose(task_of({"type": "inpaint", "known": "white", "keep_known": True}), grey, known)
     assert bool((problem.shown == level).all())
     assert bool((problem.guide[0, :, ~torch.from_numpy(known[0])] == 0).all())
     assert problem.facts["holes"] == ("wide" if wide else "scattered")
@@ -88,7 +89,7 @@ def test_a_latent_shows_scattered_holes_filled_and_nothing_where_they_are_wide(w
 @pytest.mark.parametrize("keep", [True, False])
 def test_an_enlarged_picture_is_reduced_to_the_one_given_unless_asked_otherwise(keep: bool) -> None:
     small = images(3, 8, 8).float().numpy() * 0.2 + 0.4
-    problem = tasks.pose({"type": "superres", "scale": 4, "kernel": "lanczos2", "keep_given": keep}, small)
+    problem = tasks.pose(task_of({"type": "superres", "scale": 4, "kernel": "lanczos2", "keep_given": keep}), small)
     finished = problem.finish(torch.full((1, 3, 32, 32), 0.5))
     assert bool((problem.operator(finished) - torch.from_numpy(small)).abs().max() < 0.3 / 255) is keep
 
@@ -114,7 +115,7 @@ def test_a_mask_hides_unknown_pixels_from_the_loss() -> None:
     observed = np.full((3, 8, 8), 0.5, np.float32)
     known = np.zeros((1, 8, 8), bool)
     known[:, :4] = True
-    problem = tasks.pose({"type": "inpaint", "known": "white", "keep_known": True}, observed, known)
+    problem = tasks.pose(task_of({"type": "inpaint", "known": "white", "keep_known": True}), observed, known)
     guess = torch.full((1, 3, 8, 8), 0.5)
     guess[..., 4:, :] = 0.9
     assert float(problem.data_term(problem.operator(guess), problem.target)) == 0
@@ -125,7 +126,7 @@ def test_known_pixels_come_back_exactly_unless_asked_otherwise(keep: bool) -> No
     observed = images(3, 8, 8).float().numpy()
     known = np.zeros((1, 8, 8), bool)
     known[:, :4] = True
-    problem = tasks.pose({"type": "inpaint", "known": "white", "keep_known": keep}, observed, known)
+    problem = tasks.pose(task_of({"type": "inpaint", "known": "white", "keep_known": keep}), observed, known)
     finished = problem.finish(torch.full((1, 3, 8, 8), 0.25))[0].numpy()
     assert np.array_equal(finished[:, :4], observed[:, :4]) is keep
     assert (finished[:, 4:] == 0.25).all()
@@ -150,7 +151,7 @@ def test_the_poisson_deviance_is_finite_at_black() -> None:
     [({"type": "gaussian", "sigma": 25.0}, mean_square), ({"type": "salt-pepper"}, mean_absolute)],
 )
 def test_the_data_term_is_the_noises(noise: dict[str, Any], term: Any, picture: np.ndarray) -> None:
-    problem = tasks.pose({"type": "denoise", "noise": noise}, picture)
+    problem = tasks.pose(task_of({"type": "denoise", "noise": noise}), picture)
     other = 0.9 * problem.target
     assert torch.equal(problem.data_term(other, problem.target), term(other, problem.target))
 
@@ -191,10 +192,10 @@ def test_saturation_is_what_is_seen_of_photons_on_the_mean(level: float) -> None
 
 def test_a_fit_that_reckons_with_clipping_finds_what_a_plain_one_cannot() -> None:
     dark = np.full((1, 64, 64), 0.02, np.float32)
-    seen = tasks.degrade({"type": "gaussian", "sigma": 50.0, "seed": 0, "crop": None}, dark).observed
+    seen = tasks.degrade(damage_of({"type": "gaussian", "sigma": 50.0, "seed": 0, "crop": None}), dark).observed
     noise = {"type": "gaussian", "sigma": 50.0}
-    reckoning = tasks.pose({"type": "denoise", "noise": noise | {"clipped": True}}, seen)
-    plain = tasks.pose({"type": "denoise", "noise": noise | {"clipped": False}}, seen)
+    reckoning = tasks.pose(task_of({"type": "denoise", "noise": noise | {"clipped": True}}), seen)
+    plain = tasks.pose(task_of({"type": "denoise", "noise": noise | {"clipped": False}}), seen)
     truth, seen_mean = torch.from_numpy(dark)[None], torch.full((1, 1, 64, 64), float(seen.mean()))
     for problem, best, other in ((reckoning, truth, seen_mean), (plain, seen_mean, truth)):
         units = [problem.range.to_unit(x) for x in (best, other)]
@@ -241,7 +242,7 @@ DAMAGES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage["type"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_damage_is_seeded_and_in_range(damage: dict[str, Any], channels: int, picture: np.ndarray) -> None:
-    first, again = (tasks.degrade({"seed": 3, "crop": None, **damage}, picture[:channels]) for _ in range(2))
+    first, again = (tasks.degrade(damage_of({"seed": 3, "crop": None, **damage}), picture[:channels]) for _ in range(2))
     assert np.array_equal(first.observed, again.observed)
     assert first.observed.dtype == np.float32
     assert first.observed.min() >= 0 and first.observed.max() <= 1
@@ -260,28 +261,28 @@ def test_damage_that_leaves_nothing_or_everything_is_refused(
     side: int, kind: str, fraction: float, message: str, picture: np.ndarray
 ) -> None:
     with pytest.raises(ItemError, match=rf"degrade\.fraction is {fraction}, and of {side}×{side} pixels {message}"):
-        tasks.degrade({"type": kind, "seed": 0, "crop": side, "fraction": fraction}, picture)
+        tasks.degrade(damage_of({"type": kind, "seed": 0, "crop": side, "fraction": fraction}), picture)
 
 
 def test_another_seed_damages_otherwise(picture: np.ndarray) -> None:
-    one, two = (tasks.degrade({"seed": s, "crop": None, **DAMAGES[0]}, picture).observed for s in (1, 2))
+    one, two = (tasks.degrade(damage_of({"seed": s, "crop": None, **DAMAGES[0]}), picture).observed for s in (1, 2))
     assert not np.array_equal(one, two)
 
 
 @pytest.mark.parametrize("kind", ["missing", "scratches"])
 def test_the_lost_fraction_is_about_what_was_asked(kind: str, picture: np.ndarray) -> None:
-    known = tasks.degrade({"type": kind, "seed": 0, "crop": None, "fraction": 0.3}, picture).known
+    known = tasks.degrade(damage_of({"type": kind, "seed": 0, "crop": None, "fraction": 0.3}), picture).known
     assert known is not None
     assert 1 - known.mean() == pytest.approx(0.3, abs=0.12)
 
 
 def test_what_the_scale_does_not_divide_is_cut_from_all_sides(picture: np.ndarray) -> None:
     damage = {"seed": 0, "crop": None, "type": "downsample", "scale": 5, "kernel": "lanczos3"}
-    damaged = tasks.degrade(damage, picture[:, :23])
+    damaged = tasks.degrade(damage_of(damage), picture[:, :23])
     assert np.array_equal(damaged.clean, picture[:, 1:21, 1:31])
     assert damaged.observed.shape == (3, 4, 6)
 
 
 def test_a_crop_larger_than_the_image_is_refused(picture: np.ndarray) -> None:
     with pytest.raises(ItemError, match=r"degrade\.crop is 64, but the image has only 32×32"):
-        tasks.degrade({"seed": 0, "crop": 64, **DAMAGES[0]}, picture)
+        tasks.degrade(damage_of({"seed": 0, "crop": 64, **DAMAGES[0]}), picture)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from conftest import fit_plan, generator_config
 
 from dipfast.plan import Job, predicted_bytes
+from dipfast.settings.document import Settings
 from dipfast.workers.messages import MOST, cohort_size, held_at_most
 
 GIB = 1 << 30
 
 
 def job(side: int, seeds: int = 1, device: str = "auto") -> Job:
-    settings: dict[str, Any] = {"generator": generator_config(), "fit": vars(fit_plan(seeds=seeds, device=device))}
+    settings = Settings(generator=generator_config(), fit=fit_plan(seeds=seeds, device=device))
     return Job("a", "a", "", ("a",), settings, padded=(3, side, side))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from conftest import settings_of
 
 from dipfast.pace import Pace
 from dipfast.plan import Job, Place
@@ -74,7 +75,7 @@ class Stage:
                 id,
                 "",
                 (id,),
-                {"fit": {"steps": 9, "seeds": 1, "stop": {"type": "fixed"}}},
+                settings_of({"fit": {"steps": 9, "stop": {"type": "fixed"}}}),
                 bucket=("one",),
                 flops=ord("z") - ord(id),
             )

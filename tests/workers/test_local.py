@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MANIFEST, run
+from conftest import MANIFEST, run, settings_of
 
 from dipfast import environment
 from dipfast.batch.run import RunResult
@@ -255,7 +255,7 @@ def test_a_worker_that_falls_silent_is_replaced(inputs: Path, monkeypatch: pytes
 def test_workers_that_cannot_start_end_the_run(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_start", os._exit)  # a spawned process has no such argument
     jobs = [
-        Job("a", "a.png", "", ("a.png",), {"fit": {"steps": 1, "seeds": 1, "stop": {"type": "fixed"}}}, bucket=("a",))
+        Job("a", "a.png", "", ("a.png",), settings_of({"fit": {"steps": 1, "stop": {"type": "fixed"}}}), bucket=("a",))
     ]
     folder, place = RunFolder(inputs.parent / "run"), Place("cpu-0", "cpu", 1)
     outcome = local.execute(jobs, [place], folder, lambda event: None, RunOptions())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from conftest import settings_of
 
 from dipfast.plan import Job, Place
 from dipfast.workers.process import Held, Worker
@@ -21,7 +22,7 @@ class Silent(Worker):
 
 
 def item(id: str = "a", **changes: Any) -> Job:
-    return Job(id, id, "", (id,), {"fit": {"steps": 100, "seeds": 1}}, **changes)
+    return Job(id, id, "", (id,), settings_of({"fit": {"steps": 100}}), **changes)
 
 
 def test_a_worker_hangs_when_it_is_silent_and_what_it_works_on_is_suspected() -> None:

@@ -9,13 +9,12 @@ fit with Muon is over before one with Adam has begun.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dipfast.fit.statistics import MEMORY, Buffers, newest_weight
+from dipfast.settings.stop import EmaVarianceStop, ValleyStop, WindowedVarianceStop
 
 WATCHED_PIXELS = 4096  # values in the subsample that a windowed variance is taken over
 LONGEST_WINDOW = 1024  # outputs
@@ -84,9 +83,9 @@ class Valley(Criterion):
     what = "the value"
     begun, falling = 0.5, 0.0
 
-    def __init__(self, picture: Tensor, config: Mapping[str, Any]) -> None:
+    def __init__(self, picture: Tensor, config: ValleyStop) -> None:
         super().__init__(picture)
-        self.patience, self.min_steps = config["patience"], config["min_steps"]
+        self.patience, self.min_steps = config.patience, config.min_steps
         self.lowest = torch.full_like(self.value, torch.inf)
         self.highest = torch.zeros_like(self.value)
         self.risen = torch.zeros_like(self.value)  # the highest value since the minimum
@@ -128,9 +127,9 @@ class EmaVariance(Valley):
     what = "the outputs' moving variance"
     falling = 0.9  # LOG.md, 2026-11-28
 
-    def __init__(self, picture: Tensor, config: Mapping[str, Any], blind: float | None = None) -> None:
+    def __init__(self, picture: Tensor, config: EmaVarianceStop, blind: float | None = None) -> None:
         super().__init__(picture, config)
-        self.kind = "auto" if config["alpha"] == "auto" else 1 - config["alpha"]
+        self.kind = "auto" if config.alpha == "auto" else 1 - config.alpha
         self.memory = MEMORY if blind is None else BLIND_MEMORY * (1 + 1 / picture.shape[1])
         self.mean = torch.zeros_like(picture)
         self.seen = torch.zeros_like(self.best_step)
@@ -159,9 +158,9 @@ class WindowedVariance(Valley):
 
     what = "the outputs' variance over a window"
 
-    def __init__(self, picture: Tensor, config: Mapping[str, Any], steps: int) -> None:
+    def __init__(self, picture: Tensor, config: WindowedVarianceStop, steps: int) -> None:
         super().__init__(picture, config)
-        self.share = config["share"]
+        self.share = config.share
         self.longest = max(SHORTEST_WINDOW, min(LONGEST_WINDOW, math.ceil(self.share * steps)))
         self.stride = max(1, picture.numel() // WATCHED_PIXELS)
         watched = len(range(0, picture.numel(), self.stride))

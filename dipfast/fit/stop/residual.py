@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from dipfast.errors import UsageError
 from dipfast.fit.statistics import newest_weight
 from dipfast.fit.stop.criterion import Criterion, Valley
+from dipfast.settings.stop import BlocksStop, DiscrepancyStop, HeldOutStop
 from dipfast.tasks import Problem
 from dipfast.tasks.coding import LINES_AROUND, border_strength, first_border
 from dipfast.tasks.problem import ClippedGaussian, PoissonVariance, WeightedSquare
@@ -32,11 +30,11 @@ class HeldOut(Valley):
     what = "the error at the pixels held out"
     begun = 0.9  # most of it may be noise
 
-    def __init__(self, picture: Tensor, config: Mapping[str, Any], problem: Problem) -> None:
+    def __init__(self, picture: Tensor, config: HeldOutStop, problem: Problem) -> None:
         super().__init__(picture, config)
         if problem.block is not None:
             raise UsageError("fit.stop is held-out, which task jpeg cannot have: its errors hang together over a block")
-        self.share, self.problem = config["share"], problem
+        self.share, self.problem = config.share, problem
         self.held = torch.zeros_like(problem.target[:, :1], dtype=torch.bool)  # [1, 1, h, w]
 
     def predict(self, output: Tensor) -> Tensor:  # [1, C, H, W] -> [1, C, h, w]
@@ -72,9 +70,7 @@ class Discrepancy(Criterion):
     `BLIND_NOISE` of the noise: structure that is left to learn shows there in full.
     """
 
-    def __init__(
-        self, picture: Tensor, config: Mapping[str, Any], problem: Problem, blind: float | None = None
-    ) -> None:
+    def __init__(self, picture: Tensor, config: DiscrepancyStop, problem: Problem, blind: float | None = None) -> None:
         super().__init__(picture)
         if not problem.noise_known:
             key = "task.noise.sigma" if problem.block is None else "task.quality"
@@ -83,8 +79,8 @@ class Discrepancy(Criterion):
         automatic = 1 - TAKEN_UP / problem.target.shape[1] if blind is None else BLIND_FACTOR
         if problem.coding is not None:
             automatic = CODED_FACTOR
-        self.factor = automatic if config["factor"] == "auto" else config["factor"]
-        asked = config["factor"] != "auto" or not isinstance(problem.data_term, WeightedSquare)
+        self.factor = automatic if config.factor == "auto" else config.factor
+        asked = config.factor != "auto" or not isinstance(problem.data_term, WeightedSquare)
         self.blind = None if asked else blind
         self.heard, self.seen = torch.zeros_like(self.value), torch.zeros_like(self.best_step)  # the blind mean square
 
@@ -164,11 +160,11 @@ class Blocks(Criterion):
     because a picture may have been cut after it was coded.
     """
 
-    def __init__(self, picture: Tensor, config: Mapping[str, Any], problem: Problem) -> None:
+    def __init__(self, picture: Tensor, config: BlocksStop, problem: Problem) -> None:
         super().__init__(picture)
         if problem.block is None:
             raise UsageError("fit.stop is blocks, which needs task jpeg")
-        self.limit, self.block, self.problem = config["ratio"], problem.block, problem
+        self.limit, self.block, self.problem = config.ratio, problem.block, problem
         height, width = picture.shape[2:]
         counts = [(side - 1 - 2 * LINES_AROUND) // self.block for side in (height, width)]
         if min(counts) < 1:
