@@ -100,7 +100,7 @@ def test_a_decoder_that_hangs_is_killed_and_its_item_put_aside(inputs: Path, mon
     assert result.exit_code == 3
 
 
-def test_a_folder_that_is_taken_away_costs_what_was_in_it_and_no_more(inputs: Path, in_this_process: None) -> None:
+def test_a_folder_that_is_taken_away_costs_what_was_in_it_and_no_more(inputs: Path) -> None:
     gone: list[str] = []
 
     def hear(event: Any) -> None:
@@ -118,7 +118,7 @@ def test_a_folder_that_is_taken_away_costs_what_was_in_it_and_no_more(inputs: Pa
     assert [Path(event["path"]).name for event in again if event["event"] == "done"] == gone
 
 
-def test_a_disk_that_is_full_ends_the_run_and_the_next_one_goes_on(inputs: Path, in_this_process: None) -> None:
+def test_a_disk_that_is_full_ends_the_run_and_the_next_one_goes_on(inputs: Path) -> None:
     folder = inputs.parent / "run"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o"]
@@ -134,7 +134,7 @@ def test_a_disk_that_is_full_ends_the_run_and_the_next_one_goes_on(inputs: Path,
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_files_that_may_not_grow_fail_their_items_and_leave_nothing_torn(inputs: Path, in_this_process: None) -> None:
+def test_files_that_may_not_grow_fail_their_items_and_leave_nothing_torn(inputs: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (6000, before[1]))
     try:

@@ -116,9 +116,7 @@ def test_a_ctrl_c_while_workers_start_says_nothing_of_them(inputs: Path) -> None
         assert process.stderr.read() == ""
 
 
-def test_a_driver_that_is_killed_leaves_no_worker_and_the_rest_is_done_the_same(
-    inputs: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_driver_that_is_killed_leaves_no_worker_and_the_rest_is_done_the_same(inputs: Path) -> None:
     with driver(inputs, 30) as process:
         wait_for(process, "done")
         workers = workers_of(process)
@@ -129,7 +127,6 @@ def test_a_driver_that_is_killed_leaves_no_worker_and_the_rest_is_done_the_same(
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     done = {row.output for row in rows_of(RunFolder(inputs.parent / "run")) if row.status == "done"}
     assert done
-    request.getfixturevalue("in_this_process")
     events: list[Any] = []
     result = go(inputs, 30, events.append)
     assert result.exit_code == 0
@@ -165,6 +162,7 @@ def at_first_progress(what: Callable[[], None]) -> Callable[[Any], None]:
     return hear
 
 
+@pytest.mark.usefixtures("worker_processes")
 def test_the_first_ctrl_c_finishes_what_is_nearly_done(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Held, "ends_within", lambda self, *_: self.stage == "fitting")
     result = go(inputs, 30, at_first_progress(lambda: os.kill(os.getpid(), signal.SIGINT)))
@@ -172,6 +170,7 @@ def test_the_first_ctrl_c_finishes_what_is_nearly_done(inputs: Path, monkeypatch
     assert sorted(states(result)) == ["done", "pending", "pending"]
 
 
+@pytest.mark.usefixtures("worker_processes")
 def test_the_second_ctrl_c_waits_for_nothing(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Held, "ends_within", lambda self, *_: self.stage == "fitting")
     hit = iter(range(2))
@@ -190,6 +189,7 @@ def kill_worker(number: int = signal.SIGKILL) -> None:
     os.kill(mp.active_children()[0].pid or 0, number)
 
 
+@pytest.mark.usefixtures("worker_processes")
 def test_a_killed_worker_costs_its_item_one_attempt_and_is_replaced(inputs: Path) -> None:
     events: list[Any] = []
     kill = at_first_progress(kill_worker)
@@ -201,6 +201,7 @@ def test_a_killed_worker_costs_its_item_one_attempt_and_is_replaced(inputs: Path
     assert (told.count("lost"), told.count("done")) == (1, 3)
 
 
+@pytest.mark.usefixtures("worker_processes")
 def test_a_killed_cohort_is_done_again_item_by_item_to_the_same_bytes(inputs: Path) -> None:
     events: list[Any] = []
     manifest = parse(MANIFEST.format(steps=100), "m.yaml", str(inputs))
@@ -221,6 +222,7 @@ def test_a_killed_cohort_is_done_again_item_by_item_to_the_same_bytes(inputs: Pa
     assert killed == into("whole", 1)
 
 
+@pytest.mark.usefixtures("worker_processes")
 def test_an_item_that_takes_its_workers_with_it_is_quarantined_alone_and_retried_on_request(
     inputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +243,7 @@ def test_an_item_that_takes_its_workers_with_it_is_quarantined_alone_and_retried
     assert go(inputs, 30).exit_code == 0
 
 
+@pytest.mark.usefixtures("worker_processes")
 def test_a_worker_that_falls_silent_is_replaced(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "SILENT_SECONDS", 5.0)
     events: list[Any] = []
