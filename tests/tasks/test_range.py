@@ -153,7 +153,7 @@ def test_sixteen_bits_of_a_microscope_get_better_not_worse(tmp_path: Path) -> No
     clean = camera(64)
     seen = dim(noisy(clean))
     write(tmp_path / "dim.tif", seen, Source("tiff", "gray", 16))
-    small = ["--set", "generator.channels=[16,16]", "--set", "fit.steps=60", "--set", "fit.precision=fp32"]
+    small = ["--set", "generator.channels=[8,8]", "--set", "fit.steps=50", "--set", "fit.precision=fp32"]
     assert main(["run", str(tmp_path / "dim.tif"), "-o", str(tmp_path / "out"), "--workers", "1", *small]) == 0
     answer = (read(tmp_path / "out" / "images" / "dim.png").pixels * 65535 - 100) / 1000
     assert psnr(answer, clean) > psnr((seen * 65535 - 100) / 1000, clean) + 3
