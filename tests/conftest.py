@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,13 +39,15 @@ def _workers_are_threads() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def worker_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the workers of runs be processes of their own, as outside of tests."""
+@contextmanager
+def worker_processes() -> Iterator[None]:
+    """Have the workers of runs be processes of their own, as outside of tests. Also decorates a test."""
     import dipfast.batch.run
     from dipfast.workers.local import execute
 
-    monkeypatch.setattr(dipfast.batch.run, "execute", execute)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dipfast.batch.run, "execute", execute)
+        yield
 
 
 @pytest.fixture
@@ -59,7 +62,7 @@ MANIFEST = """\
 version: 1
 defaults:
   task: {{type: denoise, noise: {{type: gaussian, sigma: 25}}}}
-  fit: {{steps: {steps}, precision: fp32, optimizer: {{type: adam, lr: 0.01}}}}
+  fit: {{steps: {steps}, seeds: 1, precision: fp32, optimizer: {{type: adam, lr: 0.01}}}}
   generator: {{type: skip, channels: [8, 8], skip_channels: 4, input: {{type: noise, depth: 8}}}}
 items: ["*.png"]
 """

@@ -99,9 +99,7 @@ def test_it_can_be_cancelled(fitted: tuple[FitResult, torch.Tensor]) -> None:
 
 
 def test_a_restored_generator_renders_the_kept_picture_and_says_how_near(picture: np.ndarray) -> None:
-    result = dipfast.restore(
-        picture.transpose(1, 2, 0), sigma=10, generator=TINY, steps=40, average=0.9, precision="fp32", device="cpu"
-    )
+    result = dipfast.restore(picture.transpose(1, 2, 0), **SEVERAL | {"seeds": 1})
     found = result.record["generator"]
     error = float(np.mean((result.generator.render("fp32") - result.image) ** 2))
     assert -10 * math.log10(error) == pytest.approx(found["parity_db"], abs=0.01)

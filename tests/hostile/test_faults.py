@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import MANIFEST, run
+from conftest import MANIFEST, run, worker_processes
 
 from dipfast import environment
 from dipfast.batch.run import RunResult
@@ -76,7 +76,7 @@ def start_with_a_decoder_that_hangs(connection: Any, root: str, place: Place) ->
 REAL_START = process._start
 
 
-@pytest.mark.usefixtures("worker_processes")
+@worker_processes()
 def test_a_dead_device_costs_an_attempt_and_its_worker_is_replaced(
     inputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,7 +90,7 @@ def test_a_dead_device_costs_an_attempt_and_its_worker_is_replaced(
     assert all(reason.endswith("attempt 1 of 3") for reason in lost)
 
 
-@pytest.mark.usefixtures("worker_processes")
+@worker_processes()
 def test_a_decoder_that_hangs_is_killed_and_its_item_put_aside(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_start", start_with_a_decoder_that_hangs)
     monkeypatch.setattr(process, "STILL_SECONDS", 4.0)
