@@ -6,6 +6,8 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,29 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _workers_are_threads() -> Iterator[None]:
+    """Have the workers of runs be threads of this process: one that is a process imports torch for seconds."""
+    import dipfast.batch.run
+    from dipfast.workers.local import execute
+    from dipfast.workers.process import InProcess
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dipfast.batch.run, "execute", partial(execute, worker=InProcess))
+        yield
+
+
+@contextmanager
+def worker_processes() -> Iterator[None]:
+    """Have the workers of runs be processes of their own, as outside of tests. Also decorates a test."""
+    import dipfast.batch.run
+    from dipfast.workers.local import execute
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dipfast.batch.run, "execute", execute)
+        yield
+
+
 @pytest.fixture
 def picture() -> np.ndarray:
     """A smooth coloured picture with an edge, [3, 32, 32] float32 in [0, 1]."""
@@ -37,7 +62,7 @@ MANIFEST = """\
 version: 1
 defaults:
   task: {{type: denoise, noise: {{type: gaussian, sigma: 25}}}}
-  fit: {{steps: {steps}, precision: fp32, optimizer: {{type: adam, lr: 0.01}}}}
+  fit: {{steps: {steps}, seeds: 1, precision: fp32, optimizer: {{type: adam, lr: 0.01}}}}
   generator: {{type: skip, channels: [8, 8], skip_channels: 4, input: {{type: noise, depth: 8}}}}
 items: ["*.png"]
 """
@@ -53,16 +78,6 @@ def inputs(tmp_path: Path, picture: np.ndarray) -> Path:
         noisy = (picture[:, :height] + rng.normal(scale=0.1, size=picture[:, :height].shape)).clip(0, 1)
         write(tmp_path / "in" / f"{name}.png", noisy.astype(np.float32), Source("png", "rgb", 8))
     return tmp_path / "in"
-
-
-@pytest.fixture
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the workers of runs be threads of this process."""
-    import dipfast.batch.run
-    from dipfast.workers.local import execute
-    from dipfast.workers.process import InProcess
-
-    monkeypatch.setattr(dipfast.batch.run, "execute", partial(execute, worker=InProcess))
 
 
 def run(manifest: Any, folder: Any, *, on_event: Any = lambda event: None, **options: Any) -> Any:

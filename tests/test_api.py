@@ -13,7 +13,7 @@ from dipfast.errors import ItemError, MachineError, UsageError
 from dipfast.image import Source, write
 
 TINY: dict[str, Any] = {"channels": [8, 8], "input": {"type": "noise", "depth": 4}}
-QUICK: dict[str, Any] = {"generator": TINY, "steps": 4, "precision": "fp32", "device": "cpu"}
+QUICK: dict[str, Any] = {"generator": TINY, "steps": 4, "seeds": 1, "precision": "fp32", "device": "cpu"}
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])

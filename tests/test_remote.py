@@ -212,7 +212,6 @@ def test_the_command_reads_inputs_and_writes_results_there(scans: str, tmp_path:
     assert "before" in there["report.html"].decode()
 
 
-@pytest.mark.usefixtures("in_this_process")
 def test_an_input_that_changed_is_another_and_one_that_did_not_is_not_read_again(
     scans: str, inputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,7 +226,6 @@ def test_an_input_that_changed_is_another_and_one_that_did_not_is_not_read_again
     assert {name for name in ids[0] if ids[0][name] != ids[1][name]} == {"a.png"}
 
 
-@pytest.mark.usefixtures("in_this_process")
 def test_masks_and_references_may_lie_there(bucket: Any, picture: np.ndarray, tmp_path: Path) -> None:
     bucket.pipe_file("/in/a.png", png(picture))
     bucket.pipe_file("/true/a.png", png(picture))
@@ -252,7 +250,6 @@ def test_a_folder_of_references_on_the_command_line_may_lie_there(bucket: Any, t
     assert [item.reference for item in manifest.items] == ["memory:///true/a.png"]
 
 
-@pytest.mark.usefixtures("in_this_process")
 def test_another_machine_takes_back_what_is_done(scans: str, tmp_path: Path) -> None:
     output = f"local://{tmp_path}/bucket"
     first = go(scans, output)
@@ -264,7 +261,6 @@ def test_another_machine_takes_back_what_is_done(scans: str, tmp_path: Path) -> 
     assert {name: before[name] for name in kept} == {name: below(second.folder.root)[name] for name in kept}
 
 
-@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("damage", ["images/a.png", "generators/*", "records/*"])
 def test_what_there_is_not_whole_is_fitted_again_and_mended(scans: str, tmp_path: Path, damage: str) -> None:
     output = f"local://{tmp_path}/bucket"
@@ -279,7 +275,6 @@ def test_what_there_is_not_whole_is_fitted_again_and_mended(scans: str, tmp_path
     assert (below(tmp_path / "bucket")[name] == before[name]) is not name.startswith("records")
 
 
-@pytest.mark.usefixtures("in_this_process")
 def test_a_record_there_that_names_files_outside_is_not_taken_back(scans: str, tmp_path: Path) -> None:
     output = f"local://{tmp_path}/bucket/run"
     first = go(scans, output)
@@ -293,7 +288,6 @@ def test_a_record_there_that_names_files_outside_is_not_taken_back(scans: str, t
     assert not list((tmp_path / "here").rglob("secret"))
 
 
-@pytest.mark.usefixtures("in_this_process")
 def test_a_failed_upload_is_one_line_and_is_made_up_for(
     scans: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,7 +309,6 @@ def test_a_failed_upload_is_one_line_and_is_made_up_for(
     assert (tmp_path / "bucket" / "report.html").is_file()
 
 
-@pytest.mark.usefixtures("in_this_process")
 def test_a_retry_goes_on_uploading(scans: str, inputs: Path, tmp_path: Path) -> None:
     whole = (inputs / "a.png").read_bytes()
     (inputs / "a.png").write_bytes(b"torn")

@@ -17,7 +17,6 @@ from dipfast.manifest import Manifest, parse
 from dipfast.store.folder import RunFolder
 from dipfast.workers.options import RunOptions
 
-pytestmark = pytest.mark.usefixtures("in_this_process")
 INPAINT = "task: {{type: inpaint, mask: {mask}, known: white}}"
 
 

@@ -30,8 +30,6 @@ from dipfast.store.rows import rows_of
 from dipfast.workers import pipeline, worker
 from dipfast.workers.messages import Leave
 
-pytestmark = pytest.mark.usefixtures("in_this_process")
-
 
 def manifest(inputs: Path, steps: int = 8, **changes: str) -> Manifest:
     sets = [f"{key.replace('__', '.')}={value}" for key, value in changes.items()]

@@ -16,8 +16,6 @@ from dipfast.batch.snapshot import done_before
 from dipfast.manifest import Manifest, parse
 from dipfast.store.folder import RunFolder
 
-pytestmark = pytest.mark.usefixtures("in_this_process")
-
 
 def manifest(inputs: Path, text: str = MANIFEST.format(steps=2)) -> Manifest:
     return parse(text, "m.yaml", str(inputs))

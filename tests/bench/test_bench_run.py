@@ -15,7 +15,6 @@ from dipfast.errors import DipfastError
 TINY = ("generator.channels=[8, 8]", "fit.precision=fp32", "fit.steps=2")
 
 
-@pytest.mark.usefixtures("in_this_process")
 def test_every_variant_has_its_rates_its_phases_and_what_is_left_behind_coding() -> None:
     said: list[str] = []
     result = bench_run(3, 32, "fast", TINY, cohorts=(None, 2), rounds=2, say=said.append)
@@ -34,7 +33,6 @@ def test_every_variant_has_its_rates_its_phases_and_what_is_left_behind_coding()
     assert "overhead" in text.getvalue() and "auto" in text.getvalue()
 
 
-@pytest.mark.usefixtures("in_this_process")
 def test_a_fit_that_fails_ends_the_bench_with_its_reason() -> None:
     with pytest.raises(DipfastError, match=r"bench run: .*non-finite"):
         bench_run(2, 32, "fast", [*TINY, "fit.steps=101", "fit.optimizer={type: adam, lr: 3e38}"])

@@ -291,7 +291,6 @@ def test_the_demo_overwrites_nothing_that_is_another_file(tmp_path: Path, capsys
     assert said(capsys, "demo", str(tmp_path))[0] == 0
 
 
-@pytest.mark.usefixtures("in_this_process")
 @pytest.mark.parametrize("blocked", ["summary.json", "results.csv", "report.html"])
 def test_a_report_that_cannot_be_written_is_one_line_and_what_is_done_stays_done(
     blocked: str, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -305,7 +304,6 @@ def test_a_report_that_cannot_be_written_is_one_line_and_what_is_done_stays_done
     assert said(capsys, "report", str(tmp_path / "run"))[0] == 5
 
 
-@pytest.mark.usefixtures("in_this_process")
 def test_a_run_whose_picture_is_gone_is_not_shown_as_done(
     image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -163,7 +163,7 @@ def test_alone_second_on_a_program_cache_in_slots_and_resumed_the_bits_are_the_s
     noisy: tasks.Problem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dipfast.fit.loop.LEAST_SECONDS", 0.0)
-    asked = plan(steps=24, coarse=5, seeds=2, keep_seeds=True)
+    asked = plan(steps=10, coarse=5, seeds=2, keep_seeds=True)
     other = replace(noisy, target=1 - noisy.target, guide=1 - noisy.guide)
     whole, bench = fit(noisy, CONFIG, asked), ProgramCache()
     fit(other, CONFIG, asked.model_copy(update={"seed": 3}), program_cache=bench)
@@ -175,7 +175,7 @@ def test_alone_second_on_a_program_cache_in_slots_and_resumed_the_bits_are_the_s
 
     slots: list[Slot[FitResult]] = [Slot(torch.device("cpu")) for _ in range(2)]
     first, beside = finish_all([partial(course, noisy), partial(course, other)], slots)
-    found = [second, first, *(_interrupted(noisy, asked, after) for after in (3, 9, 20))]
+    found = [second, first, *(_interrupted(noisy, asked, after) for after in (3, 7, 12))]
     for result in found:
         assert torch.equal(result.image, whole.image) and torch.equal(result.averaged, whole.averaged)
         assert (result.losses, result.coarse) == (whole.losses, whole.coarse)

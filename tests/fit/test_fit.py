@@ -115,7 +115,7 @@ def test_the_first_of_several_seeds_is_the_fit_of_one(noisy: tasks.Problem) -> N
 
 
 def test_the_mean_of_seeds_is_better_than_one(noisy: tasks.Problem, picture: np.ndarray) -> None:
-    one, four = (fitted(noisy, steps=150, optimizer=MUON, seeds=n, average=None).image[0] for n in (1, 4))
+    one, four = (fitted(noisy, steps=60, optimizer=MUON, seeds=n, average=None).image[0] for n in (1, 4))
     assert psnr(four.numpy(), picture) > psnr(one.numpy(), picture) + 0.2
 
 
@@ -523,7 +523,7 @@ def test_an_item_on_a_used_program_cache_comes_out_as_it_does_alone(picture: np.
         problem_of(picture * dim, {"type": "gaussian", "sigma": sigma}, noise_of(sigma))
         for dim, sigma in ((1, 25.0), (0.5, 10.0))
     ]
-    plans = [fit_plan(seed=seed, stop=stop, optimizer=MUON) for seed in (3, 4)]
+    plans = [fit_plan(steps=12, seed=seed, stop=stop, optimizer=MUON) for seed in (3, 4)]
     program_cache = ProgramCache()
     shared = [
         fit(item, generator_config(), plan, program_cache=program_cache)
@@ -623,7 +623,7 @@ print(min(faults() for _ in range(8)))  # the first few may still grow the heap
 
 
 def test_a_fit_that_was_rolled_back_says_so(noisy: tasks.Problem) -> None:
-    jumpy = fitted(noisy, steps=400, optimizer={"type": "adam", "lr": 0.3}, rollback_db=0.05)
+    jumpy = fitted(noisy, steps=150, optimizer={"type": "adam", "lr": 0.3}, rollback_db=0.05)
     assert jumpy.rollbacks > 0
     assert jumpy.why.endswith(f"; rolled back {jumpy.rollbacks} times")
     assert "rolled back" not in fitted(noisy).why
@@ -653,12 +653,12 @@ INTERRUPTED: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("changes", INTERRUPTED, ids=["members", "window", "posterior"])
-@pytest.mark.parametrize("after", [7, 20])
+@pytest.mark.parametrize("after", [7, 12])
 def test_a_fit_that_was_interrupted_goes_on_to_the_same_bits(
     noisy: tasks.Problem, changes: dict[str, Any], after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dipfast.fit.loop.LEAST_SECONDS", 0.0)
-    plan, memory, steps = fit_plan(**changes), Memory(), [0]
+    plan, memory, steps = fit_plan(steps=18, **changes), Memory(), [0]
 
     def enough() -> bool:
         steps[0] += 1

@@ -95,9 +95,7 @@ def test_a_deviation_of_one_seed_is_refused() -> None:
         settings_from("denoise", "fast", {"uncertainty": True})
 
 
-def test_a_run_with_several_seeds_writes_a_map_beside_the_picture(
-    inputs: Path, tmp_path: Path, in_this_process: None
-) -> None:
+def test_a_run_with_several_seeds_writes_a_map_beside_the_picture(inputs: Path, tmp_path: Path) -> None:
     text = """\
 version: 1
 defaults:

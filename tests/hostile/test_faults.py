@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import MANIFEST, run
+from conftest import MANIFEST, run, worker_processes
 
 from dipfast import environment
 from dipfast.batch.run import RunResult
@@ -76,6 +76,7 @@ def start_with_a_decoder_that_hangs(connection: Any, root: str, place: Place) ->
 REAL_START = process._start
 
 
+@worker_processes()
 def test_a_dead_device_costs_an_attempt_and_its_worker_is_replaced(
     inputs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,6 +90,7 @@ def test_a_dead_device_costs_an_attempt_and_its_worker_is_replaced(
     assert all(reason.endswith("attempt 1 of 3") for reason in lost)
 
 
+@worker_processes()
 def test_a_decoder_that_hangs_is_killed_and_its_item_put_aside(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_start", start_with_a_decoder_that_hangs)
     monkeypatch.setattr(process, "STILL_SECONDS", 4.0)
@@ -100,7 +102,7 @@ def test_a_decoder_that_hangs_is_killed_and_its_item_put_aside(inputs: Path, mon
     assert result.exit_code == 3
 
 
-def test_a_folder_that_is_taken_away_costs_what_was_in_it_and_no_more(inputs: Path, in_this_process: None) -> None:
+def test_a_folder_that_is_taken_away_costs_what_was_in_it_and_no_more(inputs: Path) -> None:
     gone: list[str] = []
 
     def hear(event: Any) -> None:
@@ -118,7 +120,7 @@ def test_a_folder_that_is_taken_away_costs_what_was_in_it_and_no_more(inputs: Pa
     assert [Path(event["path"]).name for event in again if event["event"] == "done"] == gone
 
 
-def test_a_disk_that_is_full_ends_the_run_and_the_next_one_goes_on(inputs: Path, in_this_process: None) -> None:
+def test_a_disk_that_is_full_ends_the_run_and_the_next_one_goes_on(inputs: Path) -> None:
     folder = inputs.parent / "run"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o"]
@@ -134,7 +136,7 @@ def test_a_disk_that_is_full_ends_the_run_and_the_next_one_goes_on(inputs: Path,
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_files_that_may_not_grow_fail_their_items_and_leave_nothing_torn(inputs: Path, in_this_process: None) -> None:
+def test_files_that_may_not_grow_fail_their_items_and_leave_nothing_torn(inputs: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (6000, before[1]))
     try:

@@ -23,7 +23,6 @@ from dipfast.store.folder import RunFolder
 from dipfast.store.merge import merge
 from dipfast.store.rows import rows_of
 
-pytestmark = pytest.mark.usefixtures("in_this_process")
 OUTSIDE = ("../secret", "../../secret", "/etc/passwd", "images/../../secret", "a/../../../secret", "x\0y", "")
 
 

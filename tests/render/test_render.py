@@ -37,7 +37,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a picture of 16 bits and one of 8."""
     folder = tmp_path_factory.mktemp("in")
     rng = np.random.default_rng(0)
-    for name, size, depth in (("deep", (30, 21), 16), ("plain", (32, 32), 8)):
+    for name, size, depth in (("deep", (30, 29), 16), ("plain", (32, 32), 8)):
         write(folder / f"{name}.png", rng.random((3, *size), np.float32), Source("png", "rgb", depth, dpi=(300, 300)))
     return folder
 

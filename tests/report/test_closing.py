@@ -18,7 +18,7 @@ STATES = ["done", "done", "done", "failed", "done"]
 
 
 @pytest.fixture
-def closed(inputs: Path, in_this_process: None, capsys: pytest.CaptureFixture[str]) -> tuple[Path, list[str]]:
+def closed(inputs: Path, capsys: pytest.CaptureFixture[str]) -> tuple[Path, list[str]]:
     """A run of four pictures, the last two of one size, and of a file that is none; and the lines of its table."""
     (inputs / "d.png").write_bytes(b"no picture")
     picture = read(inputs / "c.png")

@@ -14,7 +14,6 @@ from dipfast.manifest import parse
 from dipfast.report import note_current, summary_of
 from dipfast.store.index import Index
 
-pytestmark = pytest.mark.usefixtures("in_this_process")
 PRODUCTS = ("summary.json", "results.csv", "report.md", "report.html")
 
 

@@ -226,7 +226,7 @@ def test_the_prediction_knows_precision_and_recomputing() -> None:
     assert 0.5 < low / kept < 0.75
 
 
-def test_a_run_fails_what_is_too_large_and_does_the_rest(tmp_path: Path, inputs: Path, in_this_process: None) -> None:
+def test_a_run_fails_what_is_too_large_and_does_the_rest(tmp_path: Path, inputs: Path) -> None:
     from dipfast import run
 
     text = """\

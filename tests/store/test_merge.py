@@ -17,8 +17,6 @@ from dipfast.store.folder import RunFolder
 from dipfast.store.merge import merge
 from dipfast.store.rows import rows_of
 
-pytestmark = pytest.mark.usefixtures("in_this_process")
-
 
 def shard(inputs: Path, index: int, count: int = 2, steps: int = 2, **sets: str) -> RunFolder:
     folder = RunFolder(inputs.parent / f"run{index}")

@@ -25,7 +25,6 @@ from dipfast.store.rows import EARLIER, rows_of
 from dipfast.store.sources import note_source, source_of
 from dipfast.workers.options import RunOptions
 
-pytestmark = pytest.mark.usefixtures("in_this_process")
 SETS = (f"generator={json.dumps(TINY)}", "task.noise.sigma=25", "fit.steps=2", "fit.seeds=1", "report.html=false")
 
 

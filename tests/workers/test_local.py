@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MANIFEST, run, settings_of
+from conftest import MANIFEST, run, settings_of, worker_processes
 
 from dipfast import environment
 from dipfast.batch.run import RunResult
@@ -27,6 +27,7 @@ from dipfast.workers.options import RunOptions
 from dipfast.workers.process import Held
 
 ENDLESS = 1_000_000  # steps
+KILLED = "its worker died (signal SIGKILL)"
 
 
 @pytest.fixture(autouse=True)
@@ -116,9 +117,7 @@ def test_a_ctrl_c_while_workers_start_says_nothing_of_them(inputs: Path) -> None
         assert process.stderr.read() == ""
 
 
-def test_a_driver_that_is_killed_leaves_no_worker_and_the_rest_is_done_the_same(
-    inputs: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_driver_that_is_killed_leaves_no_worker_and_the_rest_is_done_the_same(inputs: Path) -> None:
     with driver(inputs, 30) as process:
         wait_for(process, "done")
         workers = workers_of(process)
@@ -129,7 +128,6 @@ def test_a_driver_that_is_killed_leaves_no_worker_and_the_rest_is_done_the_same(
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     done = {row.output for row in rows_of(RunFolder(inputs.parent / "run")) if row.status == "done"}
     assert done
-    request.getfixturevalue("in_this_process")
     events: list[Any] = []
     result = go(inputs, 30, events.append)
     assert result.exit_code == 0
@@ -172,6 +170,7 @@ def test_the_first_ctrl_c_finishes_what_is_nearly_done(inputs: Path, monkeypatch
     assert sorted(states(result)) == ["done", "pending", "pending"]
 
 
+@worker_processes()
 def test_the_second_ctrl_c_waits_for_nothing(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Held, "ends_within", lambda self, *_: self.stage == "fitting")
     hit = iter(range(2))
@@ -190,20 +189,9 @@ def kill_worker(number: int = signal.SIGKILL) -> None:
     os.kill(mp.active_children()[0].pid or 0, number)
 
 
-def test_a_killed_worker_costs_its_item_one_attempt_and_is_replaced(inputs: Path) -> None:
-    events: list[Any] = []
-    kill = at_first_progress(kill_worker)
-    result = go(inputs, 30, lambda event: (events.append(event), kill(event))[0])
-    assert states(result) == ["done"] * 3
-    lost = [event for event in events if event["event"] == "lost"]
-    assert [event["reason"] for event in lost] == ["its worker died (signal SIGKILL), attempt 1 of 3"]
-    told = [event["event"] for event in result.folder.events()]
-    assert (told.count("lost"), told.count("done")) == (1, 3)
-
-
 def test_a_killed_cohort_is_done_again_item_by_item_to_the_same_bytes(inputs: Path) -> None:
     events: list[Any] = []
-    manifest = parse(MANIFEST.format(steps=100), "m.yaml", str(inputs))
+    manifest = parse(MANIFEST.format(steps=100), "m.yaml", str(inputs), sets=["generator.channels=[8]"])
 
     def hear(event: Any) -> None:
         events.append(event)
@@ -215,9 +203,13 @@ def test_a_killed_cohort_is_done_again_item_by_item_to_the_same_bytes(inputs: Pa
         assert states(result) == ["done"] * 3
         return {row.output: row.record["output"]["sha256"] for row in result.rows if row.record}
 
-    killed = into("killed", 2)
+    with worker_processes():
+        killed = into("killed", 2)
     lost = [Path(event["path"]).stem for event in events if event["event"] == "lost"]
     assert {"a", "c"} <= set(lost) and len(lost) == len(set(lost))  # the two in slots; b only if it was being read
+    assert {event["reason"] for event in events if event["event"] == "lost"} == {f"{KILLED}, attempt 1 of 3"}
+    told = [event["event"] for event in RunFolder(inputs.parent / "killed").events()]
+    assert (told.count("lost"), told.count("done")) == (len(lost), 3)
     assert killed == into("whole", 1)
 
 
@@ -230,19 +222,19 @@ def test_an_item_that_takes_its_workers_with_it_is_quarantined_alone_and_retried
         if event["event"] == "progress" and event["path"].endswith("a.png"):
             kill_worker()
 
-    result = go(inputs, 30, hear)
+    with worker_processes():
+        result = go(inputs, 30, hear)
     assert result.exit_code == 3
     assert states(result) == ["failed", "done", "done"]
-    assert (result.rows[0].kind, result.rows[0].reason) == (
-        "worker-died",
-        "its worker died (signal SIGKILL), attempt 2 of 2",
-    )
+    assert (result.rows[0].kind, result.rows[0].reason) == ("worker-died", f"{KILLED}, attempt 2 of 2")
     assert [event["event"] for event in result.folder.events()].count("quarantined") == 1
     assert go(inputs, 30).exit_code == 0
 
 
+@worker_processes()
 def test_a_worker_that_falls_silent_is_replaced(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "SILENT_SECONDS", 5.0)
+    monkeypatch.setattr(process, "SILENT_SECONDS", 4.0)
+    monkeypatch.setattr(local, "CHECK_SECONDS", 0.1)
     events: list[Any] = []
     stop = at_first_progress(lambda: kill_worker(signal.SIGSTOP))
     result = go(inputs, 30, lambda event: (events.append(event), stop(event))[0])

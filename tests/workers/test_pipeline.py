@@ -34,7 +34,7 @@ def jobs(inputs: Path, picture: np.ndarray) -> list[Job]:
     """Of four pictures of one size and, second, one of another."""
     for name, light in (("d", 0.5), ("e", 0.3)):
         write(inputs / f"{name}.png", (picture * light).astype(np.float32), Source("png", "rgb", 8))
-    manifest = parse(MANIFEST.format(steps=25), "m.yaml", str(inputs))
+    manifest = parse(MANIFEST.format(steps=12), "m.yaml", str(inputs))
     return prepare(manifest.items).jobs
 
 
