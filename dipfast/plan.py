@@ -16,6 +16,7 @@ from dipfast.generators.architecture import architecture_of
 from dipfast.generators.cost import activations_per_pixel, forward_flops, parameter_count
 from dipfast.settings.document import Settings
 from dipfast.settings.own import NOTHING, Own
+from dipfast.settings.refine import Refine
 from dipfast.settings.shapes import coarse_steps, halves
 from dipfast.settings.stop import AutoStop, FixedStop
 from dipfast.settings.task import Denoise, Jpeg, SaltPepperNoise, SuperRes
@@ -30,6 +31,11 @@ ACTIVATION_COPIES = {("fp32", False): 4.0, ("fp32", True): 2.7, ("bf16", False):
 PARAMETER_COPIES = 7  # values, gradients, two moments, and the rollback's values and moments
 LATENT_COPIES = 3  # latent, jitter, their sum
 IMAGE_COPIES = 8  # target, guide, output, average, best, and the rollback's
+WHOLE_COPIES = 16  # of a picture that is fitted on windows and refined: buffers of its size
+TILE_PIXELS = 600**2  # of a tile of the render, with its overlap
+TILE_COPIES = 3  # of each activation of a tile
+BAND_NUMBERS = 250_000_000  # of a band of the refinement
+REFINE_OPERATIONS = 17_000  # for each pixel, patch of a group, and group in a square of 36 pixels, as measured
 
 
 @dataclass(frozen=True)
@@ -85,10 +91,22 @@ def fit_flops(settings: Settings, padded: tuple[int, int, int]) -> float:
     """Operations of a fit at its most steps, over all its seeds; the backward pass counts twice the forward one."""
     channels, height, width = padded
     generator, fit = settings.generator, settings.fit
+    architecture = architecture_of(generator, channels)
+    refined = height * width * _refine_operations(settings.refine, channels)
+    if fit.windows is not None:
+        fitted = 3 * forward_flops(architecture, fit.steps * fit.windows.count * fit.windows.side**2)
+        return (fitted + forward_flops(architecture, height * width)) * fit.seeds + refined
     coarse = coarse_steps(generator, fit)
     smaller = halves(generator, (height, width)) if coarse else []
     pixels = fit.steps * height * width + coarse * sum(rows * columns for rows, columns in smaller)
-    return 3 * forward_flops(architecture_of(generator, channels), pixels) * fit.seeds
+    return 3 * forward_flops(architecture, pixels) * fit.seeds + refined
+
+
+def _refine_operations(refine: Refine | None, channels: int) -> float:
+    """Operations of the refinement for each pixel."""
+    if refine is None:
+        return 0.0
+    return REFINE_OPERATIONS * refine.neighbours * 36 / refine.stride**2 * (2 + channels) / 5
 
 
 def predicted_seconds(job: Job, kind: str, threads: float, precision: str) -> float:
@@ -104,7 +122,8 @@ def expected_share(settings: Settings) -> float:
     With `stop: auto` a criterion is taken where the noise is known; salt and pepper and what is missing have none.
     """
     task, stop = settings.task, settings.fit.stop
-    if isinstance(stop, FixedStop) or settings.fit.posterior is not None:  # a chain of samples takes all its steps
+    samples = settings.fit.posterior is not None  # a chain of them takes all its steps
+    if samples or settings.fit.windows is not None or isinstance(stop, FixedStop):
         return 1.0
     known = isinstance(task, Jpeg) or (isinstance(task, Denoise) and not isinstance(task.noise, SaltPepperNoise))
     return STOPPED_SHARE if known or not isinstance(stop, AutoStop) else 1.0
@@ -122,6 +141,11 @@ def fit_bytes(settings: Settings, padded: tuple[int, int, int], precision: str, 
     Those of the smaller sizes that are fitted first are kept beside, for the next picture.
     """
     channels, height, width = padded
+    if settings.fit.windows is not None:
+        windows = settings.fit.windows
+        fitted = _bytes_at(settings, channels, windows.count * windows.side**2, precision, recompute)
+        tile = TILE_COPIES * activations_per_pixel(architecture_of(settings.generator, channels)) * TILE_PIXELS
+        return fitted + int(4 * (WHOLE_COPIES * channels * height * width + max(tile, BAND_NUMBERS)))
     sizes = [(height, width)]
     if coarse_steps(settings.generator, settings.fit):
         sizes += halves(settings.generator, (height, width))

@@ -11,10 +11,10 @@ import torch
 from conftest import generator_config
 from torch.utils.flop_counter import FlopCounterMode
 
-from dipfast.export.fold import fold
 from dipfast.generators import SkipNet
 from dipfast.generators.architecture import Architecture, Block, Head, Join, Level, architecture_of
 from dipfast.generators.cost import forward_flops, parameter_count, tensor_elements
+from dipfast.generators.folded import fold
 
 
 def test_an_hourglass_is_its_levels_finest_first() -> None:

@@ -28,9 +28,9 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from dipfast.errors import MachineError, UsageError
-from dipfast.export.fold import FoldedNet, fold
 from dipfast.generators import Card
 from dipfast.generators.architecture import Architecture
+from dipfast.generators.folded import FoldedNet
 
 FORMAT = "dipfast-onnx/1"
 OPSET = 20
@@ -62,7 +62,7 @@ def to_onnx(
         )
     if precision not in ("fp32", "fp16"):
         raise UsageError(f"--precision {precision}: a model is of fp32 or fp16")
-    net = fold(card.architecture, weights, latent)
+    net = card.folded(weights, latent)
     if precision == "fp16":
         net.half_precision()
     model = _filled(trace(card.architecture, tuple(latent.shape[1:]), precision), net.state_dict())
@@ -166,14 +166,14 @@ def _metadata(card: Card, precision: str, fit: Mapping[str, Any] | None) -> dict
     about |= {"task": {k: v for k, v in card.task.items() if k != "mask"}} | ({} if fit is None else {"fit": dict(fit)})
     about |= {"fit_precision": card.precision, "precision": precision, "opset": OPSET, "format": FORMAT}
     about |= {"versions": {name: version(name) for name in ("dipfast", "torch", "onnx", "onnxscript")}}
-    about |= {"valid": VALID, "licence": LICENCE}
+    about |= {"valid": VALID, "licence": LICENCE, "of": card.shows}
     return {f"dipfast.{k}": v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in about.items()}
 
 
 def metadata(model: onnx.ModelProto) -> dict[str, Any]:
     """Return what `_metadata` wrote: by key, without the `dipfast.`."""
     props = {p.key.removeprefix("dipfast."): p.value for p in model.metadata_props if p.key.startswith("dipfast.")}
-    plain = ("id", "format", "precision", "fit_precision", "valid", "licence", "sha256")
+    plain = ("id", "format", "precision", "fit_precision", "valid", "licence", "of", "sha256")
     return {key: value if key in plain else json.loads(value) for key, value in props.items()}
 
 

@@ -46,8 +46,7 @@ def export_onnx(
     model = to_onnx(module.state_dict(), latent, card, precision=precision, bake_latent=bake_latent, fit=fit)
     data = model.SerializeToString()
     session = Session(data)
-    with torch.no_grad():
-        reference = module(latent).numpy()
+    reference = card.output(module, latent, torch.float32).numpy()
     found = parity.agreement(session.render(), reference)
     name = card.id or generator.stem
     path = folder / f"{name}{'' if precision == 'fp32' else '.' + precision}.onnx"
@@ -61,6 +60,7 @@ def export_onnx(
         "precision": precision,
         "opset": metadata(model)["opset"],
         "operators": sorted({node.op_type for node in model.graph.node}),
+        "of": card.shows,
         "provider": session.provider,
         "generator_sha256": sha256_of(generator),
         "baked_latent": bake_latent,
@@ -96,6 +96,7 @@ def export_tensorrt(
         "sha256": hashlib.sha256(data).hexdigest(),
         "bytes": len(data),
         "precision": backend.precision,
+        "of": card.shows,
         "provider": "TensorRT",
         "latent": beside(path).name,
         "ran": backend.ran,

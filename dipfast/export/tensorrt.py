@@ -24,10 +24,10 @@ from torch import Tensor
 from dipfast.errors import MachineError
 from dipfast.export import parity
 from dipfast.export.engine import Gpu, Key, Say, bindings, build, cache_folder
-from dipfast.export.fold import FoldedNet, fold
 from dipfast.export.onnx import to_onnx
 from dipfast.files import sha256_of, write_atomic
 from dipfast.generators import Card
+from dipfast.generators.folded import FoldedNet
 
 
 class Engine:
@@ -131,7 +131,7 @@ class TensorRTRenderer:
 
     def fold(self, state: Mapping[str, Tensor], latent: Tensor, card: Card) -> Folded:
         """Do all that can be done before the GPU is free."""
-        return Folded(state, latent, card, fold(card.architecture, state, latent))
+        return Folded(state, latent, card, card.folded(state, latent))
 
     def render(self, one: Folded) -> tuple[np.ndarray, dict[str, Any]]:
         """Refit and run: the picture [C, H, W], and how it agrees with the folded network in PyTorch."""

@@ -24,9 +24,8 @@ from dipfast.fit.loop import Cancelled
 from dipfast.fit.optimizer import FlatParameters, OptimizerState, optimizer_step
 from dipfast.fit.result import FitResult
 from dipfast.fit.slots import Course
-from dipfast.generators import SkipNet, joined, twin
+from dipfast.generators import SkipNet
 from dipfast.settings.fit import Fit, Muon
-from dipfast.settings.generator import SkipGenerator
 
 SHARE = 0.05  # of the steps of all the fit's seeds: a step here is cheaper, the last head costs half of one
 POINTS = 4096  # pixels that the head is solved on, twice as many for a head over several trunks
@@ -51,19 +50,6 @@ def distil_steps(result: FitResult, settings: Fit) -> int:
     pixels = result.picture[0, 0].numel()
     steps = result.steps + sum(count * height * width / pixels for count, (height, width) in result.coarse)
     return int(SHARE * steps * (settings.seeds if settings.store == "one" else 1))
-
-
-def undistilled(result: FitResult, config: SkipGenerator, settings: Fit) -> SkipNet:
-    """Return what the distillation begins with: the averaged weights of the first seed, or of all in one generator."""
-    first = twin(result.generator)
-    FlatParameters(first, result.averaged.device).values.copy_(result.averaged)
-    if settings.seeds == 1 or settings.store == "one":
-        return first
-    module = joined((first, *result.members), config)
-    module.recompute(result.machine.recompute)
-    if result.generator.fused:
-        module.fuse()
-    return module
 
 
 def distilling(
@@ -108,14 +94,14 @@ def distilling(
         parameters.values.copy_(nearest)
         exact = _solve_head(module, latent, picture)
     module.head.requires_grad_(True)
-    return Distilled(module, _decibel(exact), steps)
+    return Distilled(module, decibel(exact), steps)
 
 
 @torch.no_grad()
 def as_it_is(module: SkipNet, latent: Tensor, picture: Tensor) -> Distilled:
     """Return ``module`` as it is, for a fit without steps."""
     device = module.head.weight.device
-    return Distilled(module, _decibel(_distance(module(latent.to(device)), picture.to(device))), 0)
+    return Distilled(module, decibel(_distance(module(latent.to(device)), picture.to(device))), 0)
 
 
 def _filter_norm(module: nn.Module) -> float:
@@ -124,7 +110,7 @@ def _filter_norm(module: nn.Module) -> float:
     return float(torch.cat(norms).mean())
 
 
-def _decibel(error: float) -> float:
+def decibel(error: float) -> float:
     """Return the PSNR of a mean square error."""
     return -10 * math.log10(error) if error else math.inf
 

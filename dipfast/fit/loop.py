@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dipfast.errors import DipfastError
 from dipfast.fit.checkpoint import EVERY_SECONDS, LEAST_SECONDS, Checkpoint, load_state_dict, state_dict
 from dipfast.fit.engine import Machine, choose_machine
 from dipfast.fit.program_cache import ProgramCache
-from dipfast.fit.result import FitResult, collect
+from dipfast.fit.result import FitResult, collect, on_whole_picture
 from dipfast.fit.slots import Course, finish
 from dipfast.fit.watch import LOOK_EVERY, Watch
 from dipfast.settings.fit import Fit
@@ -104,7 +104,8 @@ class FitLoop:
         steps: int | None = None,
     ) -> None:
         start = time.perf_counter()
-        self.config, self.settings, self.machine, self.coarse, self.hooks = config, settings, machine, coarse, hooks
+        self.problem, self.config, self.settings, self.machine = problem, config, settings, machine
+        self.coarse, self.hooks = coarse, hooks
         self.program_cache = hooks.program_cache or ProgramCache()
         self.state, self.step = self.program_cache.prepare(problem, config, settings, machine, steps)
         self.began = self.saved = time.perf_counter()
@@ -166,15 +167,21 @@ class FitLoop:
 
     def result(self) -> FitResult:
         """Return what the fit leaves. Raises ItemError if that is not finite."""
-        return collect(
+        start = time.perf_counter()
+        seconds = {"setup": self.setup, "fit": self.seconds}
+        result = collect(
             self.state,
             self.watch,
             self.machine,
             programs=self.program_cache.programs,
-            seconds={"setup": self.setup, "fit": self.seconds},
+            seconds=seconds,
             coarse=self.coarse,
             earlier=self.earlier,
         )
+        if self.state.source is None:
+            return result
+        result = on_whole_picture(result, self.problem, self.config, self.settings)
+        return replace(result, seconds=seconds | {"render": time.perf_counter() - start})
 
     def _raise_if_cancelled(self) -> None:
         if self.hooks.cancelled is None or not self.hooks.cancelled():

@@ -42,7 +42,7 @@ class Network(Protocol):
 
     latent: Tensor  # [1, D, H, W]
     noise: Tensor  # [1, H, W, D], overwritten by each draw
-    output: Tensor  # [1, C, H, W], of the step before
+    output: Tensor  # [1, C, H, W], of the step before; of windows, the local mean of the picture
     random: torch.Generator
     forward: Callable[..., Tensor]  # latent, dtype -> output
 

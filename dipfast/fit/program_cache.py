@@ -11,6 +11,7 @@ from functools import partial
 from dipfast.fit.engine import Machine, Step, accelerate, turn_to
 from dipfast.fit.step import FitState, fit_step
 from dipfast.fit.stop import FIXED, Choice, choose_stop
+from dipfast.fit.windows import windowed
 from dipfast.settings.fit import Fit
 from dipfast.settings.generator import SkipGenerator
 from dipfast.tasks import Problem
@@ -41,9 +42,12 @@ class ProgramCache:
         turn_to(machine)
         choice = choose_stop(settings, problem, config.input) if coarse is None else FIXED
         alike = settings.model_copy(update={"seed": 0, "stop": choice.stop})
-        key = (problem.signature, config, alike, machine, coarse)
-        if key == self._key:
-            self._state.problem.adopt(problem)
+        part = problem if settings.windows is None else windowed(problem, settings.windows)
+        key = (part.signature, config, alike, machine, coarse)
+        if key == self._key and (self._state.source is None or self._state.source.takes(problem)):
+            self._state.problem.adopt(part)
+            if self._state.source is not None:
+                self._state.source.adopt(problem)
             self._state.reset(settings.seed)
         else:
             self.release()  # the old buffers must go before the new ones come

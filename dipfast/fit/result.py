@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,10 +11,16 @@ from torch import Tensor, nn
 from dipfast.errors import ItemError
 from dipfast.fit.engine import Machine
 from dipfast.fit.flecks import mended
+from dipfast.fit.optimizer import FlatParameters
 from dipfast.fit.step import FitState
 from dipfast.fit.watch import Curve, Watch, thinned
-from dipfast.generators import SkipNet
+from dipfast.generators import SkipNet, joined, twin
+from dipfast.generators.architecture import architecture_of
+from dipfast.generators.frozen import freeze, render
+from dipfast.settings.fit import Fit
+from dipfast.settings.generator import SkipGenerator
 from dipfast.settings.stop import Stop
+from dipfast.tasks import Problem
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,9 @@ def collect(state: FitState, watch: Watch, machine: Machine, **ran: Any) -> FitR
         if not state.steps:
             _render_untouched(state, machine)
         members = None if state.spread is None else state.spread.kept
-        picture, flecks = mended(state.stop.best, members, state.problem) if steps else (state.stop.best, 0)
+        picture, flecks = (
+            mended(state.stop.best, members, state.problem) if steps and state.source is None else (state.stop.best, 0)
+        )
         image, last = (state.problem.finish(x).cpu() for x in (picture, state.output))
         ran |= _sampled(state)
     if not bool(torch.isfinite(image).all()):
@@ -87,6 +95,33 @@ def _render_untouched(state: FitState, machine: Machine) -> None:
     pictures = [member.generator(member.latent, machine.dtype) for member in state.members]
     state.output.copy_(torch.stack(pictures).mean(0))
     state.stop.best.copy_(state.output)
+
+
+def averaged_generator(result: FitResult, config: SkipGenerator, settings: Fit) -> SkipNet:
+    """Return the generator with the averaged weights of the first seed, or of all seeds in one."""
+    first = twin(result.generator)
+    FlatParameters(first, result.averaged.device).values.copy_(result.averaged)
+    if settings.seeds == 1 or settings.store == "one":
+        return first
+    module = joined((first, *result.members), config)
+    module.recompute(result.machine.recompute)
+    if result.generator.fused:
+        module.fuse()
+    return module
+
+
+def on_whole_picture(result: FitResult, problem: Problem, config: SkipGenerator, settings: Fit) -> FitResult:
+    """Return the result of a fit on windows with the picture that its network, statistics frozen, gives of ``problem``.
+
+    Raises ItemError `non-finite` for a picture that is not finite.
+    """
+    module = averaged_generator(result, config, settings)
+    architecture = architecture_of(config, problem.shape[0], trunks=1 + len(module.others))
+    picture = render(freeze(architecture, module.state_dict(), problem.shown), architecture, problem.shown)
+    image = problem.finish(picture)
+    if not bool(torch.isfinite(image).all()):
+        raise ItemError("non-finite", "the fit's picture has non-finite values")
+    return replace(result, image=image, last=image, picture=picture)
 
 
 def _members(watch: Watch) -> tuple[SkipNet, ...]:

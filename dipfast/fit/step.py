@@ -22,6 +22,7 @@ from dipfast.fit.optimizer import FlatParameters, OptimizerState, Update, choose
 from dipfast.fit.statistics import Buffers, Posterior, Spread, newest_weight
 from dipfast.fit.stop import Choice, make_stop
 from dipfast.fit.stop.residual import Sure
+from dipfast.fit.windows import WindowSource, windowed
 from dipfast.generators import SkipNet, build, latent_channels, make_latent
 from dipfast.settings.fit import Fit
 from dipfast.settings.generator import SkipGenerator
@@ -45,17 +46,17 @@ class Member(Buffers):
     """
 
     def __init__(self, problem: Problem, config: SkipGenerator, device: torch.device, number: int) -> None:
-        channels, height, width = problem.shape
+        count, channels, height, width = problem.guide.shape
         self.problem, self.config, self.number = problem, config, number
         self.generator: SkipNet = build(config, channels, seed=0).to(device)
         self.parameters = FlatParameters(self.generator, device)
         self.forward: Callable[..., Tensor] = self.generator  # an engine may put a faster one here
         self.optimizer = OptimizerState.zeros_like(self.parameters.values)
         depth = latent_channels(config.input, channels)
-        self.latent = _blank(depth, height, width, device)
-        self.noise = torch.zeros(1, height, width, depth, device=device)  # a normal draw is slow in another layout
+        self.latent = _blank((count, depth, height, width), device)
+        self.noise = torch.zeros(count, height, width, depth, device=device)  # a normal draw is slow in another layout
         self.random = torch.Generator(device)
-        self.output, self.loss = _blank(channels, height, width, device), torch.zeros((), device=device)
+        self.output, self.loss = _blank(problem.guide.shape, device), torch.zeros((), device=device)
 
     def reset(self, seed: int) -> None:
         height, width = self.latent.shape[2:]
@@ -70,8 +71,9 @@ class Member(Buffers):
         return {"values": self.parameters.values, "output": self.output, **vars(self.optimizer)}
 
 
-def _blank(channels: int, height: int, width: int, device: torch.device) -> Tensor:
-    return torch.zeros(1, height, width, channels, device=device).permute(0, 3, 1, 2)
+def _blank(shape: Sequence[int], device: torch.device) -> Tensor:
+    count, channels, height, width = shape
+    return torch.zeros(count, height, width, channels, device=device).permute(0, 3, 1, 2)
 
 
 @final
@@ -106,8 +108,9 @@ class FitState(Buffers):
     """The buffers of one fit, all on one device, and the rules by which `fit_step` changes them.
 
     ``choice`` is the stop criterion, whose reason may change from item to item. ``coarse``: the number of steps of a
-    fit at a smaller size, of which only weights and the average are used. Raises UsageError for what the task cannot
-    have.
+    fit at a smaller size, of which only weights and the average are used. Where the settings ask for windows, the
+    state's problem is that of a batch of windows, which each step draws from ``source``. Raises UsageError for what
+    the task cannot have.
     """
 
     def __init__(
@@ -120,6 +123,10 @@ class FitState(Buffers):
         coarse: int | None = None,
     ) -> None:
         device, latent = machine.device, config.input
+        self.source = None
+        if settings.windows is not None:
+            self.source = WindowSource(problem, settings.windows, device)
+            problem = windowed(problem, settings.windows)
         self.problem, self.choice, self.is_coarse = problem, choice, coarse is not None
         self.steps = settings.steps if coarse is None else coarse
         self.averaging = settings.average if coarse is None else "auto"
@@ -129,13 +136,15 @@ class FitState(Buffers):
             if machine.kernels == "triton":
                 member.generator.fuse()
         self.step = torch.zeros((), dtype=torch.int64, device=device)
-        self.output = _blank(*problem.shape, device)  # the mean of the members'
+        self.output = _blank(problem.guide.shape, device)  # the mean of the members'
         self.average = torch.zeros_like(self.output)
         self.averaged = torch.zeros_like(self.step)  # outputs in the average: after a rollback fewer than steps
         self.stop = make_stop(choice.stop, self.output, problem, self.steps, latent)
         if isinstance(self.stop, Sure) and settings.seeds > 1:
             raise UsageError(f"fit.stop is sure, which fits one seed, and fit.seeds is {settings.seeds}")
-        several = settings.seeds > 1 and settings.uncertainty is not False and not self.is_coarse
+        several = (
+            settings.seeds > 1 and settings.uncertainty is not False and not self.is_coarse and self.source is None
+        )
         self.spread = Spread(settings.seeds, self.output) if several else None
         self.posterior: Posterior | None = None
         if settings.posterior is not None:
@@ -201,9 +210,21 @@ class FitState(Buffers):
 
 def fit_step(state: FitState) -> None:
     """Take one step of the fit, in place."""
+    if state.source is not None:
+        _show_windows(state, state.source)
     side_by_side(state.members, state.member_step)
     with torch.no_grad():
         _observe(state)
+
+
+@torch.no_grad()
+def _show_windows(state: FitState, source: WindowSource) -> None:
+    """Draw the windows of a step, and give every member a view of them and of what is best known of the picture."""
+    windows, smooth = source.draw(state.first.random)
+    state.problem.target.copy_(windows)
+    for member in state.members:
+        member.latent.copy_(windows)
+        member.output.copy_(smooth)
 
 
 def side_by_side(members: Sequence[Member], step: Callable[[Member], None]) -> None:

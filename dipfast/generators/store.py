@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from dipfast.errors import UsageError
 from dipfast.generators.architecture import Architecture, architecture_of
+from dipfast.generators.folded import FoldedNet, fold
+from dipfast.generators.frozen import freeze, render
 from dipfast.generators.latent import make_latent
 from dipfast.generators.skip import SkipNet
 from dipfast.settings.generator import ImageInput, SkipGenerator
@@ -44,10 +47,17 @@ class Card:
     precision: str
     trunks: int = 1
     ranged: bool = False  # whether the picture was fitted in a range of its own
+    frozen: bool = False  # whether it is rendered with frozen statistics (`generators.frozen`)
+    refine: dict[str, Any] | None = None  # what makes the kept picture of its own, as JSON
 
     @property
     def architecture(self) -> Architecture:
         return architecture_of(self.generator, self.channels, trunks=self.trunks, ranged=self.ranged)
+
+    @property
+    def shows(self) -> str:
+        """What the network alone renders: `picture`, the kept one, or `denoiser`, the pilot that was refined."""
+        return "denoiser" if self.frozen else "picture"
 
     @property
     def generator_json(self) -> dict[str, Any]:
@@ -58,7 +68,25 @@ class Card:
     def to_json(self) -> dict[str, Any]:
         """Return what stands in the file."""
         names = ("id", "generator", "task", "seed", "latent_seed", "channels", "padded", "size", "precision")
-        return {name: getattr(self, name) for name in names} | {"generator": self.generator_json}
+        more = ({"frozen": True} if self.frozen else {}) | ({"refine": self.refine} if self.refine else {})
+        return {name: getattr(self, name) for name in names} | {"generator": self.generator_json} | more
+
+    def output(self, module: SkipNet, latent: Tensor, dtype: torch.dtype, shown: Tensor | None = None) -> Tensor:
+        """Return what ``module`` renders at ``shown``, [1, C, H', W'], by default its own ``latent``.
+
+        Frozen statistics are those at ``latent``, and are used in float32 whatever ``dtype`` says.
+        """
+        shown = latent if shown is None else shown
+        with torch.no_grad():
+            if self.frozen:
+                return render(self.folded(module.state_dict(), latent), self.architecture, shown)
+            found: Tensor = module(shown, dtype)
+            return found
+
+    def folded(self, state: Mapping[str, Tensor], latent: Tensor) -> FoldedNet:
+        """Return the plain network that the weights in ``state`` are at ``latent``, on the CPU, in float32."""
+        architecture = self.architecture
+        return freeze(architecture, state, latent) if self.frozen else fold(architecture, state, latent)
 
 
 def twin(module: Net) -> Net:

@@ -19,6 +19,7 @@ from torch import Tensor
 from dipfast.errors import UsageError
 from dipfast.generators import Card, SkipNet, from_file
 from dipfast.image import cut
+from dipfast.restoration.refinement import refined_again
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 BACKENDS = ("torch", "onnxruntime", "tensorrt")
@@ -38,16 +39,27 @@ class FittedGenerator:
         ``precision``: fp32, bf16, or None for that of the fit, fp32 where that is fp16. Raises UsageError for another.
         """
         own = self.card.precision if self.card.precision in DTYPES else "fp32"
-        pixels = kept(self.output(precision or own), self.card.size).transpose(1, 2, 0)
+        pixels = kept(self.picture(self.output(precision or own)), self.card.size).transpose(1, 2, 0)
         return np.ascontiguousarray(pixels[..., 0] if self.card.channels == 1 else pixels)
 
     def output(self, precision: str, latent: Tensor | None = None) -> np.ndarray:
         """What the network gives at ``latent`` [1, D, H', W'] or at its own: float32 [C, H', W'], nothing cut."""
         if precision not in DTYPES:
             raise UsageError(f"precision should be one of {', '.join(DTYPES)}, is {precision!r}")
-        with torch.no_grad():
-            output: np.ndarray = self.module(self.latent if latent is None else latent, DTYPES[precision])[0].numpy()
+        output: np.ndarray = self.card.output(self.module, self.latent, DTYPES[precision], latent)[0].numpy()
         return output
+
+    def picture(self, output: np.ndarray) -> np.ndarray:  # [C, H', W'] -> the same
+        """Return the picture that the fit kept, of what the network gives: refined, where the fit refined it."""
+        if self.card.refine is None:
+            return output
+        pilot, low, width = torch.from_numpy(output)[None], self.module.low, self.module.width
+        if low is None or width is None:
+            found = refined_again(self.latent, pilot, self.card.refine)
+        else:
+            found = low + width * refined_again(self.latent, (pilot - low) / width, self.card.refine)
+        picture: np.ndarray = found[0].numpy()
+        return picture
 
 
 def load(path: Path | str) -> FittedGenerator:

@@ -62,7 +62,7 @@ def render_targets(found: Sequence[Target], backend: Renderer, output: Path | No
     with ThreadPoolExecutor(1) as loader, ThreadPoolExecutor(1) as writer:
         for target, generator, run in _ahead(found, ready, loader):
             start = time.perf_counter()
-            picture = run()
+            picture = generator.picture(run())
             ms = 1e3 * (time.perf_counter() - start)
             rendered.append(writer.submit(_finish, target, generator, picture, output, ms))
         return [one.result() for one in rendered]

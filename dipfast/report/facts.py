@@ -16,7 +16,16 @@ if TYPE_CHECKING:
 
 Facts = dict[str, Any]
 
-PHASES = ("load", "pose", "setup", "fit", "distil", "save")  # of which an item's seconds are made up
+PHASES = (
+    "load",
+    "pose",
+    "setup",
+    "fit",
+    "render",
+    "refine",
+    "distil",
+    "save",
+)  # of an item
 DECIBELS, SIMILARITIES = ("psnr_before", "psnr"), ("ssim_before", "ssim")
 METRICS = (*DECIBELS, *SIMILARITIES)
 MAX_LISTED = 2000  # items in a table of a report; results.csv has all

@@ -24,10 +24,12 @@ from dipfast.fit import (
     finish,
     fitting,
 )
-from dipfast.fit.distil import Distilled, as_it_is, distil_steps, distilling, undistilled
+from dipfast.fit.distil import Distilled, as_it_is, decibel, distil_steps, distilling
+from dipfast.fit.result import averaged_generator
 from dipfast.image import Image, Source, cut, in_range_of, opacity, pad
 from dipfast.restoration.failure import is_out_of_memory
 from dipfast.restoration.memory import MemoryPolicy, TierChoice
+from dipfast.restoration.refinement import refined_result, stored_refinement
 from dipfast.restoration.warnings import outside
 from dipfast.settings.document import Settings
 from dipfast.settings.generator import ImageInput, NoiseInput
@@ -157,15 +159,22 @@ def _attempt(
     """Fit, distil and pack on the tier of ``choice``."""
     result = yield from fitting(problem, settings.generator, settings.fit, choice.machine, hooks)
     start = time.perf_counter()
-    module = undistilled(result, settings.generator, settings.fit)
+    result = refined_result(result, problem, settings)
+    seconds = result.seconds | ({} if settings.refine is None else {"refine": time.perf_counter() - start})
+    start = time.perf_counter()
+    module = averaged_generator(result, settings.generator, settings.fit)
     card = _card(settings, observation, problem, id, result.machine.precision)
     latent = generators.latent_of(_stored(card, module), problem.shown)
-    if result.steps:
+    if card.frozen:
+        distilled = Distilled(
+            module, decibel(float((result.image - problem.finish(result.picture)).square().mean())), 0
+        )
+    elif result.steps:
         steps, dtype = distil_steps(result, settings.fit), result.machine.dtype
         distilled = yield from distilling(module, latent, result.picture, steps, dtype, hooks.cancelled)
     else:
         distilled = as_it_is(module, latent, result.picture)
-    seconds = result.seconds | {"distil": time.perf_counter() - start}
+    seconds |= {"distil": time.perf_counter() - start}
     return _restored(settings, card, observation, problem, result, distilled, choice, seconds)
 
 
@@ -185,6 +194,8 @@ def _card(
         padded=problem.shape[1:],
         size=(height, width),
         precision=precision,
+        frozen=settings.fit.windows is not None,
+        refine=stored_refinement(problem, settings),
     )
 
 

@@ -12,6 +12,7 @@ from dipfast.settings.choices import ExportPrecision
 from dipfast.settings.files import Input, Output
 from dipfast.settings.fit import Fit
 from dipfast.settings.generator import Generator, SkipGenerator
+from dipfast.settings.refine import Refine
 from dipfast.settings.section import Section, Template, Text
 from dipfast.settings.task import Degradation, Denoise, Task
 
@@ -30,6 +31,10 @@ class Settings(Section):
     preset: Preset = Field(default="balanced", description="where generator and fit start from")
     fit: Fit = Field(default=Fit(), description="the optimisation")
     generator: Generator = Field(default=SkipGenerator(), description="the network whose weights are fitted")
+    refine: Refine | None = Field(
+        default=None,
+        description="task denoise: filter the noisy picture, with the fit's answer as a pilot; null: no",
+    )
     input: Input = Field(default=Input(), description="limits on what is opened")
     output: Output = Field(default=Output(), description="names and depth of what is written")
     degrade: Degradation | None = Field(

@@ -80,6 +80,17 @@ RECOMPRESSED_INPUT: Tree = {"input": {"type": "image", "recompress": True}}
 ROUGH_INPUT: Tree = {"input": {"type": "image", "noise": {"depth": 32, "scale": 0.4}}}
 ROUGH_FIT: Tree = {"reg_noise_std": 0.13}
 BLIND_FIT: Tree = {"steps": 400, "reg_noise_std": 0.0, "optimizer": {"type": "muon", "lr": 0.04}}
+# A small denoiser is fitted on windows, and its answer helps to filter the noisy picture.
+PILOT_NET: Tree = {"channels": [16] * 2, "skip_channels": 4, "upsample": "nearest"}
+PILOT_FIT: Tree = {
+    "windows": {"count": 9, "side": 48},
+    "optimizer": {"type": "muon", "lr": 0.04, "momentum": 0.95, "cooldown": 0.7},
+    "reg_noise_std": 0.0,
+    "average": None,
+    "stop": {"type": "auto"},
+}
+PILOT_STEPS = {"fast": 100, "balanced": 300, "best": 1000}
+REFINE: dict[str, Tree] = {"fast": {"stride": 7}, "balanced": {}, "best": {"neighbours": 64, "window": 37, "stride": 4}}
 
 
 def preset(name: str, task: Tree) -> Tree:
@@ -91,8 +102,13 @@ def preset(name: str, task: Tree) -> Tree:
     noise = task.get("noise", {}).get("type", "gaussian")
     if kind == "denoise" and noise != "salt-pepper":
         blind = RECORRUPTED_INPUT if noise == "gaussian" else BLIND_INPUT
-        generator, fit = NET | blind, fit | BLIND_FIT | {"seeds": BLIND_SEEDS[name]}
-    elif kind == "jpeg" and task.get("quality", "auto") is not None:
+        found = {
+            "generator": PILOT_NET | blind,
+            "fit": PILOT_FIT | {"steps": PILOT_STEPS[name]},
+            "refine": REFINE[name],
+        }
+        return copy.deepcopy(found)
+    if kind == "jpeg" and task.get("quality", "auto") is not None:
         generator, fit = NET | RECOMPRESSED_INPUT, fit | BLIND_FIT | {"seeds": BLIND_SEEDS[name]}
     elif kind in ("inpaint", "superres"):
         generator, fit = NET | ROUGH_INPUT, fit | ROUGH_FIT

@@ -64,6 +64,8 @@ def smallest_side(generator: SkipGenerator) -> int:
 
 def coarse_steps(generator: SkipGenerator, fit: Fit) -> int:
     """Return the steps at each smaller size that the picture is fitted at first: what `fit.coarse` comes to."""
+    if fit.windows is not None:
+        return 0
     if fit.coarse != "auto":
         return fit.coarse
     if fit.engine == "compile":  # it takes half a minute for each size

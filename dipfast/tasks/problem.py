@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dipfast.tasks.coding import Coding
-from dipfast.tasks.operators import LEAST_STD, Downsampling, Operator, Saturation, normal_density
+from dipfast.tasks.operators import LEAST_STD, Clipping, Downsampling, Operator, Saturation, normal_density
 from dipfast.tasks.range import Range
 
 DataTerm = Callable[[Tensor, Tensor], Tensor]  # prediction, target -> 0-D
@@ -87,6 +87,10 @@ class ClippedGaussian:
         bias = 0.0 if self.about_mean else (mean + self.lower - x).square()
         return (variance + bias).mean().clamp_min(LEAST_STD**2)
 
+    def expected(self, picture: Tensor) -> Tensor:
+        """Return E y at each value of x = ``picture`` [1, C, H, W]."""
+        return Clipping(self.std, self.lower, self.upper)(picture) if self.about_mean else picture
+
     def deviation(self, picture: Tensor) -> Tensor:
         """Return the deviation of y at each value of x = ``picture``: [1, C, H, W], or of ``std``'s shape unclipped."""
         if not self.about_mean:
@@ -123,6 +127,10 @@ class PoissonVariance:
         variance = self._variance(self.range.to_full(subsample(picture)).clamp(LEAST_STD, 1))
         return (variance / self.range.width.square()).mean()
 
+    def expected(self, picture: Tensor) -> Tensor:
+        """Return E y at each value of x = ``picture`` [1, C, H, W]."""
+        return Saturation(self.peak, self.range)(picture)
+
     def deviation(self, picture: Tensor) -> Tensor:  # [1, C, H, W]
         """Return the deviation of y at each value of x = ``picture``, without the cut at white."""
         return (self.range.to_full(picture).clamp(LEAST_STD, 1) / self.peak).sqrt() / self.range.width
@@ -136,6 +144,29 @@ class PoissonVariance:
         left = squares - (squares - 1) * above - std * (x + 1) * cut
         mean = Saturation(self.peak)(x)
         return left - mean.square()
+
+
+NoiseModel = ClippedGaussian | PoissonVariance  # those that say what to expect of each value
+
+
+def noise_to_json(noise: NoiseModel) -> dict[str, Any]:
+    """Return ``noise`` as JSON that `noise_from_json` reads again, to the bit."""
+    parts = {"std": noise.std, "lower": noise.lower, "upper": noise.upper} if isinstance(noise, ClippedGaussian) else {}
+    if isinstance(noise, PoissonVariance):
+        parts = {"peak": noise.peak, "low": noise.range.low, "width": noise.range.width}
+    lists = {name: torch.as_tensor(part).flatten().tolist() for name, part in parts.items()}
+    if isinstance(noise, ClippedGaussian):
+        return {"type": "gaussian", "clipped": noise.about_mean, **lists}
+    return {"type": "poisson", **lists}
+
+
+def noise_from_json(tree: dict[str, Any]) -> NoiseModel:
+    """Return the noise that `noise_to_json` wrote. Raises KeyError, TypeError or ValueError for what it did not."""
+    names = ("std", "lower", "upper") if tree["type"] == "gaussian" else ("peak", "low", "width")
+    first, second, third = (torch.tensor([float(value) for value in tree[name]]).view(1, -1, 1, 1) for name in names)
+    if tree["type"] == "gaussian":
+        return ClippedGaussian(first, bool(tree["clipped"]), 1, second, third)
+    return PoissonVariance(first.view(()), Range(second, third))
 
 
 def subsample(picture: Tensor) -> Tensor:  # [1, C, H, W] -> [1, C, h, w], a few thousand values

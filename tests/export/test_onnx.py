@@ -16,11 +16,11 @@ from conftest import generator_config
 from dipfast import generators
 from dipfast.cli.app import main
 from dipfast.errors import GateError, MachineError, UsageError
-from dipfast.export.fold import fold
 from dipfast.export.onnx import digest, metadata, to_onnx, verified
 from dipfast.export.providers import Session
 from dipfast.export.save import export_onnx, load_model, report_path
 from dipfast.generators.architecture import architecture_of
+from dipfast.generators.folded import fold
 from dipfast.image import Source, write
 
 OPTIONS: list[dict[str, Any]] = [

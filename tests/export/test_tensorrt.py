@@ -27,9 +27,9 @@ from dipfast.errors import GateError, MachineError
 from dipfast.export import engine as engine_module
 from dipfast.export import tensorrt
 from dipfast.export.engine import beside
-from dipfast.export.fold import fold
 from dipfast.export.onnx import OPERATORS, to_onnx
 from dipfast.export.save import export_tensorrt
+from dipfast.generators.folded import fold
 from dipfast.image import read
 from dipfast.render.generator import FittedGenerator, renderer
 

@@ -14,9 +14,10 @@ from conftest import fit_plan, generator_config, task_of
 import dipfast
 from dipfast import generators, tasks
 from dipfast.fit import FitResult, derive_seed, finish, fit
-from dipfast.fit.distil import Distilled, _gauss_newton, _shortened, _solve_head, distil_steps, distilling, undistilled
+from dipfast.fit.distil import Distilled, _gauss_newton, _shortened, _solve_head, distil_steps, distilling
 from dipfast.fit.loop import Cancelled
 from dipfast.fit.optimizer import FlatParameters
+from dipfast.fit.result import averaged_generator
 from dipfast.settings.fit import Muon
 
 TINY = {"channels": [8, 8], "input": {"type": "noise", "depth": 4}}
@@ -36,7 +37,7 @@ def fitted() -> tuple[FitResult, torch.Tensor]:
 
 def distilled(fitted: tuple[FitResult, torch.Tensor], steps: int) -> Distilled:
     result, latent = fitted
-    module = undistilled(result, generator_config(), fit_plan())
+    module = averaged_generator(result, generator_config(), fit_plan())
     return finish(distilling(module, latent, result.picture, steps, torch.float32))
 
 
@@ -94,7 +95,7 @@ def test_the_same_arguments_give_the_same_bits_and_leave_the_fit_alone(
 
 def test_it_can_be_cancelled(fitted: tuple[FitResult, torch.Tensor]) -> None:
     result, latent = fitted
-    module = undistilled(result, generator_config(), fit_plan())
+    module = averaged_generator(result, generator_config(), fit_plan())
     with pytest.raises(Cancelled):
         finish(distilling(module, latent, result.picture, 5, torch.float32, lambda: True))
 
@@ -181,7 +182,7 @@ def test_joined_generators_recompute_as_the_fit_did(fitted: tuple[FitResult, tor
     several = replace(fitted[0], members=(generators.build(config, 3, 1),))
     for recompute in (False, True):
         ran = replace(several, machine=replace(several.machine, recompute=recompute))
-        module = undistilled(ran, config, fit_plan(seeds=2))
+        module = averaged_generator(ran, config, fit_plan(seeds=2))
         assert {scale.recompute for trunk in (module, *module.others) for scale in trunk.scales} == {recompute}
 
 

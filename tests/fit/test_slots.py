@@ -13,7 +13,8 @@ from conftest import fit_plan, generator_config, task_of
 from dipfast import tasks
 from dipfast.errors import ItemError
 from dipfast.fit import Course, FitLoop, FitResult, Hooks, ProgramCache, Slot, finish_all, fit, fitting
-from dipfast.fit.distil import distilling, undistilled
+from dipfast.fit.distil import distilling
+from dipfast.fit.result import averaged_generator
 from dipfast.fit.slots import finish
 from dipfast.fit.watch import LOOK_EVERY
 from dipfast.settings.fit import Fit
@@ -93,7 +94,7 @@ def test_a_distillation_can_be_moved_step_by_step(picture: np.ndarray) -> None:
     [item] = items(picture, 1)
     result = fit(item, generator_config(), fit_plan())
     latent = tasks.pose(task_of(GAUSSIAN), picture).guide.new_ones(1, 8, 32, 32)
-    two = (undistilled(result, generator_config(), fit_plan()) for _ in range(2))
+    two = (averaged_generator(result, generator_config(), fit_plan()) for _ in range(2))
     moves, other = (distilling(module, latent, result.picture, 3, torch.float32) for module in two)
     whole = finish(other)
     for _ in range(3):

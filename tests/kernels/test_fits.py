@@ -16,7 +16,8 @@ from test_capture import Refused
 import dipfast
 from dipfast import tasks
 from dipfast.fit import FitResult, ProgramCache, choose_machine, fit
-from dipfast.fit.distil import distilling, undistilled
+from dipfast.fit.distil import distilling
+from dipfast.fit.result import averaged_generator
 from dipfast.fit.slots import finish
 from dipfast.fit.step import FitState
 
@@ -137,7 +138,7 @@ def test_a_whole_fit_and_its_distillation_are_the_plain_ones(
         plan = fit_plan(steps=2, optimizer=MUON, seeds=2, average="auto", kernels=kernels, device=device.type)
         found = fit(problem, config, plan)
         margins.clear()
-        module = undistilled(found, config, plan)
+        module = averaged_generator(found, config, plan)
         distilled = finish(distilling(module, latent, found.picture, 1, found.machine.dtype)).generator
         assert bool(margins) is (kernels == "triton")
         with torch.no_grad():

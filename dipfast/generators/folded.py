@@ -6,7 +6,7 @@ generator at that latent and size, and nowhere else. Two normalisations cannot b
 and a shift: one over a concatenation that is padded with zeros, and one after a maximum.
 
 The network is rebuilt from its architecture and weights, independently of how the fit computes it. Levels with a
-nearest upsampling are then turned into phases (`dipfast.export.phases`), which is exact and takes fewer products.
+nearest upsampling are then turned into phases (`dipfast.generators.phases`), which is exact and takes fewer products.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dipfast import ops
-from dipfast.export.phases import (
+from dipfast.generators import architecture
+from dipfast.generators.architecture import Architecture, Level
+from dipfast.generators.phases import (
     PAD_MODES,
     Phased,
     PhasedPointwise,
@@ -29,8 +31,6 @@ from dipfast.export.phases import (
     pays,
     phased_head,
 )
-from dipfast.generators import architecture
-from dipfast.generators.architecture import Architecture, Level
 from dipfast.generators.skip import latent_parts
 
 EPS = 1e-5  # of the generator's normalisations
