@@ -101,7 +101,7 @@ ALLOWED: dict[str, set[str]] = {
         "errors",
     },
     "report": {"record", "store", "image", "metrics", "remote", "files", "text", "errors"},
-    "demo": {"image", "tasks", "samples", "files", "errors"},
+    "demo": {"image", "tasks", "settings", "samples", "files", "errors"},
     "doctor": {"environment", "fit", "threads"},
     "bench": {
         "record",

@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
-from dipfast import generators, tasks
+from dipfast import generators
 from dipfast.errors import ItemError, UsageError
 from dipfast.export.targets import Target, inside
 from dipfast.image import cut, read
@@ -36,6 +36,7 @@ from dipfast.restoration.line import observe, pose
 from dipfast.samples import locate
 from dipfast.settings.generator import FourierInput, ImageInput, MeshgridInput, NoiseInput
 from dipfast.settings.section import Section
+from dipfast.settings.task import SuperRes
 from dipfast.store.folder import RunFolder
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -165,7 +166,7 @@ def _seen(target: Target) -> tuple[np.ndarray | None, np.ndarray | None]:
         return None, None
     mask = given.get("mask")
     observation = observe(settings, read(path), None if mask is None else read(mask), None)
-    scale = tasks.scale(settings.task)
+    scale = settings.task.scale if isinstance(settings.task, SuperRes) else 1
     size = tuple(side * scale for side in observation.observed.shape[1:])
     problem = pose(settings, observation)
     return cut(problem.range.to_full(problem.guide)[0].numpy(), *size), observation.clean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from typing import Any
@@ -177,6 +178,29 @@ def test_a_generator_survives_its_bytes(latent: dict[str, Any], trunks: int) -> 
     module.to(memory_format=torch.channels_last)  # the layout of a fit: bits depend on it
     assert torch.equal(module(z.contiguous(memory_format=torch.channels_last)), again(z_again))
     assert card_again == about
+
+
+def test_a_card_says_what_it_always_said() -> None:
+    about = replace(card(generator_config()), trunks=3, latent_seed=[7, 8, 9])
+    data = generators.to_bytes(generators.SkipNet(about.architecture, 0), torch.empty(0), about)
+    found = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["card"])
+    assert list(found) == "id generator task seed latent_seed channels padded size precision".split()
+    assert found["generator"] == generator_config().model_dump(mode="json") | {"trunks": 3}
+    assert list(found["generator"])[-2:] == ["input", "trunks"]
+    assert generators.card_of(json.dumps(found)) == about
+
+
+def test_a_card_of_another_version_is_read() -> None:
+    found = card(generator_config()).to_json()
+    del found["generator"]["pointwise_up"]  # a key from before it was there
+    found["generator"]["later"] = found["generator"]["input"]["later"] = 1
+    assert generators.card_of(json.dumps(found)) == card(generator_config())
+
+
+@pytest.mark.parametrize("text", ["5", "[]", "{}", "null", '{"generator": 5}'])
+def test_a_card_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        generators.card_of(text)
 
 
 def test_the_same_generator_gives_the_same_bytes() -> None:
