@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -41,12 +43,18 @@ def _workers_are_threads() -> Iterator[None]:
 
 @contextmanager
 def worker_processes() -> Iterator[None]:
-    """Have the workers of runs be processes of their own, as outside of tests. Also decorates a test."""
+    """Have the workers of runs be processes of their own, as outside of tests. Also decorates a test.
+
+    They are forked from a process that has loaded torch, where those of a user load it themselves, for seconds.
+    """
     import dipfast.batch.run
     from dipfast.workers.local import execute
 
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dipfast.workers.worker"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dipfast.batch.run, "execute", execute)
+        patch.setattr("dipfast.workers.process.mp", SimpleNamespace(get_context=lambda method: context))
         yield
 
 
@@ -62,7 +70,7 @@ MANIFEST = """\
 version: 1
 defaults:
   task: {{type: denoise, noise: {{type: gaussian, sigma: 25}}}}
-  fit: {{steps: {steps}, seeds: 1, precision: fp32, optimizer: {{type: adam, lr: 0.01}}}}
+  fit: {{steps: {steps}, seeds: 2, precision: fp32, optimizer: {{type: adam, lr: 0.01}}}}
   generator: {{type: skip, channels: [8, 8], skip_channels: 4, input: {{type: noise, depth: 8}}}}
 items: ["*.png"]
 """

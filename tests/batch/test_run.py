@@ -310,7 +310,7 @@ def test_too_many_failures_end_the_run(inputs: Path) -> None:
     result = run(bad, folder, workers=1, max_failures=0)
     assert result.exit_code == 3
     assert result.gave_up == "more items failed than allowed"
-    assert [row.pixels for row in result.rows if row.status == "pending"] == [20 * 32, 32 * 32]
+    assert sorted(row.pixels or 0 for row in result.rows if row.status == "pending") == [20 * 32, 32 * 32]
 
 
 def test_inputs_that_cannot_be_read_count_as_failures_too(inputs: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer.main
+from conftest import worker_processes
 
 from dipfast.batch.prepare import prepare
 from dipfast.cli.app import app, main
@@ -180,6 +181,7 @@ def test_a_dry_run_and_a_plan_write_nothing(image: Path, tmp_path: Path, capsys:
 
 
 @pytest.mark.parametrize(("asked", "options", "count"), [("1", ["--workers", "1"], 1), ("1", ["--threads", "3"], 3)])
+@worker_processes()
 def test_the_record_says_how_many_threads_ran_and_they_change_no_id(
     image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, options: list[str], count: int
 ) -> None:

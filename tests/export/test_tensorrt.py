@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
@@ -18,7 +17,7 @@ import onnx
 import pytest
 import torch
 from conftest import generator_config
-from test_onnx import OPTIONS, fitted
+from test_onnx import FP16, FP32, GRAPHS, fitted
 
 from dipfast import generators
 from dipfast.bench.refit import bench_refits
@@ -99,15 +98,10 @@ def generator(seed: int = 0, **changes: Any) -> FittedGenerator:
     return FittedGenerator(module, latent, card)
 
 
-def sized(side: int) -> FittedGenerator:
-    """The same at another size."""
-    one = generator()
-    card = dataclasses.replace(one.card, padded=(side, side), size=(side, side))
-    return FittedGenerator(one.module, torch.rand(1, one.latent.shape[1], side, side), card)
-
-
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 2e-5), ("fp16", 2e-2)])
-@pytest.mark.parametrize("changes", [{}, {"pad": "zero"}, {"downsample": "max"}])
+@pytest.mark.parametrize(
+    ("precision", "tolerance", "changes"),
+    [*(("fp32", 2e-5, changes) for changes in FP32[:2]), *(("fp16", 2e-2, changes) for changes in FP16[:2])],
+)
 def test_one_engine_is_refitted_for_every_generator(
     fake: Any, tmp_path: Path, precision: str, tolerance: float, changes: dict[str, Any]
 ) -> None:
@@ -146,14 +140,14 @@ def test_an_engine_that_tensorrt_does_not_take_is_built_again(fake: Any, tmp_pat
 
 def test_timings_are_kept_and_those_that_tensorrt_refuses_are_begun_anew(fake: Any, tmp_path: Path) -> None:
     sizes = []
-    for side in (32, 48):
+    for changes in FP32[:2]:
         backend = trt(tmp_path)
-        backend.prepare(sized(side))()
+        backend.prepare(generator(**changes))()
         (timings,) = tmp_path.glob("*.timing")
         sizes.append(timings.read_bytes())
     assert sizes == [b"t", b"tt"]
     timings.write_bytes(b"broken")
-    trt(tmp_path).prepare(sized(64))()
+    trt(tmp_path).prepare(generator(**FP32[2]))()
     assert timings.read_bytes() == b"t"
 
 
@@ -274,9 +268,8 @@ def test_refits_are_timed_and_proved(fake: Any) -> None:
     assert len({refit["ms"] for refit in found["refits"]}) == 2
 
 
-@pytest.mark.parametrize("changes", OPTIONS)
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_refit_names_are_the_folded_weights_one_to_one(changes: dict[str, Any], precision: str) -> None:
+@pytest.mark.parametrize(("precision", "changes"), [(precision, changes) for precision, _, changes in GRAPHS])
+def test_refit_names_are_the_folded_weights_one_to_one(precision: str, changes: dict[str, Any]) -> None:
     module, latent, card = fitted(**changes)
     model = to_onnx(module.state_dict(), latent, card, precision=precision)
     ends = (".weight", ".bias", "low", "width")
@@ -292,7 +285,7 @@ def test_the_graphs_hold_only_what_tensorrt_supports() -> None:
     assert set(ON_THE_LIST.split()) >= OPERATORS
 
 
-@pytest.mark.parametrize("changes", OPTIONS)
+@pytest.mark.parametrize("changes", FP32)
 def test_the_graphs_use_operators_as_tensorrt_supports_them(changes: dict[str, Any]) -> None:
     module, latent, card = fitted(**changes)
     for node in to_onnx(module.state_dict(), latent, card).graph.node:

@@ -591,7 +591,7 @@ def test_shapes_are_compiled_once_and_one_too_many_is_an_error(
 ) -> None:
     torch._dynamo.reset()
     monkeypatch.setattr("dipfast.fit.engine.MOST_PROGRAMS", 2)
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # quicker than code
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # quicker than code
     config, plan, before = generator_config(channels=(8,)), fit_plan(steps=2, engine="compile"), compilations()
 
     def at(side: int, bench: ProgramCache) -> FitResult:

@@ -144,10 +144,14 @@ def test_a_folder_that_is_not_shared_ends_the_run(cluster: Any, inputs: Path, mo
 
 def test_a_killed_node_costs_one_attempt_and_the_other_node_does_the_rest(cluster: Any, inputs: Path) -> None:
     events: list[Any] = []
+    moving: set[str] = set()
 
     def hear(event: Any) -> None:
         events.append(event)
-        moving = {event["path"] for event in events if event["event"] == "progress"}
+        if event["event"] == "progress":
+            moving.add(event["path"])
+        elif event["event"] == "done":
+            moving.discard(event["path"])
         if len(moving) == 2 and len(cluster.worker_nodes) == 1:
             cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
 
