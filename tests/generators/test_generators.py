@@ -184,7 +184,7 @@ def test_a_card_says_what_it_always_said() -> None:
     about = replace(card(generator_config()), trunks=3, latent_seed=[7, 8, 9])
     data = generators.to_bytes(generators.SkipNet(about.architecture, 0), torch.empty(0), about)
     found = json.loads(json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]["card"])
-    assert list(found) == "id generator task seed latent_seed channels padded size precision".split()
+    assert list(found) == ["id", "generator", "task", "seed", "latent_seed", "channels", "padded", "size", "precision"]
     assert found["generator"] == generator_config().model_dump(mode="json") | {"trunks": 3}
     assert list(found["generator"])[-2:] == ["input", "trunks"]
     assert generators.card_of(json.dumps(found)) == about
