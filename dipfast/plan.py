@@ -17,7 +17,7 @@ from dipfast.generators.cost import activations_per_pixel, forward_flops, parame
 from dipfast.settings.document import Settings
 from dipfast.settings.own import NOTHING, Own
 from dipfast.settings.refine import Refine
-from dipfast.settings.shapes import coarse_steps, halves
+from dipfast.settings.shapes import coarse_steps, halves, windows_of
 from dipfast.settings.stop import AutoStop, FixedStop
 from dipfast.settings.task import Denoise, Jpeg, SaltPepperNoise, SuperRes
 
@@ -93,8 +93,9 @@ def fit_flops(settings: Settings, padded: tuple[int, int, int]) -> float:
     generator, fit = settings.generator, settings.fit
     architecture = architecture_of(generator, channels)
     refined = height * width * _refine_operations(settings.refine, channels)
-    if fit.windows is not None:
-        fitted = 3 * forward_flops(architecture, fit.steps * fit.windows.count * fit.windows.side**2)
+    windows = windows_of(generator, fit)
+    if windows is not None:
+        fitted = 3 * forward_flops(architecture, fit.steps * windows.count * windows.side**2)
         return (fitted + forward_flops(architecture, height * width)) * fit.seeds + refined
     coarse = coarse_steps(generator, fit)
     smaller = halves(generator, (height, width)) if coarse else []
@@ -123,7 +124,7 @@ def expected_share(settings: Settings) -> float:
     """
     task, stop = settings.task, settings.fit.stop
     samples = settings.fit.posterior is not None  # a chain of them takes all its steps
-    if samples or settings.fit.windows is not None or isinstance(stop, FixedStop):
+    if samples or isinstance(stop, FixedStop) or windows_of(settings.generator, settings.fit) is not None:
         return 1.0
     known = isinstance(task, Jpeg) or (isinstance(task, Denoise) and not isinstance(task.noise, SaltPepperNoise))
     return STOPPED_SHARE if known or not isinstance(stop, AutoStop) else 1.0
@@ -141,8 +142,8 @@ def fit_bytes(settings: Settings, padded: tuple[int, int, int], precision: str, 
     Those of the smaller sizes that are fitted first are kept beside, for the next picture.
     """
     channels, height, width = padded
-    if settings.fit.windows is not None:
-        windows = settings.fit.windows
+    windows = windows_of(settings.generator, settings.fit)
+    if windows is not None:
         fitted = _bytes_at(settings, channels, windows.count * windows.side**2, precision, recompute)
         tile = TILE_COPIES * activations_per_pixel(architecture_of(settings.generator, channels)) * TILE_PIXELS
         return fitted + int(4 * (WHOLE_COPIES * channels * height * width + max(tile, BAND_NUMBERS)))

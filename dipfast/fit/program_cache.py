@@ -14,6 +14,8 @@ from dipfast.fit.stop import FIXED, Choice, choose_stop
 from dipfast.fit.windows import windowed
 from dipfast.settings.fit import Fit
 from dipfast.settings.generator import SkipGenerator
+from dipfast.settings.shapes import windows_of
+from dipfast.settings.stop import FixedStop
 from dipfast.tasks import Problem
 
 
@@ -40,9 +42,13 @@ class ProgramCache:
         ``coarse``: the number of steps of a fit at a smaller size, which takes them all.
         """
         turn_to(machine)
-        choice = choose_stop(settings, problem, config.input) if coarse is None else FIXED
+        windows = windows_of(config, settings)
+        if windows is not None:
+            choice = Choice(FixedStop(), "a fit on windows takes all its steps")
+        else:
+            choice = choose_stop(settings, problem, config.input) if coarse is None else FIXED
         alike = settings.model_copy(update={"seed": 0, "stop": choice.stop})
-        part = problem if settings.windows is None else windowed(problem, settings.windows)
+        part = problem if windows is None else windowed(problem, windows)
         key = (part.signature, config, alike, machine, coarse)
         if key == self._key and (self._state.source is None or self._state.source.takes(problem)):
             self._state.problem.adopt(part)

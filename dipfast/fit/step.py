@@ -26,6 +26,7 @@ from dipfast.fit.windows import WindowSource, windowed
 from dipfast.generators import SkipNet, build, latent_channels, make_latent
 from dipfast.settings.fit import Fit
 from dipfast.settings.generator import SkipGenerator
+from dipfast.settings.shapes import windows_of
 from dipfast.tasks import Problem
 from dipfast.tasks.problem import mean_square
 
@@ -124,9 +125,10 @@ class FitState(Buffers):
     ) -> None:
         device, latent = machine.device, config.input
         self.source = None
-        if settings.windows is not None:
-            self.source = WindowSource(problem, settings.windows, device)
-            problem = windowed(problem, settings.windows)
+        windows = windows_of(config, settings)
+        if windows is not None:
+            self.source = WindowSource(problem, windows, device)
+            problem = windowed(problem, windows)
         self.problem, self.choice, self.is_coarse = problem, choice, coarse is not None
         self.steps = settings.steps if coarse is None else coarse
         self.averaging = settings.average if coarse is None else "auto"

@@ -60,9 +60,7 @@ def describe(
         losses=fitted.losses,
         stop_curve=fitted.stop_curve,
         generator={
-            "weights": "as fitted, with frozen statistics"
-            if settings.fit.windows
-            else "distilled onto the kept picture",
+            "weights": "distilled onto the kept picture" if restored.distilled.steps else "as fitted",
             **_trunks(restored.distilled.generator),
             "distil_steps": restored.distilled.steps,
             "parity_db": _decibel(restored.distilled.parity_db),

@@ -33,7 +33,7 @@ from dipfast.restoration.refinement import refined_result, stored_refinement
 from dipfast.restoration.warnings import outside
 from dipfast.settings.document import Settings
 from dipfast.settings.generator import ImageInput, NoiseInput
-from dipfast.settings.shapes import on_grid, padded_side
+from dipfast.settings.shapes import on_grid, padded_side, windows_of
 from dipfast.settings.task import Inpaint, Task
 
 
@@ -194,7 +194,7 @@ def _card(
         padded=problem.shape[1:],
         size=(height, width),
         precision=precision,
-        frozen=settings.fit.windows is not None,
+        frozen=windows_of(settings.generator, settings.fit) is not None,
         refine=stored_refinement(problem, settings),
     )
 

@@ -137,7 +137,7 @@ class Windows(Section):
     The fit then takes the same time for every picture, and ends in a network with frozen statistics.
     """
 
-    count: Annotated[int, Field(ge=1, le=1024)] = Field(default=24, description="windows in a step")
+    count: Annotated[int, Field(ge=1, le=1024)] = Field(default=9, description="windows in a step")
     side: Annotated[int, Field(ge=16, le=1024)] = Field(
         default=48, description="pixels a side, a multiple of two to the number of scales"
     )
@@ -165,9 +165,10 @@ class Fit(Section):
         "sides have 64 pixels; for a network with blind spots; auto: a tenth of steps where generator.input.recorrupt "
         "is at work, and else, and with engine compile, 0",
     )
-    windows: Windows | None = Field(
+    windows: Windows | Literal["auto"] | None = Field(
         default=None,
-        description="what a step sees of the picture, for a network with blind spots; null: the whole picture",
+        description="what a step sees of the picture, for a network with blind spots; null: the whole picture; auto: 9 "
+        "windows of 48 pixels where network, optimizer and stop can do with them, else the whole picture",
     )
     rollback_db: Annotated[float, Field(gt=0)] | None = Field(
         default=5.0,

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from dipfast.settings.document import Settings
 from dipfast.settings.fit import Sgld, Windows
 from dipfast.settings.generator import ImageInput
-from dipfast.settings.stop import AutoStop, BlocksStop, DiscrepancyStop, FixedStop, HeldOutStop, SureStop
+from dipfast.settings.shapes import windows_refused
+from dipfast.settings.stop import BlocksStop, DiscrepancyStop, HeldOutStop, SureStop
 from dipfast.settings.task import Denoise, GaussianNoise, Inpaint, Jpeg, PoissonNoise, Shrink, SuperRes
 
 Refusals = Iterator[tuple[tuple[str, ...], str]]
@@ -32,8 +33,8 @@ def conflicts(settings: Settings, with_mask: bool) -> Refusals:
     if isinstance(settings.generator.input, ImageInput):
         yield from _image_input(settings, settings.generator.input)
     yield from _coarse(settings)
-    if settings.fit.windows is not None:
-        yield from _windows(settings, settings.fit.windows)
+    if isinstance(settings.fit.windows, Windows):
+        yield from windows_refused(settings.generator, settings.fit)
     if settings.refine is not None and not _knows_its_noise(settings):
         noise = f" with {settings.task.noise.type} noise" if isinstance(settings.task, Denoise) else ""
         yield ("refine",), f"refine: should be null for task {settings.task.type}{noise}, whose noise has no variance"
@@ -115,22 +116,6 @@ def _coarse(settings: Settings) -> Refusals:
         yield ("fit", "coarse"), f"{text} without generator.input.blind"
     elif isinstance(settings.fit.optimizer, Sgld):
         yield ("fit", "coarse"), f"{text} with optimizer sgld"
-
-
-def _windows(settings: Settings, windows: Windows) -> Refusals:
-    """Yield what a fit on windows cannot have: it keeps no picture from step to step, and judges each by itself."""
-    fit, latent, scales = settings.fit, settings.generator.input, len(settings.generator.channels)
-    if not isinstance(latent, ImageInput) or latent.blind is None:
-        yield ("fit", "windows"), "fit.windows: should be null without generator.input.blind"
-    if windows.side % 2**scales:
-        text = f"should be a multiple of {2**scales}, for generator.channels has {scales} scales"
-        yield ("fit", "windows", "side"), f"fit.windows.side: {text}, is {windows.side}"
-    if not isinstance(fit.stop, AutoStop | FixedStop):
-        yield ("fit", "stop", "type"), f"fit.stop.type: should be fixed with fit.windows, is {fit.stop.type}"
-    if isinstance(fit.optimizer, Sgld):
-        yield ("fit", "windows"), "fit.windows: should be null with optimizer sgld, which samples pictures"
-    if fit.coarse not in ("auto", 0):
-        yield ("fit", "coarse"), f"fit.coarse: should be 0 or auto with fit.windows, is {fit.coarse}"
 
 
 def _sigma(settings: Settings) -> Refusals:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from dipfast.settings.fit import Fit, Sgld
+from dipfast.settings.fit import Fit, Sgld, Windows
 from dipfast.settings.generator import FourierInput, ImageInput, Latent, MeshgridInput, SkipGenerator
+from dipfast.settings.stop import AutoStop, FixedStop
 
 GRID_STEPS = 4  # sizes of the grid from one power of two to the next
 COARSEST = 64  # pixels, the least side of a picture that is fitted at half of its size first (LOG.md)
@@ -64,7 +66,7 @@ def smallest_side(generator: SkipGenerator) -> int:
 
 def coarse_steps(generator: SkipGenerator, fit: Fit) -> int:
     """Return the steps at each smaller size that the picture is fitted at first: what `fit.coarse` comes to."""
-    if fit.windows is not None:
+    if windows_of(generator, fit) is not None:
         return 0
     if fit.coarse != "auto":
         return fit.coarse
@@ -73,6 +75,35 @@ def coarse_steps(generator: SkipGenerator, fit: Fit) -> int:
     latent = generator.input
     paired = isinstance(latent, ImageInput) and latent.recorrupt is not None and not isinstance(fit.optimizer, Sgld)
     return int(COARSE_SHARE * fit.steps) if paired else 0
+
+
+def windows_of(generator: SkipGenerator, fit: Fit) -> Windows | None:
+    """Return the windows that `fit.windows` comes to; None for a fit that sees the whole picture.
+
+    `auto` stands for windows of two coarsest pixels a side or more, where nothing forbids them (`settings.rules`).
+    """
+    if fit.windows != "auto":
+        return fit.windows
+    if any(True for _ in windows_refused(generator, fit)):
+        return None
+    usual, least = Windows(), multiple(generator)
+    return usual.model_copy(update={"side": max(2 * least, -(-usual.side // least) * least)})
+
+
+def windows_refused(generator: SkipGenerator, fit: Fit) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield what a fit on windows cannot have: it keeps no picture from step to step, and judges each by itself."""
+    latent, scales = generator.input, len(generator.channels)
+    if not isinstance(latent, ImageInput) or latent.blind is None:
+        yield ("fit", "windows"), "fit.windows: should be null without generator.input.blind"
+    if isinstance(fit.windows, Windows) and fit.windows.side % 2**scales:
+        text = f"should be a multiple of {2**scales}, for generator.channels has {scales} scales"
+        yield ("fit", "windows", "side"), f"fit.windows.side: {text}, is {fit.windows.side}"
+    if not isinstance(fit.stop, AutoStop | FixedStop):
+        yield ("fit", "stop", "type"), f"fit.stop.type: should be fixed with fit.windows, is {fit.stop.type}"
+    if isinstance(fit.optimizer, Sgld):
+        yield ("fit", "windows"), "fit.windows: should be null with optimizer sgld, which samples pictures"
+    if fit.coarse not in ("auto", 0):
+        yield ("fit", "coarse"), f"fit.coarse: should be 0 or auto with fit.windows, is {fit.coarse}"
 
 
 def halves(generator: SkipGenerator, sides: tuple[int, int]) -> list[tuple[int, int]]:

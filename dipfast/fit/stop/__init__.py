@@ -49,8 +49,6 @@ def choose_stop(settings: Fit, problem: Problem, latent: Latent) -> Choice:
         return Choice(settings.stop)
     if settings.posterior is not None:
         return Choice(FixedStop(), "a chain of samples takes all its steps")
-    if settings.windows is not None:
-        return Choice(FixedStop(), "a fit on windows takes all its steps")
     if problem.coding is not None and problem.coding.known:
         known = f"JPEG's quality is {problem.facts['quality_source']}: {problem.facts['quality']}"
         return Choice(DiscrepancyStop(), known)
