@@ -9,7 +9,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,14 +29,20 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _workers_are_threads() -> Iterator[None]:
-    """Have the workers of runs be threads of this process: one that is a process imports torch for seconds."""
+def _a_worker_is_a_thread() -> Iterator[None]:
+    """Have the worker of a run be a thread of this process: one that is a process imports torch for seconds.
+
+    Where there are several, they are processes: threads would share torch's random numbers.
+    """
     import dipfast.batch.run
     from dipfast.workers.local import execute
-    from dipfast.workers.process import InProcess
+    from dipfast.workers.process import InProcess, Process
+
+    def execute_here(jobs: Any, places: Any, *rest: Any) -> Any:
+        return execute(jobs, places, *rest, worker=InProcess if len(places) == 1 else Process)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dipfast.batch.run, "execute", partial(execute, worker=InProcess))
+        patch.setattr(dipfast.batch.run, "execute", execute_here)
         yield
 
 
