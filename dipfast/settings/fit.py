@@ -141,6 +141,11 @@ class Windows(Section):
     side: Annotated[int, Field(ge=16, le=1024)] = Field(
         default=48, description="pixels a side, a multiple of two to the number of scales"
     )
+    optional: bool = Field(
+        default=False,
+        description="true: the whole picture where network, optimizer or stop cannot do with windows, and side rounded "
+        "up; false: such settings are refused",
+    )
 
 
 class Fit(Section):
@@ -165,10 +170,9 @@ class Fit(Section):
         "sides have 64 pixels; for a network with blind spots; auto: a tenth of steps where generator.input.recorrupt "
         "is at work, and else, and with engine compile, 0",
     )
-    windows: Windows | Literal["auto"] | None = Field(
+    windows: Windows | None = Field(
         default=None,
-        description="what a step sees of the picture, for a network with blind spots; null: the whole picture; auto: 9 "
-        "windows of 48 pixels where network, optimizer and stop can do with them, else the whole picture",
+        description="what a step sees of the picture, for a network with blind spots; null: the whole picture",
     )
     rollback_db: Annotated[float, Field(gt=0)] | None = Field(
         default=5.0,

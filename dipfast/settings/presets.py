@@ -83,7 +83,7 @@ BLIND_FIT: Tree = {"steps": 400, "reg_noise_std": 0.0, "optimizer": {"type": "mu
 # A small denoiser is fitted on windows, and its answer helps to filter the noisy picture.
 PILOT_NET: Tree = {"channels": [16] * 2, "skip_channels": 4, "upsample": "nearest"}
 PILOT_FIT: Tree = {
-    "windows": "auto",
+    "windows": {"count": 9, "side": 48, "optional": True},
     "optimizer": {"type": "muon", "lr": 0.04, "momentum": 0.95, "cooldown": 0.7},
     "reg_noise_std": 0.0,
     "average": None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from dipfast.settings.document import Settings
-from dipfast.settings.fit import Sgld, Windows
+from dipfast.settings.fit import Sgld
 from dipfast.settings.generator import ImageInput
 from dipfast.settings.shapes import windows_refused
 from dipfast.settings.stop import BlocksStop, DiscrepancyStop, HeldOutStop, SureStop
@@ -33,7 +33,7 @@ def conflicts(settings: Settings, with_mask: bool) -> Refusals:
     if isinstance(settings.generator.input, ImageInput):
         yield from _image_input(settings, settings.generator.input)
     yield from _coarse(settings)
-    if isinstance(settings.fit.windows, Windows):
+    if settings.fit.windows is not None and not settings.fit.windows.optional:
         yield from windows_refused(settings.generator, settings.fit)
     if settings.refine is not None and not _knows_its_noise(settings):
         noise = f" with {settings.task.noise.type} noise" if isinstance(settings.task, Denoise) else ""

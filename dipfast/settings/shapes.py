@@ -80,14 +80,14 @@ def coarse_steps(generator: SkipGenerator, fit: Fit) -> int:
 def windows_of(generator: SkipGenerator, fit: Fit) -> Windows | None:
     """Return the windows that `fit.windows` comes to; None for a fit that sees the whole picture.
 
-    `auto` stands for windows of two coarsest pixels a side or more, where nothing forbids them (`settings.rules`).
+    Optional ones have at least two coarsest pixels a side, and give way to what forbids them.
     """
-    if fit.windows != "auto":
-        return fit.windows
-    if any(True for _ in windows_refused(generator, fit)):
+    windows, least = fit.windows, multiple(generator)
+    if windows is None or not windows.optional:
+        return windows
+    if any(path[1:] != ("windows", "side") for path, _ in windows_refused(generator, fit)):
         return None
-    usual, least = Windows(), multiple(generator)
-    return usual.model_copy(update={"side": max(2 * least, -(-usual.side // least) * least)})
+    return windows.model_copy(update={"side": max(2 * least, -(-windows.side // least) * least)})
 
 
 def windows_refused(generator: SkipGenerator, fit: Fit) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -19,6 +19,7 @@ from dipfast.plan import fit_bytes, fit_flops
 from dipfast.samples import locate
 from dipfast.settings.fit import Windows
 from dipfast.settings.rules import conflicts
+from dipfast.settings.shapes import windows_of
 from dipfast.tasks.operators import Identity
 from dipfast.tasks.problem import mean_square
 
@@ -120,6 +121,16 @@ def test_what_windows_cannot_have_is_refused(fit_keys: Any, generator: Any, text
     tree = {"fit": plan().model_dump() | fit_keys, "generator": CONFIG.model_dump() | generator}
     found = [reason for _, reason in conflicts(settings_of(tree), with_mask=False)]
     assert any(reason.startswith(text) for reason in found), found
+
+
+@pytest.mark.parametrize(
+    ("changes", "side"),
+    [({}, 48), ({"channels": (8,) * 5}, 64), ({"channels": (8,) * 6}, 128), ({"input": {"type": "noise"}}, None)],
+)
+def test_optional_windows_give_way(changes: Any, side: int | None) -> None:
+    config = generator_config(**{"input": {"type": "image", "blind": 0.1}} | changes)
+    found = windows_of(config, plan(windows={"optional": True}))
+    assert (None if found is None else found.side) == side
 
 
 def test_refine_is_refused_where_noise_has_no_variance() -> None:
