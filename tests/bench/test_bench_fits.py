@@ -63,7 +63,7 @@ def test_a_crop_larger_than_the_picture_is_refused(file: str) -> None:
 def test_settings_are_the_presets_with_changes() -> None:
     task = parse_damage("gaussian:25")[1]
     config, plan = settings_of(task, "paper", ["generator.channels=[16,16]", "fit.steps=7"], seed=3, crop=32)
-    assert (tuple(config["channels"]), plan.steps, plan.seed, plan.optimizer["type"]) == ((16, 16), 7, 3, "adam")
+    assert (config.channels, plan.steps, plan.seed, plan.optimizer.type) == ((16, 16), 7, 3, "adam")
     with pytest.raises(UsageError, match=r"fit\.steps"):
         settings_of(task, "fast", ["fit.steps=-1"], seed=0, crop=32)
     with pytest.raises(UsageError, match="--crop should be a multiple of 32 and at least 64 for this net, is 32"):

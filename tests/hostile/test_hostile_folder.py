@@ -174,7 +174,8 @@ def card(**changes: Any) -> dict[str, Any]:
     """A generator's metadata, as a fit writes them but for ``changes``."""
     from conftest import generator_config
 
-    fields = {"id": "a", "generator": generator_config(), "task": {}, "seed": 0, "latent_seed": 0, "channels": 3}
+    fields: dict[str, Any] = {"id": "a", "generator": generator_config().model_dump(mode="json"), "task": {}}
+    fields |= {"seed": 0, "latent_seed": 0, "channels": 3}
     return fields | {"padded": [16, 16], "size": [16, 16], "precision": "fp32"} | changes
 
 

@@ -117,7 +117,7 @@ def test_what_the_input_says_of_the_picture_is_put_back(
     rendered(capsys, tmp_path / "run")
     again = torch.from_numpy(read(tmp_path / "run/renders/soft.png").pixels)[None]
     given = read(tmp_path / "soft.png").pixels
-    problem = tasks.pose(task_of({"type": task, key: value, "kernel": "lanczos2"}), given)
+    problem = tasks.pose(task_of({"type": task, key: value}), given)
     torch.testing.assert_close(problem.finish(problem.range.of_full(again)), again, rtol=0, atol=2 / 255)
 
 
