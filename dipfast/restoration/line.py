@@ -29,7 +29,7 @@ from dipfast.fit.result import averaged_generator
 from dipfast.image import Image, Source, cut, in_range_of, opacity, pad
 from dipfast.restoration.failure import is_out_of_memory
 from dipfast.restoration.memory import MemoryPolicy, TierChoice
-from dipfast.restoration.refinement import refined_result, stored_refinement
+from dipfast.restoration.refinement import is_frozen, refined_result, stored_refinement
 from dipfast.restoration.warnings import outside
 from dipfast.settings.document import Settings
 from dipfast.settings.generator import ImageInput, NoiseInput
@@ -194,7 +194,7 @@ def _card(
         padded=problem.shape[1:],
         size=(height, width),
         precision=precision,
-        frozen=windows_of(settings.generator, settings.fit) is not None,
+        frozen=is_frozen(settings),
         refine=stored_refinement(problem, settings),
     )
 
@@ -303,11 +303,16 @@ def _padded(settings: Settings, observation: Observation) -> tuple[np.ndarray, n
 
 
 def padded_sides(settings: Settings, sides: Sequence[int]) -> tuple[int, int]:
-    """Return height and width that a picture is padded to: what the generator can take, or the next of a grid."""
+    """Return height and width that a picture is padded to: what the generator can take, or the next of a grid.
+
+    A picture that is fitted on windows has at least the size of one, so that all pictures share a program.
+    """
     task, generator = settings.task, settings.generator
     multiple = tasks.padded_multiple(task, generators.multiple(generator))
-    smallest = -(-generators.smallest_side(generator) // tasks.scale(task))
-    height, width = (padded_side(max(side, smallest), multiple, on_grid(settings.fit)) for side in sides)
+    windows = windows_of(generator, settings.fit)
+    smallest = -(-generators.smallest_side(generator) // tasks.scale(task)) if windows is None else windows.side
+    on_a_grid = windows is None and on_grid(settings.fit)
+    height, width = (padded_side(max(side, smallest), multiple, on_a_grid) for side in sides)
     return height, width
 
 

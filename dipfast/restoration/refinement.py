@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dipfast.fit import FitResult
 from dipfast.refine import Refined, RidgeSettings, refine
 from dipfast.settings.document import Settings
 from dipfast.settings.refine import Refine
+from dipfast.settings.shapes import windows_of
 from dipfast.tasks import Problem
 from dipfast.tasks.problem import NoiseModel, noise_from_json, noise_to_json
 
@@ -21,15 +21,21 @@ CALIBRATION = 1.3
 
 
 def refined_result(result: FitResult, problem: Problem, settings: Settings) -> FitResult:
-    """Return ``result`` with its picture refined where ``settings`` ask for it, and the deviation to be expected."""
+    """Return ``result`` with its image refined where ``settings`` ask for it, and the deviation to be expected.
+
+    Of a fit to the whole picture the refined picture takes the place of the network's, for the distillation.
+    """
     noise = problem.expected_residual
     if settings.refine is None or not isinstance(noise, NoiseModel):
         return result
     found = refined(problem.target, result.picture, noise, settings.refine)
+    result = replace(result, image=problem.finish(found.picture[None]), deviation=None)
+    if not is_frozen(settings):
+        result = replace(result, picture=found.picture[None].clamp(0, 1))
+    if settings.fit.uncertainty is False:
+        return result
     deviation = (CALIBRATION * found.error[None]).sqrt() * problem.range.width
-    if problem.keep is not None:
-        deviation = torch.where(problem.keep > 0.5, 0.0, deviation)
-    return replace(result, image=problem.finish(found.picture[None]), deviation=deviation)
+    return replace(result, deviation=deviation if problem.keep is None else deviation * (problem.keep <= 0.5))
 
 
 def refined(noisy: Tensor, pilot: Tensor, noise: NoiseModel, settings: Refine) -> Refined:
@@ -40,10 +46,18 @@ def refined(noisy: Tensor, pilot: Tensor, noise: NoiseModel, settings: Refine) -
     return refine(noisy[0], pilot[0], expected[0], variance[0], ridge)
 
 
+def is_frozen(settings: Settings) -> bool:
+    """Return whether the stored generator is the pilot's network, with frozen statistics."""
+    return windows_of(settings.generator, settings.fit) is not None
+
+
 def stored_refinement(problem: Problem, settings: Settings) -> dict[str, Any] | None:
-    """Return what a stored generator needs for its refinement, as JSON; None where there is none."""
+    """Return what a stored generator needs for its refinement, as JSON; None where there is none.
+
+    A generator that is distilled onto the refined picture needs nothing.
+    """
     noise = problem.expected_residual
-    if settings.refine is None or not isinstance(noise, NoiseModel):
+    if settings.refine is None or not is_frozen(settings) or not isinstance(noise, NoiseModel):
         return None
     return {"settings": settings.refine.model_dump(mode="json"), "noise": noise_to_json(noise)}
 

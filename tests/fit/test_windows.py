@@ -164,6 +164,18 @@ def test_stored_generator_gives_the_kept_picture_bit_for_bit(restored: tuple[np.
     assert found.generator.card.refine is not None
 
 
+def test_generator_of_a_whole_picture_is_distilled_onto_the_refined_one() -> None:
+    rng = np.random.default_rng(2)
+    noisy = (
+        (0.5 + np.linspace(0, 0.3, 40)[:, None] + rng.normal(scale=0.1, size=(40, 40))).clip(0, 1).astype(np.float32)
+    )
+    noise = {"channels": (8, 8), "input": {"type": "noise", "depth": 8}}
+    found = dipfast.restore(noisy, sigma=25.5, generator=noise, fit={"steps": 60, "precision": "fp32"})
+    assert not found.generator.card.frozen
+    assert found.generator.card.refine is None
+    assert psnr(found.generator.render()[..., None], found.image[..., None]) > 30
+
+
 def test_uncertainty_is_that_of_the_refined_picture(restored: tuple[np.ndarray, np.ndarray, Any]) -> None:
     clean, _, found = restored
     error = float(np.sqrt(np.mean((found.image - clean) ** 2)))
