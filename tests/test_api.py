@@ -114,7 +114,7 @@ def test_any_size_can_be_restored(shape: tuple[int, ...]) -> None:
 
 
 def test_the_generator_renders_what_the_fit_rendered(picture: np.ndarray, tmp_path: Path) -> None:
-    result = dipfast.restore(picture.transpose(1, 2, 0), **QUICK | {"steps": 0, "seeds": 1})
+    result = dipfast.restore(picture.transpose(1, 2, 0), **QUICK | {"steps": 0, "seeds": 1, "refine": None})
     np.testing.assert_array_equal(result.generator.render(), result.image)
 
 
