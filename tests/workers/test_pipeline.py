@@ -274,11 +274,11 @@ def test_an_item_that_finds_no_memory_alone_is_tried_again_a_tier_lower(
 ) -> None:
     fit, failed = line.fitting, list[bool]()
 
-    def short(problem: Any, config: Any, plan: Any, *rest: Any) -> Iterator[None]:
+    def short(problem: Any, config: Any, settings: Any, machine: Any, *rest: Any) -> Iterator[None]:
         if not failed:
-            failed.append(plan.recompute)
+            failed.append(machine.recompute)
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
-        return (yield from fit(problem, config, plan, *rest))
+        return (yield from fit(problem, config, settings, machine, *rest))
 
     monkeypatch.setattr(line, "fitting", short)
     events = work(jobs[:1], tmp_path / "run", 1)
