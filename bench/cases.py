@@ -21,8 +21,6 @@ from dipfast.manifest.layers import Layer, resolve
 from dipfast.manifest.options import read_options
 from dipfast.samples import PREFIX, locate
 from dipfast.settings.document import Settings
-from dipfast.settings.fit import Fit
-from dipfast.settings.generator import SkipGenerator
 from dipfast.settings.section import Section
 from dipfast.settings.task import (
     AddGaussian,
@@ -104,8 +102,8 @@ def picture_name(picture: str) -> str:
     return picture if picture.startswith(PREFIX) else Path(picture).name
 
 
-def settings_of(task: Task, preset: str, sets: Sequence[str], seed: int, crop: int) -> tuple[SkipGenerator, Fit]:
-    """The sections `generator` and `fit` that ``preset`` and ``sets`` (`KEY=VALUE`) come to for ``task``.
+def settings_of(task: Task, preset: str, sets: Sequence[str], seed: int, crop: int) -> Settings:
+    """The settings that ``preset`` and ``sets`` (`KEY=VALUE`) come to for ``task``.
 
     Raises UsageError for what is wrong with them, and for a ``crop`` that the net cannot take.
     """
@@ -113,7 +111,7 @@ def settings_of(task: Task, preset: str, sets: Sequence[str], seed: int, crop: i
     multiple, least = generators.multiple(settings.generator), generators.smallest_side(settings.generator)
     if crop % multiple or crop < least:  # nothing is padded here: what is measured is what was cut
         raise UsageError(f"--crop should be a multiple of {multiple} and at least {least} for this net, is {crop}")
-    return settings.generator, settings.fit
+    return settings
 
 
 def _settings(task: Task, preset: str, sets: Sequence[str], seed: int) -> Settings:

@@ -15,7 +15,7 @@ from dipfast.errors import UsageError
 from dipfast.fit import FitResult, ProgramCache, choose_machine, fit
 from dipfast.metrics import psnr, ssim
 from dipfast.plan import fit_flops
-from dipfast.settings.document import Settings
+from dipfast.restoration.refinement import refined_result
 from dipfast.settings.fit import Fit
 from dipfast.settings.generator import SkipGenerator
 from methods import METHODS
@@ -113,31 +113,43 @@ def run_one(
 
 
 def _fit(contender: Contender, case: Case, seed: int, past_stop: float) -> tuple[np.ndarray, dict[str, Any]]:
-    config, settings = settings_of(case.task, contender.preset, contender.sets, seed, case.clean.shape[1])
+    asked = settings_of(case.task, contender.preset, contender.sets, seed, case.clean.shape[1])
     case = replace(case, problem=case.under(contender.preset, contender.sets))
-    result, costs = watched(case, config, settings, past_stop)
+    result, costs = watched(case, asked.generator, asked.fit, past_stop)
+    with Clock() as clock:
+        result = refined_result(result, case.problem, asked)
+    costs |= {name: costs[name] + more for name, more in clock.seconds.items()}
     coarse = result.coarse[0][0] if result.coarse else 0
-    taken = settings.model_copy(update={"steps": result.steps, "coarse": coarse})
-    flops = fit_flops(Settings(generator=config, fit=taken), case.problem.shape)
+    taken = asked.fit.model_copy(update={"steps": result.steps, "coarse": coarse})
+    flops = fit_flops(asked.model_copy(update={"fit": taken}), case.problem.shape)
     costs |= {"steps": result.steps, "chosen_step": result.chosen_step, "flops": flops, "why": result.why}
     return result.image[0].numpy(), costs
 
 
 def watched(case: Case, config: SkipGenerator, settings: Fit, past_stop: float) -> tuple[FitResult, dict[str, Any]]:
-    """A fit, with its trajectory and the peak of it, and the fit's seconds without those of the looks."""
+    """A fit, with its trajectory and the peak of it, and the fit's seconds without those of the looks.
+
+    A fit on windows has a picture at its end alone.
+    """
     bench, machine = ProgramCache(), choose_machine(settings)
     state, step = bench.prepare(case.problem, config, settings, machine)
     clean = torch.from_numpy(case.clean)[None].to(machine.device)
     curve, looked, whole = [(0, float("-inf"))], Clock(), Clock()
 
     def look(number: int, loss: float = 0.0) -> None:
+        if state.source is not None:
+            return
         with looked:
             picture = state.problem.finish(state.output if settings.average is None else state.average)
             curve.append((number, quality(picture, clean)))
 
     with whole:
         result = fit(case.problem, config, settings, machine, progress=look, program_cache=bench)
-    wall, processor = result.seconds["fit"] - looked.wall, whole.processor - looked.processor
+    wall = sum(result.seconds.values()) - result.seconds["setup"] - looked.wall
+    processor = whole.processor - looked.processor
+    if state.source is not None:
+        curve.append((result.steps, quality(result.image.to(clean.device), clean)))
+        return result, {"seconds": wall, "processor_seconds": processor} | peak_of(curve)
     for number in range(result.steps, min(settings.steps, round((1 + past_stop) * result.steps))):
         step()
         look(number + 1)

@@ -120,7 +120,8 @@ def main() -> None:
             case = make_case(picture, f"gaussian:{given.sigma:g}", given.crop, 0)
             for name, (precision, change) in VARIANTS.items():
                 sets = [*given.sets, f"fit.precision={precision}"]
-                config, settings = settings_of(case.task, given.preset, sets, seed, given.crop)
+                asked = settings_of(case.task, given.preset, sets, seed, given.crop)
+                config, settings = asked.generator, asked.fit
                 with change():
                     result = fit(case.problem, config, settings)
                 value = psnr(result.image[0].numpy(), case.clean)

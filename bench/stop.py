@@ -38,6 +38,7 @@ from dipfast.fit.stop.criterion import Criterion
 from dipfast.metrics import psnr
 from dipfast.settings.fit import Fit
 from dipfast.settings.generator import ImageInput, Latent, SkipGenerator
+from dipfast.settings.shapes import windows_of
 from dipfast.settings.stop import AutoStop, FixedStop, Stop
 from tables import Row, column, fill, grouped
 from watch import Clock, quality
@@ -74,7 +75,10 @@ def bench_stop(
     sets, trajectories = sets or [], []
     for name, picture, seed in product(damage or ["gaussian:25"], pictures or SAMPLES, range(seeds)):
         case = make_case(picture, name, crop, seed)
-        config, settings = settings_of(case.task, preset, sets, seed, crop)
+        asked = settings_of(case.task, preset, sets, seed, crop)
+        config, settings = asked.generator, asked.fit
+        if windows_of(config, settings) is not None:  # a criterion looks at whole pictures, and returns their average
+            settings = settings.model_copy(update={"windows": None, "average": "auto"})
         case = replace(case, problem=case.under(preset, sets))
         smaller = smaller_fits(case.problem, config, settings)  # as many of its steps as without ``steps``
         changes = {"steps": steps or settings.steps, "coarse": smaller[0][0] if smaller else 0}

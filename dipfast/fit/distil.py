@@ -28,6 +28,7 @@ from dipfast.generators import SkipNet
 from dipfast.settings.fit import Fit, Muon
 
 SHARE = 0.05  # of the steps of all the fit's seeds: a step here is cheaper, the last head costs half of one
+REFINED_SHARE = 0.25  # the same where the picture was refined, which no average of weights is near to
 POINTS = 4096  # pixels that the head is solved on, twice as many for a head over several trunks
 SHARES = (1.0, 0.5, 0.0)  # of a step of a head over several trunks
 RIDGE = 1e-6  # over the mean of the normal equations' diagonal
@@ -45,11 +46,11 @@ class Distilled:
     steps: int
 
 
-def distil_steps(result: FitResult, settings: Fit) -> int:
+def distil_steps(result: FitResult, settings: Fit, share: float = SHARE) -> int:
     """Return the steps of a distillation, each of which moves every trunk. Steps of smaller fits count by pixels."""
     pixels = result.picture[0, 0].numel()
     steps = result.steps + sum(count * height * width / pixels for count, (height, width) in result.coarse)
-    return int(SHARE * steps * (settings.seeds if settings.store == "one" else 1))
+    return int(share * steps * (settings.seeds if settings.store == "one" else 1))
 
 
 def distilling(

@@ -42,7 +42,8 @@ class Network(Protocol):
 
     latent: Tensor  # [1, D, H, W]
     noise: Tensor  # [1, H, W, D], overwritten by each draw
-    output: Tensor  # [1, C, H, W], of the step before; of windows, the local mean of the picture
+    output: Tensor  # [1, C, H, W], of the step before
+    deviation: Tensor | None  # [1, C, H, W], of the noise, where it is known without an output
     random: torch.Generator
     forward: Callable[..., Tensor]  # latent, dtype -> output
 
@@ -122,7 +123,8 @@ def recorrupted(
         judged, hidden = _draw(mask, network)
         picture = hide(network.latent, hidden, mask.radius)
         drawn = torch.empty_like(network.noise).normal_(generator=network.random).permute(0, 3, 1, 2)
-        shown, aim = recorrupt(picture, hidden, drawn * noise.deviation(network.output), strength)
+        deviation = noise.deviation(network.output) if network.deviation is None else network.deviation
+        shown, aim = recorrupt(picture, hidden, drawn * deviation, strength)
         return shown, lambda output, _: pair_losses(problem, predict(output), judged, hidden, aim)
 
     return objective

@@ -57,6 +57,7 @@ class Member(Buffers):
         self.latent = _blank((count, depth, height, width), device)
         self.noise = torch.zeros(count, height, width, depth, device=device)  # a normal draw is slow in another layout
         self.random = torch.Generator(device)
+        self.deviation: Tensor | None = None  # of the noise in the windows of a step
         self.output, self.loss = _blank(problem.guide.shape, device), torch.zeros((), device=device)
 
     def reset(self, seed: int) -> None:
@@ -221,12 +222,12 @@ def fit_step(state: FitState) -> None:
 
 @torch.no_grad()
 def _show_windows(state: FitState, source: WindowSource) -> None:
-    """Draw the windows of a step, and give every member a view of them and of what is best known of the picture."""
-    windows, smooth = source.draw(state.first.random)
+    """Draw the windows of a step, and give every member a view of them and of the deviation of their noise."""
+    windows, deviation = source.draw(state.first.random)
     state.problem.target.copy_(windows)
     for member in state.members:
         member.latent.copy_(windows)
-        member.output.copy_(smooth)
+        member.deviation = deviation
 
 
 def side_by_side(members: Sequence[Member], step: Callable[[Member], None]) -> None:

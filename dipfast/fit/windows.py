@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from dipfast.fit.statistics import Buffers
 from dipfast.settings.fit import Windows
 from dipfast.tasks import Problem
+from dipfast.tasks.problem import NoiseModel
 
 SMOOTH = 5  # pixels a side of the mean that stands for the picture where the strength of noise depends on it
 ALIGNED = 2  # windows begin at multiples of it
@@ -34,7 +35,7 @@ class WindowSource(Buffers):
     def __init__(self, problem: Problem, windows: Windows, device: torch.device) -> None:
         self.side, self.count = window_side(problem, windows), windows.count
         channels, height, width = problem.shape
-        self.picture = torch.zeros(2 * channels, height * width, device=device)  # and its local mean
+        self.picture = torch.zeros(2 * channels, height * width, device=device)  # and the deviation of its noise
         self.height, self.width, self.columns = (torch.zeros((), device=device) for _ in range(3))
         self.numbers = torch.arange(self.count, device=device)
         steps = torch.arange(self.side, device=device)
@@ -49,14 +50,14 @@ class WindowSource(Buffers):
     def adopt(self, problem: Problem) -> None:
         """Take over the picture of ``problem``."""
         _, _, height, width = problem.target.shape
-        smooth = F.avg_pool2d(problem.target, SMOOTH, 1, SMOOTH // 2, count_include_pad=False)
-        self.picture[:, : height * width] = torch.cat((problem.target, smooth), 1)[0].flatten(1)
+        deviation = _deviation(problem).expand_as(problem.target)
+        self.picture[:, : height * width] = torch.cat((problem.target, deviation), 1)[0].flatten(1)
         self.height.fill_(height)
         self.width.fill_(width)
         self.columns.fill_(grid_columns(height, width, self.count))
 
     def draw(self, random: torch.Generator) -> tuple[Tensor, Tensor]:  # [B, C, w, w], both
-        """Return windows of the picture at random places, one from each cell, and the same of its local mean."""
+        """Return windows of the picture at random places, one from each cell, and the deviation of their noise."""
         within = torch.rand(2, self.count, generator=random, device=self.picture.device)
         rows = self.count / self.columns
         cell = torch.stack((torch.div(self.numbers, self.columns, rounding_mode="floor"), self.numbers % self.columns))
@@ -67,11 +68,19 @@ class WindowSource(Buffers):
         width = self.width.long()
         places = (top[:, None, None] + self.rows_within) * width + left[:, None, None] + self.columns_within
         found = self.picture[:, places.flatten()].view(-1, self.count, self.side, self.side).transpose(0, 1)
-        picture, smooth = found.chunk(2, dim=1)
-        return picture, smooth
+        picture, deviation = found.chunk(2, dim=1)
+        return picture, deviation
 
     def state_dict(self) -> dict[str, Tensor]:
         return {}
+
+
+def _deviation(problem: Problem) -> Tensor:  # [1, C or 1, H or 1, W or 1]
+    """Return the deviation of the noise, at a local mean of the picture; 0 where it is not known."""
+    if not isinstance(problem.expected_residual, NoiseModel):
+        return torch.zeros(1, 1, 1, 1)
+    smooth = F.avg_pool2d(problem.target, SMOOTH, 1, SMOOTH // 2, count_include_pad=False)
+    return problem.expected_residual.deviation(smooth)
 
 
 def window_side(problem: Problem, windows: Windows) -> int:

@@ -24,7 +24,7 @@ from dipfast.fit import (
     finish,
     fitting,
 )
-from dipfast.fit.distil import Distilled, as_it_is, decibel, distil_steps, distilling
+from dipfast.fit.distil import REFINED_SHARE, SHARE, Distilled, as_it_is, decibel, distil_steps, distilling
 from dipfast.fit.result import averaged_generator
 from dipfast.image import Image, Source, cut, in_range_of, opacity, pad
 from dipfast.restoration.failure import is_out_of_memory
@@ -170,7 +170,8 @@ def _attempt(
             module, decibel(float((result.image - problem.finish(result.picture)).square().mean())), 0
         )
     elif result.steps:
-        steps, dtype = distil_steps(result, settings.fit), result.machine.dtype
+        share = SHARE if settings.refine is None else REFINED_SHARE
+        steps, dtype = distil_steps(result, settings.fit, share), result.machine.dtype
         distilled = yield from distilling(module, latent, result.picture, steps, dtype, hooks.cancelled)
     else:
         distilled = as_it_is(module, latent, result.picture)

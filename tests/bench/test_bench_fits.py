@@ -62,7 +62,8 @@ def test_a_crop_larger_than_the_picture_is_refused(file: str) -> None:
 
 def test_settings_are_the_presets_with_changes() -> None:
     task = parse_damage("gaussian:25")[1]
-    config, plan = settings_of(task, "paper", ["generator.channels=[16,16]", "fit.steps=7"], seed=3, crop=32)
+    asked = settings_of(task, "paper", ["generator.channels=[16,16]", "fit.steps=7"], seed=3, crop=32)
+    config, plan = asked.generator, asked.fit
     assert (config.channels, plan.steps, plan.seed, plan.optimizer.type) == ((16, 16), 7, 3, "adam")
     with pytest.raises(UsageError, match=r"fit\.steps"):
         settings_of(task, "fast", ["fit.steps=-1"], seed=0, crop=32)
@@ -109,7 +110,8 @@ def test_contenders_are_read() -> None:
 
 
 def test_the_frontier_has_a_row_for_every_fit_and_counts_its_operations(file: str) -> None:
-    texts = [f"a: fast fit.steps=4 {' '.join(TINY)}", f"b: fast fit.steps=8 {' '.join(TINY)}", "nlm"]
+    tiny = f"fit.windows=null refine=null {' '.join(TINY)}"
+    texts = [f"a: fast fit.steps=4 {tiny}", f"b: fast fit.steps=8 {tiny}", "nlm"]
     contenders = [parse_contender(text) for text in texts]
     result = bench_frontier(contenders, [file], ["gaussian:25", "jpeg:10"], crop=32, weight_seeds=2)
     assert [row["contender"] for row in result["rows"]] == ["a", "a", "b", "b", "nlm", "a", "a", "b", "b"]
@@ -120,9 +122,8 @@ def test_the_frontier_has_a_row_for_every_fit_and_counts_its_operations(file: st
 
 def test_the_peak_is_looked_for_behind_the_stop_too(file: str) -> None:
     case = make_case(file, "gaussian:25", 32, 0)
-    config, plan = settings_of(
-        case.task, "fast", [*TINY, "fit.steps=60", "fit.stop={type: discrepancy, factor: 3}"], 0, 32
-    )
+    asked = settings_of(case.task, "fast", [*TINY, "fit.steps=60", "fit.stop={type: discrepancy, factor: 3}"], 0, 32)
+    config, plan = asked.generator, asked.fit
     result, peak = watched(case, config, plan, 0.5)
     assert result.steps < 60 and peak["peak_step"] == result.steps + result.steps // 2
     assert peak["peak"] > psnr(result.image[0].numpy(), case.clean)

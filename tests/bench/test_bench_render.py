@@ -21,7 +21,7 @@ defaults:
   fit: {steps: 60, seeds: 1, optimizer: {type: muon, lr: 0.02}, average: 0.9, precision: fp32}
   output: {bit_depth: 16}
 items:
-  - {path: "sample:astronaut", degrade: {type: gaussian, sigma: 25, crop: 32}}
+  - {path: "sample:astronaut", refine: null, degrade: {type: gaussian, sigma: 25, crop: 32}}
   - {path: "sample:coffee", task: {type: inpaint}, degrade: {type: missing, fraction: 0.5, crop: 32}}
 """
 SMALL = ["bench", "render", "--size", "64", "--channels", "8,8", "--rounds", "3", "--threads", "1"]

@@ -163,7 +163,8 @@ def test_what_is_no_checkout_or_cannot_be_imported_is_refused(checkouts: Checkou
 
 def test_fasterdips_net_is_a_line_of_settings() -> None:
     contender = parse_contender("faster-dip generator.channels=[32,32] fit.steps=7")
-    config, plan = settings_of(parse_damage("gaussian:25")[1], contender.preset, contender.sets, seed=0, crop=32)
+    asked = settings_of(parse_damage("gaussian:25")[1], contender.preset, contender.sets, seed=0, crop=32)
+    config, plan = asked.generator, asked.fit
     assert (config.channels, config.skip_channels, config.activation) == ((32, 32), 0, "relu")
     assert (config.pad, config.upsample, config.input.depth) == ("zero", "bilinear", 64)
     assert (plan.steps, plan.optimizer.lr, plan.average, plan.rollback_db) == (7, 0.01, 0.99, None)

@@ -139,7 +139,7 @@ def test_a_head_with_nothing_to_solve_for_stays_as_it_was(value: float) -> None:
 
 
 SEVERAL: Any = {"sigma": 10, "generator": TINY, "steps": 40, "seeds": 3, "average": 0.9, "stop": {"type": "fixed"}}
-SEVERAL |= {"precision": "fp32", "device": "cpu"}
+SEVERAL |= {"precision": "fp32", "device": "cpu", "refine": None, "windows": None}
 
 
 def test_several_seeds_in_one_generator_are_nearer_than_one_for_the_same_steps(picture: np.ndarray) -> None:

@@ -144,7 +144,7 @@ def test_auto_can_be_said_in_one_word_and_is_the_default() -> None:
     with pytest.raises(UsageError, match=r"sure needs generator\.input\.type image, is noise"):
         settings_from(TASKS["estimated"], "fast", {"stop": "sure", "generator": {"input": {"type": "noise"}}})
     with pytest.raises(UsageError, match=r"sure needs fit\.seeds 1, is 4"):
-        settings_from(TASKS["gaussian"], "balanced", {"stop": "sure", "generator": SEEING})
+        settings_from(TASKS["gaussian"], "balanced", {"stop": "sure", "generator": SEEING, "seeds": 4})
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -55,7 +55,7 @@ def test_the_summary_says_the_same_in_numbers(closed: tuple[Path, list[str]]) ->
     assert summary["failures_by_kind"] == {"unreadable": 1}
     assert [Path(failure["path"]).name for failure in summary["failures"]] == ["d.png"]
     for name in ("seconds_per_image", "seconds_by_phase", "seconds_cold_and_warm"):
-        assert all(value >= 0 for value in summary[name].values()), name
+        assert all(value is None or value >= 0 for value in summary[name].values()), name
     assert summary["seconds_per_image"].keys() == {"median", "p90", "p99"}
     assert summary["seconds_by_phase"].keys() >= {"load", "pose", "setup", "fit", "save"}
     assert summary["seconds_per_megapixel"] > 0
