@@ -81,7 +81,7 @@ ROUGH_INPUT: Tree = {"input": {"type": "image", "noise": {"depth": 32, "scale": 
 ROUGH_FIT: Tree = {"reg_noise_std": 0.13}
 BLIND_FIT: Tree = {"steps": 400, "reg_noise_std": 0.0, "optimizer": {"type": "muon", "lr": 0.04}}
 # A small denoiser is fitted on windows, and its answer helps to filter the noisy picture.
-PILOT_NET: Tree = {"channels": [16] * 2, "skip_channels": 4, "upsample": "nearest"}
+PILOT_NET: Tree = {"channels": [32] * 2, "skip_channels": 4, "upsample": "nearest"}
 PILOT_FIT: Tree = {
     "windows": {"count": 9, "side": 48, "optional": True},
     "optimizer": {"type": "muon", "lr": 0.04, "momentum": 0.95, "cooldown": 0.7},
@@ -89,7 +89,14 @@ PILOT_FIT: Tree = {
     "average": None,
     "stop": {"type": "auto"},
 }
-PILOT_STEPS = {"fast": 100, "balanced": 300, "best": 1000}
+PILOTS: dict[str, dict[str, Tree]] = {
+    "fast": {
+        "generator": {"channels": [16] * 2},
+        "fit": {"steps": 200, "windows": {"count": 9, "side": 32, "optional": True}},
+    },
+    "balanced": {"generator": {}, "fit": {"steps": 400}},
+    "best": {"generator": {}, "fit": {"steps": 1500}},
+}
 REFINE: dict[str, Tree] = {"fast": {"stride": 7}, "balanced": {}, "best": {"neighbours": 64, "window": 37, "stride": 4}}
 
 
