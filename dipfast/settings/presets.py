@@ -109,12 +109,9 @@ def preset(name: str, task: Tree) -> Tree:
     noise = task.get("noise", {}).get("type", "gaussian")
     if kind == "denoise" and noise != "salt-pepper":
         blind = RECORRUPTED_INPUT if noise == "gaussian" else BLIND_INPUT
-        found = {
-            "generator": PILOT_NET | blind,
-            "fit": PILOT_FIT | {"steps": PILOT_STEPS[name]},
-            "refine": REFINE[name],
-        }
-        return copy.deepcopy(found)
+        own = PILOTS[name]
+        generator, fit = PILOT_NET | blind | own["generator"], PILOT_FIT | own["fit"]
+        return copy.deepcopy({"generator": generator, "fit": fit, "refine": REFINE[name]})
     if kind == "jpeg" and task.get("quality", "auto") is not None:
         generator, fit = NET | RECOMPRESSED_INPUT, fit | BLIND_FIT | {"seeds": BLIND_SEEDS[name]}
     elif kind in ("inpaint", "superres"):
