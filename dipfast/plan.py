@@ -35,6 +35,8 @@ WHOLE_COPIES = 16  # of a picture that is fitted on windows and refined: buffers
 TILE_PIXELS = 600**2  # of a tile of the render, with its overlap
 TILE_COPIES = 3  # of each activation of a tile
 BAND_NUMBERS = 250_000_000  # of a band of the refinement
+WINDOW_WEIGHT = 4.0  # of an operation of a fit on windows: in small tensors more lies between the convolutions (LOG.md)
+WINDOW_STEPS = 3.0  # of the seconds of a step beside its operations
 REFINE_OPERATIONS = 17_000  # for each pixel, patch of a group, and group in a square of 36 pixels, as measured
 
 
@@ -95,12 +97,21 @@ def fit_flops(settings: Settings, padded: tuple[int, int, int]) -> float:
     refined = height * width * _refine_operations(settings.refine, channels)
     windows = windows_of(generator, fit)
     if windows is not None:
-        fitted = 3 * forward_flops(architecture, fit.steps * windows.count * windows.side**2)
-        return (fitted + forward_flops(architecture, height * width)) * fit.seeds + refined
+        rendered = forward_flops(architecture, height * width) * fit.seeds
+        return _window_flops(settings, channels) + rendered + refined
     coarse = coarse_steps(generator, fit)
     smaller = halves(generator, (height, width)) if coarse else []
     pixels = fit.steps * height * width + coarse * sum(rows * columns for rows, columns in smaller)
     return 3 * forward_flops(architecture, pixels) * fit.seeds + refined
+
+
+def _window_flops(settings: Settings, channels: int) -> float:
+    """Operations of the steps of a fit on windows, over all its seeds."""
+    windows, fit = windows_of(settings.generator, settings.fit), settings.fit
+    if windows is None:
+        return 0.0
+    pixels = fit.steps * windows.count * windows.side**2
+    return 3 * forward_flops(architecture_of(settings.generator, channels), pixels) * fit.seeds
 
 
 def _refine_operations(refine: Refine | None, channels: int) -> float:
@@ -113,8 +124,11 @@ def _refine_operations(refine: Refine | None, channels: int) -> float:
 def predicted_seconds(job: Job, kind: str, threads: float, precision: str) -> float:
     """Seconds at the most for ``job`` on a device of ``kind`` (cpu, cuda) in ``precision`` (fp32, tf32 or bf16)."""
     rate = RATES[kind, "bf16" if precision == "bf16" else "fp32"] * (threads if kind == "cpu" else 1)
-    fit = job.shared.fit
-    return SECONDS_AROUND_A_FIT + job.flops / rate + fit.steps * fit.seeds * SECONDS_A_STEP[kind]
+    settings, flops, each = job.shared, job.flops, SECONDS_A_STEP[kind]
+    if windows_of(settings.generator, settings.fit) is not None:
+        flops += (WINDOW_WEIGHT - 1) * _window_flops(settings, job.padded[0])
+        each *= WINDOW_STEPS
+    return SECONDS_AROUND_A_FIT + flops / rate + settings.fit.steps * settings.fit.seeds * each
 
 
 def expected_share(settings: Settings) -> float:
