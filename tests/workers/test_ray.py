@@ -24,7 +24,7 @@ from dipfast.workers import local
 from dipfast.workers import ray as ray_executor
 from dipfast.workers.ray import Actor, places_for
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(900)
 STORE = 80 << 20
 
 
