@@ -154,8 +154,9 @@ def origin(target: Target, generator: FittedGenerator) -> tuple[Source, Finish]:
     problem = pose(settings, observation)
 
     def finish(picture: np.ndarray) -> np.ndarray:
-        finished = problem.finish(problem.range.of_full(torch.from_numpy(picture)[None]))
-        return put_back(observation, problem, kept(finished[0].numpy(), size))
+        if generator.card.refine is None:
+            picture = problem.finish(problem.range.of_full(torch.from_numpy(picture)[None]))[0].numpy()
+        return put_back(observation, problem, kept(picture, size))
 
     return observation.source, finish
 

@@ -28,7 +28,9 @@ def refined_result(result: FitResult, problem: Problem, settings: Settings) -> F
     noise = problem.expected_residual
     if settings.refine is None or not isinstance(noise, NoiseModel):
         return result
-    found = refined(problem.target, result.picture, noise, settings.refine)
+    # As a stored network gives it, in the full range, and back: the same bits when it is rendered again.
+    pilot = problem.range.of_full(problem.range.to_full(result.picture))
+    found = refined(problem.target, pilot, noise, settings.refine)
     result = replace(result, image=problem.finish(found.picture[None]), deviation=None)
     if not is_frozen(settings):
         result = replace(result, picture=found.picture[None].clamp(0, 1))

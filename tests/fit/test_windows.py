@@ -176,6 +176,16 @@ def test_generator_of_a_whole_picture_is_distilled_onto_the_refined_one() -> Non
     assert psnr(found.generator.render()[..., None], found.image[..., None]) > 30
 
 
+def test_a_picture_in_a_range_of_its_own_comes_back_bit_for_bit() -> None:
+    rng = np.random.default_rng(3)
+    dim = (0.02 * rng.random((5, 6)).repeat(8, 0).repeat(8, 1) + rng.normal(scale=0.002, size=(40, 48)) + 0.01).clip(
+        0, 1
+    )
+    found = dipfast.restore(dim.astype(np.float32), sigma=0.5, preset="fast", fit={"steps": 10, "precision": "fp32"})
+    assert found.generator.card.ranged
+    assert np.array_equal(found.generator.render(), found.image)
+
+
 def test_uncertainty_is_that_of_the_refined_picture(restored: tuple[np.ndarray, np.ndarray, Any]) -> None:
     clean, _, found = restored
     error = float(np.sqrt(np.mean((found.image - clean) ** 2)))
