@@ -43,8 +43,8 @@ GIVEN = "array.png"  # stands in settings for a picture that came without a file
 class RestoreResult:
     """``image`` has the dtype and shape of the array that was given (for superres: enlarged).
 
-    ``uncertainty``: its predicted standard deviation, [H, W] or [H, W, C] float32 where white is 1; for fits that
-    sample a posterior, else None.
+    ``uncertainty``: its predicted standard deviation, [H, W] or [H, W, C] float32 where white is 1; for refined
+    pictures, and for fits of several seeds or that sample a posterior, else None.
     """
 
     image: np.ndarray

@@ -35,7 +35,7 @@ WHOLE_COPIES = 16  # of a picture that is fitted on windows and refined: buffers
 TILE_PIXELS = 600**2  # of a tile of the render, with its overlap
 TILE_COPIES = 3  # of each activation of a tile
 BAND_NUMBERS = 250_000_000  # of a band of the refinement
-WINDOW_WEIGHT = 4.0  # of an operation of a fit on windows: in small tensors more lies between the convolutions (LOG.md)
+WINDOW_WEIGHT = 4.0  # of an operation of a fit on windows, whose tensors are small (LOG.md, 2026-12-01)
 WINDOW_STEPS = 3.0  # of the seconds of a step beside its operations
 REFINE_OPERATIONS = 17_000  # for each pixel, patch of a group, and group in a square of 36 pixels, as measured
 

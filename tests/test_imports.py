@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "tasks": {"settings", "ops", "errors"},
     "generators": {"settings", "ops", "errors"},
     "fit": {"tasks", "generators", "settings", "ops", "errors"},
-    "refine": {"refine"},
+    "refine": {"settings"},
     "plan": {"settings", "generators", "errors"},
     "store": {"record", "settings", "manifest", "image", "samples", "remote", "files", "text", "threads", "errors"},
     "restoration": {

@@ -1,10 +1,8 @@
 """Windows: a fit whose steps see a batch of small parts of the picture, one from each cell of a grid over it.
 
-So a step costs the same for every picture, and one program fits pictures of all sizes. The grid is what matters: its
-cells cover the picture, so the statistics of a batch are near those of the whole; with windows drawn anywhere they
-wander from step to step, and the answer is 4 dB worse (LOG.md, 2026-12-01).
-
-After the fit the statistics are frozen (`generators.folded`), and the network is a plain convolutional one.
+So a step costs the same for every picture, and one program fits pictures of all sizes. The cells of the grid cover the
+picture, so the statistics of a batch are near those of the whole; with windows drawn anywhere they would wander from
+step to step. After the fit they are frozen (`generators.frozen`), and the network is a plain convolutional one.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dipfast.fit.statistics import Buffers
 from dipfast.settings.fit import Windows
 from dipfast.tasks import Problem
 from dipfast.tasks.problem import NoiseModel
@@ -25,7 +22,7 @@ SMOOTH = 5  # pixels a side of the mean that stands for the picture where the st
 ALIGNED = 2  # windows begin at multiples of it
 
 
-class WindowSource(Buffers):
+class WindowSource:
     """A picture on the device, from which each step draws its windows.
 
     All that depends on the size of the picture is a number on the device, so a captured step serves every picture that
@@ -71,14 +68,11 @@ class WindowSource(Buffers):
         picture, deviation = found.chunk(2, dim=1)
         return picture, deviation
 
-    def state_dict(self) -> dict[str, Tensor]:
-        return {}
-
 
 def _deviation(problem: Problem) -> Tensor:  # [1, C or 1, H or 1, W or 1]
     """Return the deviation of the noise, at a local mean of the picture; 0 where it is not known."""
     if not isinstance(problem.expected_residual, NoiseModel):
-        return torch.zeros(1, 1, 1, 1)
+        return problem.target.new_zeros(1, 1, 1, 1)
     smooth = F.avg_pool2d(problem.target, SMOOTH, 1, SMOOTH // 2, count_include_pad=False)
     return problem.expected_residual.deviation(smooth)
 

@@ -4,5 +4,4 @@ This room knows no file, no task and no network.
 """
 
 from dipfast.refine.ridge import Refined as Refined
-from dipfast.refine.ridge import RidgeSettings as RidgeSettings
 from dipfast.refine.ridge import refine as refine

@@ -23,25 +23,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dipfast.refine.matching import nearest_patches
+from dipfast.settings.refine import Refine
 
+MEAN_RANK = 40  # principal components of the mean of the channels (LOG.md, 2026-12-01)
+REST_RANK = 16  # of their differences
+MATCH_RANK = 24  # components by which patches are compared
 SAMPLED = 40_000  # patches that principal components are taken from, about
 BAND = 24_000_000  # numbers that a band of the picture may hold for each kind of map, about
 LEAST_VARIANCE = 1e-8  # of a value's noise, so that places without noise are left as they are
 ROUNDING = 3e-7  # of the trace, added to the diagonal: a matrix of float32 whose noise is tiny stays positive definite
 CHUNK = {"cpu": 128, "cuda": 8192}  # groups at a time: on a CPU what stays in its cache
-
-
-@dataclass(frozen=True)
-class RidgeSettings:
-    """Sizes of patches and groups; the defaults lose nothing that was measured to matter (LOG.md, 2026-12-01)."""
-
-    patch: int = 7  # pixels a side
-    neighbours: int = 48  # patches in a group
-    window: int = 31  # pixels a side, within which a group is looked for
-    stride: int = 6  # pixels from one reference patch to the next, at most `patch`
-    mean_rank: int = 40  # principal components of the mean of the channels
-    rest_rank: int = 16  # of their differences
-    match_rank: int = 24  # components by which patches are compared
 
 
 @dataclass(frozen=True)
@@ -65,14 +56,14 @@ def refine(
     pilot: Tensor,  # [C, H, W]
     expected: Tensor,  # [C, H, W], E y if the pilot is the truth; other than the pilot where noise is clipped
     variance: Tensor,  # [C, H, W], of y about that
-    settings: RidgeSettings | None = None,
+    settings: Refine | None = None,
 ) -> Refined:
     """Return ``noisy`` filtered by groups of patches that are alike in ``pilot``.
 
     Any number of channels and any size. The noise should be independent from value to value. Memory is that of five
     pictures in float32 and of a band. Values are not clamped. Raises ValueError for tensors of different shapes.
     """
-    settings = settings or RidgeSettings()
+    settings = settings or Refine()
     shapes = {tuple(tensor.shape) for tensor in (noisy, pilot, expected, variance)}
     if len(shapes) != 1 or noisy.dim() != 3:
         raise ValueError(f"refine(): all tensors should have one shape [C, H, W], have {sorted(shapes)}")
@@ -81,9 +72,9 @@ def refine(
     rotation = opponent_colours(channels).to(noisy)
     y, x = (_rotated(rotation, _pad(image, padded)) for image in (noisy - (expected - pilot), pilot))
     noise = _rotated(rotation.square(), _pad(variance, padded)).clamp_min(LEAST_VARIANCE)
-    parts = [_part(x, slice(0, 1), settings.mean_rank, settings.patch)]
+    parts = [_part(x, slice(0, 1), MEAN_RANK, settings.patch)]
     if channels > 1:
-        parts.append(_part(x, slice(1, channels), settings.rest_rank, settings.patch))
+        parts.append(_part(x, slice(1, channels), REST_RANK, settings.patch))
     sums, errors, weights = _aggregate(x, y, noise, parts, settings)
     for number, part in enumerate(parts):
         sums[part.channels] /= weights[number]
@@ -108,7 +99,7 @@ def _rotated(rotation: Tensor, image: Tensor) -> Tensor:
     return torch.einsum("oc,chw->ohw", rotation, image)
 
 
-def _padded_side(side: int, settings: RidgeSettings) -> int:
+def _padded_side(side: int, settings: Refine) -> int:
     """Return the side at which the grid of references ends with the picture."""
     patch, stride = settings.patch, settings.stride
     return max(side, patch) + -(max(side, patch) - patch) % stride
@@ -152,7 +143,7 @@ def _aggregate(
     noisy: Tensor,  # [C, H, W]
     noise: Tensor,  # [C, H, W], variance
     parts: list[_Part],
-    settings: RidgeSettings,
+    settings: Refine,
 ) -> tuple[Tensor, Tensor, Tensor]:  # [C, H, W], and [parts, H, W] twice
     """Return sums of weighted estimates of each value, of their weighted expected errors, and of the weights."""
     patch = settings.patch
@@ -173,14 +164,14 @@ def _aggregate(
     return sums, errors, weights
 
 
-def _bands(pilot: Tensor, noisy: Tensor, noise: Tensor, parts: list[_Part], settings: RidgeSettings) -> Iterator[_Band]:
+def _bands(pilot: Tensor, noisy: Tensor, noise: Tensor, parts: list[_Part], settings: Refine) -> Iterator[_Band]:
     """Yield the picture in bands of several rows of references, from top to bottom."""
     patch, stride, reach = settings.patch, settings.stride, settings.window // 2
     _, height, width = noisy.shape
     rows, columns = height - patch + 1, width - patch + 1  # places of patches
     fewest = min(rows, reach + 1) * min(columns, reach + 1)  # places in a window at a corner
     count = min(settings.neighbours, fewest)
-    numbers = width * max(settings.mean_rank, settings.rest_rank)  # of the largest map, a row
+    numbers = width * max(MEAN_RANK, REST_RANK)  # of the largest map, a row
     each = max(4, (BAND // numbers - 2 * reach) // stride)  # rows of references
     for first in range(0, rows, each * stride):
         references = range(first, min(rows, first + each * stride), stride)
@@ -190,7 +181,7 @@ def _bands(pilot: Tensor, noisy: Tensor, noise: Tensor, parts: list[_Part], sett
         energy = [_energy(noise[part.channels, inside], patch) for part in parts]
         own = [(a * c.rsqrt()[..., None]).flatten(0, 1) for a, c in zip(components, energy, strict=True)]
         within = range(first - top, references[-1] - top + 1, stride)
-        groups = nearest_patches(components[0][..., : settings.match_rank], within, stride, reach, count)
+        groups = nearest_patches(components[0][..., :MATCH_RANK], within, stride, reach, count)
         seen = [_rows_of_pixels(noisy[part.channels, inside], patch) for part in parts]
         yield _Band(top, bottom - top, columns, width, groups, own, [c.flatten() for c in energy], seen)
 

@@ -7,17 +7,16 @@ from typing import Any
 
 from torch import Tensor
 
+from dipfast.errors import UsageError
 from dipfast.fit import FitResult
-from dipfast.refine import Refined, RidgeSettings, refine
+from dipfast.refine import Refined, refine
 from dipfast.settings.document import Settings
 from dipfast.settings.refine import Refine
 from dipfast.settings.shapes import windows_of
 from dipfast.tasks import Problem
 from dipfast.tasks.problem import NoiseModel, noise_from_json, noise_to_json
 
-# The pilot is not the truth, so errors are larger than the step expects; over nine pictures the mean square error was
-# 1.3 times the expected one (LOG.md, 2026-12-01).
-CALIBRATION = 1.3
+CALIBRATION = 1.3  # mean square error over the expected one, for the pilot is not the truth (LOG.md, 2026-12-01)
 
 
 def refined_result(result: FitResult, problem: Problem, settings: Settings) -> FitResult:
@@ -44,8 +43,7 @@ def refined(noisy: Tensor, pilot: Tensor, noise: NoiseModel, settings: Refine) -
     """Return the refinement of ``noisy`` by ``pilot``, [1, C, H, W] both in the unit range."""
     pilot = pilot.clamp(0, 1)
     expected, variance = noise.expected(pilot), noise.deviation(pilot).square().expand_as(pilot)
-    ridge = RidgeSettings(settings.patch, settings.neighbours, settings.window, settings.stride)
-    return refine(noisy[0], pilot[0], expected[0], variance[0], ridge)
+    return refine(noisy[0], pilot[0], expected[0], variance[0], settings)
 
 
 def is_frozen(settings: Settings) -> bool:
@@ -65,6 +63,13 @@ def stored_refinement(problem: Problem, settings: Settings) -> dict[str, Any] | 
 
 
 def refined_again(noisy: Tensor, pilot: Tensor, stored: dict[str, Any]) -> Tensor:  # [1, C, H, W]
-    """Return the refined picture in the unit range, as ``stored`` by a fit says."""
-    settings = Refine.model_validate(stored["settings"])
-    return refined(noisy, pilot, noise_from_json(stored["noise"]), settings).picture[None]
+    """Return the refined picture in the unit range, as ``stored`` by a fit says.
+
+    Raises UsageError for what no fit stores.
+    """
+    try:
+        settings, noise = Refine.from_json(stored["settings"]), noise_from_json(stored["noise"])
+        return refined(noisy, pilot, noise, settings).picture[None]
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"the generator's refinement cannot be read ({type(error).__name__}: {reason})") from None

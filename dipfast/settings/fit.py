@@ -196,7 +196,8 @@ class Fit(Section):
     )
     uncertainty: bool | None = Field(
         default=None,
-        description="write the deviation foretold by the seeds' spread as a 16-bit map; null: with 2 seeds or more",
+        description="write the deviation foretold by the refinement, or by the seeds' spread, as a 16-bit map; null: "
+        "where there is a refinement, and with 2 seeds or more",
     )
     engine: Engine = Field(default="auto", description="how a step is run")
     kernels: Kernels = Field(

@@ -95,7 +95,7 @@ def windows_refused(generator: SkipGenerator, fit: Fit) -> Iterator[tuple[tuple[
     latent, scales = generator.input, len(generator.channels)
     if not isinstance(latent, ImageInput) or latent.blind is None:
         yield ("fit", "windows"), "fit.windows: should be null without generator.input.blind"
-    if isinstance(fit.windows, Windows) and fit.windows.side % 2**scales:
+    if fit.windows is not None and fit.windows.side % 2**scales:
         text = f"should be a multiple of {2**scales}, for generator.channels has {scales} scales"
         yield ("fit", "windows", "side"), f"fit.windows.side: {text}, is {fit.windows.side}"
     if not isinstance(fit.stop, AutoStop | FixedStop):

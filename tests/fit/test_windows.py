@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -174,6 +175,26 @@ def test_generator_of_a_whole_picture_is_distilled_onto_the_refined_one() -> Non
     assert not found.generator.card.frozen
     assert found.generator.card.refine is None
     assert psnr(found.generator.render()[..., None], found.image[..., None]) > 30
+
+
+@pytest.mark.parametrize(
+    "refinement",
+    [
+        {},
+        {"settings": {"patch": 1}, "noise": {"type": "gaussian"}},
+        {"settings": {}, "noise": {"type": "gaussian", "clipped": True, "std": [], "lower": [0], "upper": [1]}},
+        {"settings": {}, "noise": {"type": "poisson", "peak": "many", "low": [0], "width": [1]}},
+        7,
+    ],
+)
+def test_a_refinement_that_no_fit_stores_is_one_line(
+    restored: tuple[np.ndarray, np.ndarray, Any], refinement: Any
+) -> None:
+    generator = restored[2].generator
+    changed = replace(generator, card=replace(generator.card, refine=refinement))
+    with pytest.raises(UsageError, match="the generator's refinement cannot be read") as caught:
+        changed.picture(np.zeros((3, *generator.card.padded), np.float32))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_picture_in_a_range_of_its_own_comes_back_bit_for_bit() -> None:
