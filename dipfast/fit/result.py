@@ -45,6 +45,7 @@ class FitResult:
     coarse: tuple[tuple[int, tuple[int, int]], ...] = ()  # before them: steps, at that height and width; finest first
     earlier: float = 0.0  # seconds of the fit in earlier processes, from whose checkpoint it went on
     deviation: Tensor | None = None  # of the answer, [1, C, H, W] on the CPU, where samples were taken
+    applied: float = 1.0  # share of the change to the picture that was applied; less where noise explains less
     flecks: int = 0  # values that were mended, because they were off by more than noise explains
     samples: int = 0  # whose mean the answer is; 0: it is no mean of samples
     kept: tuple[nn.Module, ...] = ()  # generators with the weights of some of the samples

@@ -29,7 +29,7 @@ from dipfast.fit.result import averaged_generator
 from dipfast.image import Image, Source, cut, in_range_of, opacity, pad
 from dipfast.restoration.failure import is_out_of_memory
 from dipfast.restoration.memory import MemoryPolicy, TierChoice
-from dipfast.restoration.refinement import is_frozen, refined_result, stored_refinement
+from dipfast.restoration.refinement import is_frozen, is_left_alone, refined_result, stored_refinement
 from dipfast.restoration.warnings import outside
 from dipfast.settings.document import Settings
 from dipfast.settings.generator import ImageInput, NoiseInput
@@ -157,7 +157,8 @@ def _attempt(
     choice: TierChoice,
 ) -> Course[Restored]:
     """Fit, distil and pack on the tier of ``choice``."""
-    result = yield from fitting(problem, settings.generator, settings.fit, choice.machine, hooks)
+    asked = settings.fit.model_copy(update={"steps": 0}) if is_left_alone(problem, settings) else settings.fit
+    result = yield from fitting(problem, settings.generator, asked, choice.machine, hooks)
     start = time.perf_counter()
     result = refined_result(result, problem, settings)
     seconds = result.seconds | ({} if settings.refine is None else {"refine": time.perf_counter() - start})
@@ -259,6 +260,8 @@ def _facts(
 ) -> dict[str, float | str]:
     """Return what the answer says of itself, for the record."""
     found: dict[str, float | str] = {"flecks_mended": result.flecks} if result.flecks else {}
+    if problem.bound is not None:
+        found["change_applied"] = round(result.applied, 3)
     beyond = outside(pixels, observation.observed, observation.known, problem, task)
     if beyond is not None:
         found |= {"outside": beyond.count, "outside_by": round(beyond.most, 6)}

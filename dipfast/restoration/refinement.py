@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from dipfast.errors import UsageError
 from dipfast.fit import FitResult
-from dipfast.refine import Refined, refine
+from dipfast.refine import refine
 from dipfast.settings.document import Settings
 from dipfast.settings.refine import Refine
 from dipfast.settings.shapes import windows_of
 from dipfast.tasks import Problem
-from dipfast.tasks.problem import NoiseModel, noise_from_json, noise_to_json
+from dipfast.tasks.problem import NoiseBound, NoiseModel, noise_from_json, noise_to_json
 
 CALIBRATION = 1.3  # mean square error over the expected one, for the pilot is not the truth (LOG.md, 2026-12-01)
+LEAST_NOISE = 0.7 / 255  # of the full range: a picture with weaker noise is left as it is
+RESIDUAL = 2.0  # of a residual's mean square, taken for the variance of noise that is not white (LOG.md, 2026-12-01)
+AROUND = 33  # pixels a side of the squares over which a change is compared with the noise
+TINY = 1e-12
+
+
+def is_left_alone(problem: Problem, settings: Settings) -> bool:
+    """Return whether a picture is returned as it is, because so little noise was measured that none would be seen."""
+    return settings.refine is not None and problem.bound is not None and problem.bound.std < _least_noise(problem)
+
+
+def _least_noise(problem: Problem) -> float:
+    """Return the deviation in the unit range below which noise is left."""
+    return LEAST_NOISE / float(problem.range.width.mean())
 
 
 def refined_result(result: FitResult, problem: Problem, settings: Settings) -> FitResult:
@@ -29,21 +45,60 @@ def refined_result(result: FitResult, problem: Problem, settings: Settings) -> F
         return result
     # As a stored network gives it, in the full range, and back: the same bits when it is rendered again.
     pilot = problem.range.of_full(problem.range.to_full(result.picture))
-    found = refined(problem.target, pilot, noise, settings.refine)
-    result = replace(result, image=problem.finish(found.picture[None]), deviation=None)
+    found = refined(problem.target, pilot, noise, settings.refine, _bound(problem, settings))
+    result = replace(result, image=problem.finish(found.picture[None]), deviation=None, applied=found.applied)
     if not is_frozen(settings):
         result = replace(result, picture=found.picture[None].clamp(0, 1))
     if settings.fit.uncertainty is False:
         return result
-    deviation = (CALIBRATION * found.error[None]).sqrt() * problem.range.width
+    deviation = found.error[None].sqrt() * problem.range.width
     return replace(result, deviation=deviation if problem.keep is None else deviation * (problem.keep <= 0.5))
 
 
-def refined(noisy: Tensor, pilot: Tensor, noise: NoiseModel, settings: Refine) -> Refined:
-    """Return the refinement of ``noisy`` by ``pilot``, [1, C, H, W] both in the unit range."""
+@dataclass(frozen=True)
+class Explained:
+    """A refined picture of which the noise explains the change."""
+
+    picture: Tensor  # [C, H, W]
+    error: Tensor  # [C, H, W], expected squared error
+    applied: float  # share of the change that was applied, a mean over the picture
+
+
+def refined(
+    noisy: Tensor, pilot: Tensor, noise: NoiseModel, settings: Refine, bound: NoiseBound | None = None
+) -> Explained:
+    """Return the refinement of ``noisy`` by ``pilot``, [1, C, H, W] both in the unit range.
+
+    Where nobody told of the noise, ``bound`` limits the change. Between the noisy picture y and its refinement z lie
+    y + a (z - y), of which a = sigma^2 / (y - z)^2 has the least expected error if z has none of y's noise: where the
+    change is larger than the noise, the rest of it is detail of the picture. A local mean of (y - z)^2 is taken. Of
+    noise that is not white the residual tells more than the model does.
+    """
     pilot = pilot.clamp(0, 1)
     expected, variance = noise.expected(pilot), noise.deviation(pilot).square().expand_as(pilot)
-    return refine(noisy[0], pilot[0], expected[0], variance[0], settings)
+    if bound is not None and not bound.std:
+        return Explained(noisy[0], torch.zeros_like(noisy[0]), 0.0)
+    if bound is not None and not bound.is_white:
+        residual = (noisy - expected).square().mean((2, 3), keepdim=True)
+        variance = (RESIDUAL * residual).expand_as(pilot).contiguous()
+    found = refine(noisy[0], pilot[0], expected[0], variance[0], settings)
+    if bound is None:
+        return Explained(found.picture, CALIBRATION * found.error, 1.0)
+    share = (bound.std**2 / _local_mean((noisy[0] - found.picture).square().mean(0)).clamp_min(TINY)).clamp_max(1)
+    error = share.square() * CALIBRATION * found.error + (1 - share) * bound.std**2
+    return Explained(noisy[0] + share * (found.picture - noisy[0]), error, float(share.mean()))
+
+
+def _local_mean(values: Tensor) -> Tensor:  # [H, W] -> [H, W]
+    """Return means over squares of `AROUND` pixels a side, of the part of them inside the picture."""
+    sums = F.avg_pool2d(values[None], (AROUND, 1), 1, (AROUND // 2, 0), count_include_pad=False)
+    return F.avg_pool2d(sums, (1, AROUND), 1, (0, AROUND // 2), count_include_pad=False)[0]
+
+
+def _bound(problem: Problem, settings: Settings) -> NoiseBound | None:
+    if problem.bound is not None and is_left_alone(problem, settings):
+        return replace(problem.bound, std=0.0)
+    return problem.bound
 
 
 def is_frozen(settings: Settings) -> bool:
@@ -59,7 +114,9 @@ def stored_refinement(problem: Problem, settings: Settings) -> dict[str, Any] | 
     noise = problem.expected_residual
     if settings.refine is None or not is_frozen(settings) or not isinstance(noise, NoiseModel):
         return None
-    return {"settings": settings.refine.model_dump(mode="json"), "noise": noise_to_json(noise)}
+    stored: dict[str, Any] = {"settings": settings.refine.model_dump(mode="json"), "noise": noise_to_json(noise)}
+    bound = _bound(problem, settings)
+    return stored if bound is None else stored | {"bound": asdict(bound)}
 
 
 def refined_again(noisy: Tensor, pilot: Tensor, stored: dict[str, Any]) -> Tensor:  # [1, C, H, W]
@@ -69,7 +126,10 @@ def refined_again(noisy: Tensor, pilot: Tensor, stored: dict[str, Any]) -> Tenso
     """
     try:
         settings, noise = Refine.from_json(stored["settings"]), noise_from_json(stored["noise"])
-        return refined(noisy, pilot, noise, settings).picture[None]
+        bound = (
+            NoiseBound(float(stored["bound"]["std"]), bool(stored["bound"]["is_white"])) if "bound" in stored else None
+        )
+        return refined(noisy, pilot, noise, settings, bound).picture[None]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"the generator's refinement cannot be read ({type(error).__name__}: {reason})") from None

@@ -27,11 +27,26 @@ WINDOW = 7  # pixels a side of what counts as around, of the picture observed
 DEVIATIONS = 3.0  # of the noise
 SHARE = {"denoise": 0.05, "jpeg": 0.15, "inpaint": 0.25, "superres": 0.25}  # of the picture's range, that is allowed
 TAIL = 0.001
+MOSTLY = 0.8  # share of a change that is applied, below which it is told
 
 
 def warnings_of(settings: Settings, facts: Mapping[str, Any]) -> list[str]:
     """Return the warnings of an item with ``settings`` and ``facts``, one sentence each."""
-    return [*_of_noise(settings, facts), *_of_answer(facts)]
+    return [*_of_noise(settings, facts), *_of_change(facts), *_of_answer(facts)]
+
+
+def _of_change(facts: Mapping[str, Any]) -> list[str]:
+    """Return a sentence where the picture was changed less than the fit would have it, or not at all."""
+    applied = facts.get("change_applied", 1.0)
+    told = "task.noise.sigma: NUMBER says how strong the noise is"
+    if applied == 0:
+        return [f"no noise was found, so the picture is left as it is; {told}"]
+    if applied < MOSTLY:
+        return [
+            f"the noise that was found (sigma {facts['sigma']:g}) explains {100 * applied:.0f} % of the change that "
+            f"the fit asks for: the rest is detail of the picture, and was kept; {told}"
+        ]
+    return []
 
 
 def _of_answer(facts: Mapping[str, Any]) -> list[str]:

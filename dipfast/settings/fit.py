@@ -226,12 +226,6 @@ class Fit(Section):
         return {**tree, "posterior": posterior}
 
     @model_validator(mode="after")
-    def _spread(self) -> Fit:
-        if self.uncertainty and self.seeds < 2:
-            raise ValueError(f"uncertainty should be given with 2 seeds or more, seeds is {self.seeds}")
-        return self
-
-    @model_validator(mode="after")
     def _sampled(self) -> Fit:
         posterior, kind = self.posterior, self.optimizer.type
         if (posterior is None) == (kind == "sgld"):

@@ -38,6 +38,9 @@ def conflicts(settings: Settings, with_mask: bool) -> Refusals:
     if settings.refine is not None and not _knows_its_noise(settings):
         noise = f" with {settings.task.noise.type} noise" if isinstance(settings.task, Denoise) else ""
         yield ("refine",), f"refine: should be null for task {settings.task.type}{noise}, whose noise has no variance"
+    if settings.fit.uncertainty and settings.fit.seeds < 2 and settings.refine is None:
+        text = f"should be given with 2 seeds or more, or with refine; seeds is {settings.fit.seeds}"
+        yield ("fit", "uncertainty"), f"fit.uncertainty: {text}"
     yield from _sigma(settings)
 
 

@@ -65,7 +65,7 @@ def _gaussian(
     to_sigma = [255 * width for width in range.width.flatten().tolist()]
     each = _by_channel(y, range, valid) if range.apart else [estimate] * len(to_sigma)
     if noise.sigma == "auto":
-        levels = [one.std if estimate.correlation.radius else one.high for one in each]
+        levels = [one.level for one in each]
         sigmas = [factor * level for factor, level in zip(to_sigma, levels, strict=True)]
         sigma = math.hypot(*sigmas) / math.sqrt(len(sigmas))
         facts: dict[str, float | str] = {"sigma": _rounded(sigma), "sigma_source": "estimated"}
@@ -86,7 +86,8 @@ def _gaussian(
     residual = ClippedGaussian(std, clipped, 1, *bounds)
     term, correlation = WeightedSquare(_weights(std) if range.apart else torch.ones_like(std)), estimate.correlation
     facts |= estimate.facts
-    return Problem(operator, term, y, y, residual, noise_correlation=correlation, range=range, facts=facts)
+    bound = estimate.bound if noise.sigma == "auto" else None
+    return Problem(operator, term, y, y, residual, noise_correlation=correlation, range=range, bound=bound, facts=facts)
 
 
 def _by_channel(y: Tensor, range: Range, valid: np.ndarray | None) -> list[NoiseEstimate]:

@@ -7,6 +7,11 @@ keeps the quarter of the blocks with the least energy at the lowest frequencies,
 coefficients, which the picture's own details hardly move. Clipping at black and white weakens the noise there, so each
 block is compared with the deviation that clipping leaves at the block's mean. The measurements are in LOG.md under
 2026-11-28.
+
+A camera's own denoising leaves blotches that blocks of 8 pixels hardly hold. They are measured by the variance of
+larger blocks, without their slope, in the smoothest hundredth of the picture: no place has less than the noise. Where
+even the smoothest places vary the more the larger they are, they hold texture, and only noise of the highest
+frequencies is believed (LOG.md, 2026-12-01).
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ import torch
 from torch import Tensor
 
 from dipfast.tasks.coding import BLOCK, dct, split
-from dipfast.tasks.problem import WHITE_NOISE, ClippedGaussian, NoiseCorrelation
+from dipfast.tasks.problem import WHITE_NOISE, ClippedGaussian, NoiseBound, NoiseCorrelation
 
 NORMAL_QUARTILE = 0.6744897501960817  # the median of |n| for a standard normal n
 FEWEST_BLOCKS = 16  # with fewer blocks nothing is estimated
@@ -38,6 +43,16 @@ LEAST_QUIET_LEVEL = 0.4  # that quantile, relative to the level of the smooth bl
 LEAST_EVENNESS_OF_WHITE = 0.8  # evenness of white noise, at least
 LEAST_EVENNESS_OF_RADIUS_1 = 0.3  # evenness of noise that is correlated over a radius of one pixel, at least
 LEAST_CHANNEL_CORRELATION = 0.6  # correlation of the noise of two channels from which on they are hidden together
+SIDES = (16, 32)  # pixels of the larger blocks
+SMOOTHEST = 0.01  # share of the larger blocks that counts as smoothest
+FEWEST_LARGE_BLOCKS = 36  # with fewer of them the smoothest are not looked for
+MOST_LARGE_BLOCKS = 1 << 12
+MOST_EQUAL = 0.8  # share of pixels that equal the next one, from which on a larger block is a frame or clipped
+TEXTURE_GROWTH = 1.5  # of the smoothest blocks' deviation from one side to the next: texture; noise has 1.0 to 1.4
+BLOTCHED = 1.5  # smoothest blocks' deviation over that of the noise found in small ones: correlated further
+BLOTCHED_OVER_HIGH = 3.0  # the same over that of white noise as strong at high frequencies
+UNSEEN = 1.15  # deviation of correlated noise over that of the smoothest blocks, which hold neither all nor the largest
+BLOTCH_RADIUS = 2  # pixels over which such noise counts as correlated
 Bounds = tuple[Tensor | float, Tensor | float]  # where values are clipped, below and above: 0-D, or [1, C, 1, 1]
 
 
@@ -48,7 +63,24 @@ class NoiseEstimate:
     correlation: NoiseCorrelation = WHITE_NOISE
     evenness: float = 0.0  # deviation at the highest frequencies over that at the middle ones; 0 where unknown
     high: float = 0.0  # deviation of white noise that is as strong at high frequencies
+    highest: float = 0.0  # the same for the highest frequencies
     std: float = 0.0  # deviation over all frequencies
+    smoothest: float | None = None  # deviation in the smoothest larger blocks; None where there are too few
+    is_texture: bool = False  # whether those hold texture
+
+    @property
+    def level(self) -> float:
+        """Return the deviation that the noise is taken to have."""
+        if self.correlation.radius:
+            return max(self.std, UNSEEN * (self.smoothest or 0.0))
+        return self.highest if self.is_texture else self.high
+
+    @property
+    def bound(self) -> NoiseBound:
+        """Return how much of a change of the picture the noise explains."""
+        is_white = not self.correlation.radius
+        least = 0.0 if self.is_texture or self.smoothest is None else self.smoothest
+        return NoiseBound(max(self.level, least), is_white)
 
     @property
     def facts(self) -> dict[str, float | str]:
@@ -58,7 +90,8 @@ class NoiseEstimate:
         neighbours = f"neighbours, {self.correlation.radius} px each way" if self.correlation.radius else ""
         channels = "channels" if self.correlation.across_channels else ""
         shared_by = ", and ".join(filter(None, (neighbours, channels)))
-        return {"evenness": self.evenness, "noise_shared_by": shared_by or "none"}
+        found: dict[str, float | str] = {"evenness": self.evenness, "noise_shared_by": shared_by or "none"}
+        return found | ({"taken_for_texture": "yes"} if self.is_texture else {})
 
     def with_radius(self, radius: int) -> NoiseEstimate:
         """Return the estimate with another radius of correlation, in pixels."""
@@ -88,11 +121,56 @@ def estimate_noise(
             return NoiseEstimate()
         if abs(change - 1) < CONVERGED:
             break
+    return _with_larger_blocks(_of_bands(smooth, high), observed, valid)
+
+
+def _of_bands(smooth: SmoothBlocks, high: float) -> NoiseEstimate:
+    """Return what the bands of the smooth blocks say of noise of deviation ``high`` at high frequencies."""
     evenness = smooth.deviation(HIGHEST) / max(smooth.deviation(MIDDLE), LEAST_DEVIATION)
     radius = 0 if evenness >= LEAST_EVENNESS_OF_WHITE else 1 if evenness >= LEAST_EVENNESS_OF_RADIUS_1 else 2
     across_channels = smooth.channel_correlation() >= LEAST_CHANNEL_CORRELATION
     correlation = NoiseCorrelation(radius, across_channels=across_channels)
-    return NoiseEstimate(correlation, round(evenness, 3), high, high * smooth.deviation_of_all())
+    highest, std = high * smooth.deviation(HIGHEST), high * smooth.deviation_of_all()
+    return NoiseEstimate(correlation, round(evenness, 3), high, highest, std)
+
+
+def _with_larger_blocks(estimate: NoiseEstimate, observed: np.ndarray, valid: np.ndarray | None) -> NoiseEstimate:
+    """Return ``estimate`` with what larger blocks say of blotches that were not seen, or of texture."""
+    small, large = (_smoothest_deviation(observed, valid, side) for side in SIDES)
+    if small is None or large is None:
+        return estimate
+    if estimate.correlation.radius and large > TEXTURE_GROWTH * small:
+        return replace(estimate.with_radius(0), smoothest=small, is_texture=True)
+    estimate = replace(estimate, smoothest=small)
+    if small <= BLOTCHED * estimate.level and small <= BLOTCHED_OVER_HIGH * estimate.high:
+        return estimate
+    return replace(estimate.with_radius(BLOTCH_RADIUS), std=max(small, estimate.std))
+
+
+def _smoothest_deviation(observed: np.ndarray, valid: np.ndarray | None, side: int) -> float | None:
+    """Return the deviation about their planes of the smoothest blocks, over all channels; None with too few blocks.
+
+    A block of a frame, of clipped values, or with a pixel that does not count is left out.
+    """
+    picture = torch.from_numpy(observed)
+    places = math.prod(max(0, 2 * length // side - 1) for length in picture.shape[1:])
+    step = side // 2 * max(1, math.isqrt(places // MOST_LARGE_BLOCKS))
+    if min(picture.shape[1:]) < side:
+        return None
+    blocks = picture.unfold(1, side, step).unfold(2, side, step).flatten(1, 2)  # [C, N, side, side]
+    kept = ((blocks.diff(dim=3) == 0).float().mean((2, 3)) <= MOST_EQUAL).all(0)
+    if valid is not None:
+        kept &= torch.from_numpy(valid).unfold(1, side, step).unfold(2, side, step).flatten(3).all(3).flatten()
+    blocks = blocks[:, kept]
+    if blocks.shape[1] < FEWEST_LARGE_BLOCKS:
+        return None
+    ramp = torch.linspace(-1, 1, side)
+    about = blocks - blocks.mean((2, 3), keepdim=True)
+    squares = about.square().sum((2, 3))
+    for slope in (ramp[:, None], ramp[None]):
+        squares -= (about * slope).sum((2, 3)).square() / (side * ramp.square().sum())
+    variance = (squares / (side**2 - 3)).mean(0)
+    return math.sqrt(max(0.0, float(variance.quantile(SMOOTHEST))))
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,14 @@ def subsample(picture: Tensor) -> Tensor:  # [1, C, H, W] -> [1, C, h, w], a few
 
 
 @dataclass(frozen=True)
+class NoiseBound:
+    """How much of a change the noise of a picture explains, where nobody told of the noise and it was measured."""
+
+    std: float  # deviation of the noise in the unit range, over all channels
+    is_white: bool  # whether the noise is white; otherwise a fit's residual says more of it than its deviation
+
+
+@dataclass(frozen=True)
 class NoiseCorrelation:
     """With which other values the noise of a value is correlated: with none, where the noise is white."""
 
@@ -208,6 +216,7 @@ class Problem:
     noise_correlation: NoiseCorrelation = WHITE_NOISE
     range: Range = field(default_factory=Range.whole)
     given: Tensor | None = None  # [1, C, h, w], the target with no outlier cut off, where `exact` needs that
+    bound: NoiseBound | None = field(default=None, metadata=HOST)  # of a change; None where the noise was told
     outlying: np.ndarray | None = field(default=None, metadata=HOST)  # [C, h, w] bool, outliers to return as given
     facts: dict[str, float | str] = field(default_factory=dict, metadata=HOST)  # what the record says of the problem
 

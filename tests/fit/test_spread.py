@@ -91,8 +91,14 @@ def test_known_pixels_have_no_deviation(picture: np.ndarray) -> None:
 
 
 def test_a_deviation_of_one_seed_is_refused() -> None:
-    with pytest.raises(UsageError, match="uncertainty should be given with 2 seeds or more, seeds is 1"):
-        settings_from("denoise", "fast", {"uncertainty": True})
+    with pytest.raises(
+        UsageError, match="uncertainty: should be given with 2 seeds or more, or with refine; seeds is 1"
+    ):
+        settings_from("jpeg", "fast", {"uncertainty": True})
+
+
+def test_a_deviation_of_one_seed_is_that_of_its_refinement() -> None:
+    assert settings_from("denoise", "fast", {"uncertainty": True}).fit.uncertainty
 
 
 def test_a_run_with_several_seeds_writes_a_map_beside_the_picture(inputs: Path, tmp_path: Path) -> None:
