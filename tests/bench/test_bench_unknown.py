@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from rich.console import Console
-from unknown import bench_unknown, print_bench
 
 from dipfast.errors import UsageError
+from unknown import bench_unknown, print_bench
 
 
 def test_a_clean_picture_is_its_own_truth_and_loses_nothing(capsys: pytest.CaptureFixture[str]) -> None:
