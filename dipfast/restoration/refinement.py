@@ -19,20 +19,14 @@ from dipfast.tasks import Problem
 from dipfast.tasks.problem import NoiseBound, NoiseModel, noise_from_json, noise_to_json
 
 CALIBRATION = 1.3  # mean square error over the expected one, for the pilot is not the truth (LOG.md, 2026-12-01)
-LEAST_NOISE = 0.7 / 255  # of the full range: a picture with weaker noise is left as it is
 RESIDUAL = 2.0  # of a residual's mean square, taken for the variance of noise that is not white (LOG.md, 2026-12-01)
 AROUND = 33  # pixels a side of the squares over which a change is compared with the noise
 TINY = 1e-12
 
 
 def is_left_alone(problem: Problem, settings: Settings) -> bool:
-    """Return whether a picture is returned as it is, because so little noise was measured that none would be seen."""
-    return settings.refine is not None and problem.bound is not None and problem.bound.std < _least_noise(problem)
-
-
-def _least_noise(problem: Problem) -> float:
-    """Return the deviation in the unit range below which noise is left."""
-    return LEAST_NOISE / float(problem.range.width.mean())
+    """Return whether a picture is returned as it is, because no noise was found that anybody would see."""
+    return settings.refine is not None and problem.bound is not None and not problem.bound.std
 
 
 def refined_result(result: FitResult, problem: Problem, settings: Settings) -> FitResult:
@@ -45,7 +39,7 @@ def refined_result(result: FitResult, problem: Problem, settings: Settings) -> F
         return result
     # As a stored network gives it, in the full range, and back: the same bits when it is rendered again.
     pilot = problem.range.of_full(problem.range.to_full(result.picture))
-    found = refined(problem.target, pilot, noise, settings.refine, _bound(problem, settings))
+    found = refined(problem.target, pilot, noise, settings.refine, problem.bound)
     result = replace(result, image=problem.finish(found.picture[None]), deviation=None, applied=found.applied)
     if not is_frozen(settings):
         result = replace(result, picture=found.picture[None].clamp(0, 1))
@@ -95,12 +89,6 @@ def _local_mean(values: Tensor) -> Tensor:  # [H, W] -> [H, W]
     return F.avg_pool2d(sums, (1, AROUND), 1, (0, AROUND // 2), count_include_pad=False)[0]
 
 
-def _bound(problem: Problem, settings: Settings) -> NoiseBound | None:
-    if problem.bound is not None and is_left_alone(problem, settings):
-        return replace(problem.bound, std=0.0)
-    return problem.bound
-
-
 def is_frozen(settings: Settings) -> bool:
     """Return whether the stored generator is the pilot's network, with frozen statistics."""
     return windows_of(settings.generator, settings.fit) is not None
@@ -115,8 +103,7 @@ def stored_refinement(problem: Problem, settings: Settings) -> dict[str, Any] | 
     if settings.refine is None or not is_frozen(settings) or not isinstance(noise, NoiseModel):
         return None
     stored: dict[str, Any] = {"settings": settings.refine.model_dump(mode="json"), "noise": noise_to_json(noise)}
-    bound = _bound(problem, settings)
-    return stored if bound is None else stored | {"bound": asdict(bound)}
+    return stored if problem.bound is None else stored | {"bound": asdict(problem.bound)}
 
 
 def refined_again(noisy: Tensor, pilot: Tensor, stored: dict[str, Any]) -> Tensor:  # [1, C, H, W]

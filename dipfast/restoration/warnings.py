@@ -40,7 +40,9 @@ def _of_change(facts: Mapping[str, Any]) -> list[str]:
     applied = facts.get("change_applied", 1.0)
     told = "task.noise.sigma: NUMBER says how strong the noise is"
     if applied == 0:
-        return [f"no noise was found, so the picture is left as it is; {told}"]
+        coded = facts.get("jpeg_quality")
+        blocks = "" if coded is None else f"; it was coded as a JPEG of quality {coded}, whose blocks task jpeg removes"
+        return [f"no noise was found, so the picture is left as it is{blocks}; {told}"]
     if applied < MOSTLY:
         return [
             f"the noise that was found (sigma {facts['sigma']:g}) explains {100 * applied:.0f} % of the change that "

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from dipfast.settings.task import Denoise, GaussianNoise, PoissonNoise, SaltPepperNoise
+from dipfast.tasks.jpeg import quantisation_of
 from dipfast.tasks.noise import NoiseEstimate, estimate_noise
 from dipfast.tasks.operators import Clipping, Identity, Operator, Saturation
 from dipfast.tasks.problem import (
     ClippedGaussian,
+    NoiseBound,
     PoissonDeviance,
     PoissonVariance,
     Problem,
@@ -25,6 +27,8 @@ from dipfast.tasks.problem import (
 from dipfast.tasks.range import Range
 
 LEAST_NOISE = 0.25  # least deviation that a channel is weighted by, over that of the noisiest channel
+NO_NOISE = 0.7 / 255  # of the full range: a picture whose noise is measured to be weaker is left as it is
+COARSE_QUALITY = 75  # of a JPEG without noise, up to which it is told that task jpeg removes its blocks
 LEAST_WHITE = 0.75  # least share of a given sigma at high frequencies for the noise to count as white
 
 
@@ -87,6 +91,10 @@ def _gaussian(
     term, correlation = WeightedSquare(_weights(std) if range.apart else torch.ones_like(std)), estimate.correlation
     facts |= estimate.facts
     bound = estimate.bound if noise.sigma == "auto" else None
+    if bound is not None and bound.std < NO_NOISE / float(range.width.mean()):
+        coded = quantisation_of(range.to_full(y))
+        facts |= {} if coded is None or coded.quality > COARSE_QUALITY else {"jpeg_quality": coded.quality}
+        bound = NoiseBound(0.0, bound.is_white)
     return Problem(operator, term, y, y, residual, noise_correlation=correlation, range=range, bound=bound, facts=facts)
 
 

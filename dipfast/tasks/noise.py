@@ -51,7 +51,7 @@ MOST_EQUAL = 0.8  # share of pixels that equal the next one, from which on a lar
 TEXTURE_GROWTH = 1.5  # of the smoothest blocks' deviation from one side to the next: texture; noise has 1.0 to 1.4
 BLOTCHED = 1.5  # smoothest blocks' deviation over that of the noise found in small ones: correlated further
 BLOTCHED_OVER_HIGH = 3.0  # the same over that of white noise as strong at high frequencies
-UNSEEN = 1.15  # deviation of correlated noise over that of the smoothest blocks, which hold neither all nor the largest
+UNSEEN = (1.15, 1.35)  # deviation of correlated noise over that of the smoothest blocks: it is between these
 BLOTCH_RADIUS = 2  # pixels over which such noise counts as correlated
 Bounds = tuple[Tensor | float, Tensor | float]  # where values are clipped, below and above: 0-D, or [1, C, 1, 1]
 
@@ -72,7 +72,12 @@ class NoiseEstimate:
     def level(self) -> float:
         """Return the deviation that the noise is taken to have."""
         if self.correlation.radius:
-            return max(self.std, UNSEEN * (self.smoothest or 0.0))
+            least, most = UNSEEN
+            return (
+                self.std
+                if self.smoothest is None
+                else min(max(self.std, least * self.smoothest), most * self.smoothest)
+            )
         return self.highest if self.is_texture else self.high
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import settings_of, task_of
+from conftest import damage_of, settings_of, task_of
 from scipy.ndimage import gaussian_filter
 
 from dipfast import tasks
@@ -148,3 +148,11 @@ def test_a_stored_refinement_has_its_bound_and_gives_the_same_bits(std: float) -
     kept = refined(problem.target, pilot, problem.expected_residual, settings.refine, bound)  # type: ignore[arg-type]
     assert torch.equal(refined_again(problem.target, pilot, stored)[0], kept.picture)
     assert is_left_alone(problem, settings) == (not std)
+
+
+def test_a_coarse_jpeg_without_noise_is_told_of_its_own_task() -> None:
+    damaged = tasks.degrade(damage_of({"type": "jpeg", "quality": 10}), picture("coffee"))
+    facts = tasks.pose(task_of(UNKNOWN), damaged.observed).facts
+    assert facts["jpeg_quality"] == 10
+    (text,) = warnings_of(tiny_settings(), facts | {"change_applied": 0.0})
+    assert "it was coded as a JPEG of quality 10, whose blocks task jpeg removes" in text
