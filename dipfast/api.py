@@ -222,14 +222,17 @@ def _reported(manifest: Manifest, result: RunResult, shard: Shard | None) -> dic
     return summary
 
 
-def write_models(manifest: Manifest, result: RunResult) -> int:
-    """Export what a run has done, as its manifest asks. Returns how many models were written. Raises GateError."""
+def write_models(manifest: Manifest, result: RunResult, say: Callable[[str], None] = lambda line: None) -> int:
+    """Export what a run has done, as its manifest asks. Returns how many models were written.
+
+    ``say`` hears what they are of. Raises GateError, and UsageError where a denoiser is asked for and there is none.
+    """
     asked = manifest.export
     if not asked.formats or not any(row.status == "done" for row in result.rows):
         return 0
     from dipfast.export.save import export_run
 
-    written = len(export_run(result.folder.root, asked.formats, asked.precision, asked.min_psnr))
+    written = len(export_run(result.folder.root, asked, say))
     publish(result.folder)
     return written
 

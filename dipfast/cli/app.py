@@ -278,7 +278,8 @@ def _run(
         print(f"left out: {manifest.left_out}", flush=True)
     _say(progress, _closing(result))
     if manifest.export.formats and result.signal is None:
-        _say(progress, f"models: {api.write_models(manifest, result)} written to {result.folder.root / 'export'}")
+        written = api.write_models(manifest, result, lambda line: _say(progress, line))
+        _say(progress, f"models: {written} written to {result.folder.root / 'export'}")
     return result
 
 

@@ -1,9 +1,10 @@
 """A fitted generator as one ONNX model that needs nothing of dipfast, and the check of one that comes back.
 
-PyTorch's exporter traces the graph of an architecture once; it is filled with each generator's weights by name. Weights
-and latent are inside, never in a second file. Only operators of the standard set occur. The height and width are fixed,
-for the statistics that are folded in belong to one latent and one size; the batch is free. A model carries a digest of
-itself, so that one whose weights or graph were changed afterwards is refused.
+PyTorch's exporter traces the graph of an architecture once; it is filled with each generator's weights by name, which
+are inside, never in a second file. Only operators of the standard set occur. The height and width are fixed, for the
+statistics that are folded in belong to one latent and one size, and the latent is inside too. A denoiser, whose
+statistics are frozen, takes pictures of any size and holds none (`dipfast.export.sizes`). The batch is free. A model
+carries a digest of itself, so that one whose weights or graph were changed afterwards is refused.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from dipfast.errors import MachineError, UsageError
+from dipfast.export.kind import Kind, unknown_kind
+from dipfast.export.sizes import ANY_SIZE, SIDES, Sizes, free_sizes
 from dipfast.generators import Card
 from dipfast.generators.architecture import Architecture
 from dipfast.generators.folded import FoldedNet
@@ -38,6 +41,8 @@ ARITHMETIC = ("Add", "Cast", "Concat", "Elu", "LeakyRelu", "Mul", "Relu", "Sigmo
 SHAPES = ("Pad", "Reshape", "Resize", "Slice", "Split", "Transpose")
 OPERATORS = frozenset((*ARITHMETIC, *SHAPES, "AveragePool", "Conv", "MaxPool"))
 VALID = "valid for this latent and this size only: the statistics of the fitted picture are folded into the weights"
+VALID_DENOISER = "valid for pictures of the camera, settings and noise of the fitted one, whose statistics are folded in"
+PLAIN = ("id", "format", "precision", "fit_precision", "valid", "licence", "of", "sha256")  # metadata that is no JSON
 LICENCE = "the weights encode the picture that they were fitted to; the rights in that picture apply to this file"
 
 
@@ -48,13 +53,17 @@ def to_onnx(
     *,
     precision: str = "fp32",
     bake_latent: bool = False,
+    one_size: bool = False,
     fit: Mapping[str, Any] | None = None,
+    kind: Kind | None = None,
 ) -> onnx.ModelProto:
     """Return the generator as a model `latent [batch, D, H, W] float32` → `image [batch, C, H, W] float32`.
 
     The latent is an input with the fitted one as its default; with ``bake_latent`` it is a constant, and the model
-    has no input. ``precision``: fp32, or fp16 with the head, the sigmoid and both ends in float32. ``fit``: how it was
-    fitted, for the model's metadata. Raises MachineError for bf16.
+    has no input. The latent of a denoiser is a picture in [0, 1] of any size, without a default, unless it is baked in
+    or ``one_size`` is asked for; then it is in the range of the fit. ``precision``: fp32, or fp16 with the head, the
+    sigmoid and both ends in float32. ``fit`` and ``kind``: how it was fitted and what it is of, for the model's
+    metadata. Raises MachineError for bf16.
     """
     if precision == "bf16":
         raise MachineError(
@@ -65,12 +74,16 @@ def to_onnx(
     net = card.folded(weights, latent)
     if precision == "fp16":
         net.half_precision()
-    model = _filled(trace(card.architecture, tuple(latent.shape[1:]), precision), net.state_dict())
-    default = numpy_helper.from_array(latent.detach().float().cpu().contiguous().numpy(), "latent")
-    model.graph.initializer.append(default)
+    sizes = Sizes.of(card) if card.is_denoiser and not (bake_latent or one_size) else None
+    model = _filled(trace(card.architecture, sizes or tuple(latent.shape[1:]), precision), net.state_dict())
+    if sizes is None:
+        default = numpy_helper.from_array(latent.detach().float().cpu().contiguous().numpy(), "latent")
+        model.graph.initializer.append(default)
+    else:
+        free_sizes(model.graph, sizes, weights)
     if bake_latent:
         model.graph.ClearField("input")
-    for name, value in _metadata(card, precision, fit).items():
+    for name, value in _metadata(card, precision, fit, kind or unknown_kind(card), sizes).items():
         model.metadata_props.add(key=name, value=value)
     model.metadata_props.add(key="dipfast.sha256", value=digest(model))
     onnx.checker.check_model(model, full_check=True)
@@ -80,7 +93,7 @@ def to_onnx(
 @lru_cache(maxsize=16)
 def trace(
     architecture: Architecture,
-    latent: tuple[int, int, int],  # its channels, height and width
+    latent: tuple[int, int, int] | Sizes,  # its channels, height and width; or any that these sizes allow
     precision: str,
 ) -> onnx.ModelProto:
     """Trace `latent [batch, D, H, W]` → `image [batch, C, H, W]`, with random weights under the generator's names.
@@ -97,6 +110,9 @@ def trace(
         parameter.uniform_(0.5, 1.5)
     if precision == "fp16":
         net.half_precision()
+    free = {0: torch.export.Dim("batch")}
+    if isinstance(latent, Sizes):
+        free, latent = free | latent.dimensions(), (architecture.latent, *latent.example)
     with _quiet():
         program = torch.onnx.export(
             net,
@@ -105,7 +121,7 @@ def trace(
             opset_version=OPSET,
             input_names=["latent"],
             output_names=["image"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=(free,),
             external_data=False,
             verbose=False,
         )
@@ -160,21 +176,24 @@ def _filled(model: onnx.ModelProto, weights: Mapping[str, Tensor]) -> onnx.Model
     return filled
 
 
-def _metadata(card: Card, precision: str, fit: Mapping[str, Any] | None) -> dict[str, str]:
+def _metadata(
+    card: Card, precision: str, fit: Mapping[str, Any] | None, kind: Kind, sizes: Sizes | None
+) -> dict[str, str]:
     """Return what the model says of itself, by keys that begin with `dipfast.`, without paths of this machine."""
     about = {name: value for name, value in card.to_json().items() if name != "precision"}
     about |= {"task": {k: v for k, v in card.task.items() if k != "mask"}} | ({} if fit is None else {"fit": dict(fit)})
     about |= {"fit_precision": card.precision, "precision": precision, "opset": OPSET, "format": FORMAT}
     about |= {"versions": {name: version(name) for name in ("dipfast", "torch", "onnx", "onnxscript")}}
-    about |= {"valid": VALID, "licence": LICENCE, "of": card.shows}
-    return {f"dipfast.{k}": v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in about.items()}
+    about |= {"valid": VALID if sizes is None else VALID_DENOISER, "licence": LICENCE}
+    about |= {"of": kind.of, "kept_picture_db": kind.kept_picture_db}
+    about |= {} if sizes is None else {"sizes": sizes.to_json()}
+    return {f"dipfast.{k}": v if k in PLAIN else json.dumps(v, sort_keys=True) for k, v in about.items()}
 
 
 def metadata(model: onnx.ModelProto) -> dict[str, Any]:
     """Return what `_metadata` wrote: by key, without the `dipfast.`."""
     props = {p.key.removeprefix("dipfast."): p.value for p in model.metadata_props if p.key.startswith("dipfast.")}
-    plain = ("id", "format", "precision", "fit_precision", "valid", "licence", "of", "sha256")
-    return {key: value if key in plain else json.loads(value) for key, value in props.items()}
+    return {key: value if key in PLAIN else json.loads(value) for key, value in props.items()}
 
 
 def digest(model: onnx.ModelProto) -> str:
@@ -216,11 +235,12 @@ def _altered(model: onnx.ModelProto, about: Mapping[str, Any]) -> str | None:
     opsets = [(entry.domain, entry.version) for entry in model.opset_import]
     if opsets != [("", about.get("opset"))]:
         return f"its operator sets are {opsets}, where it was exported with {about.get('opset')} of ONNX's own"
-    strange = sorted({node.op_type for node in graph.node if node.domain or node.op_type not in OPERATORS})
+    allowed = OPERATORS | ANY_SIZE if "sizes" in about else OPERATORS
+    strange = sorted({node.op_type for node in graph.node if node.domain or node.op_type not in allowed})
     if strange or model.functions:
         return f"it holds operators that no export writes: {', '.join(strange) or 'functions'}"
     shapes = [_shape(value) for value in (*graph.input, *graph.output)]
-    image = ["batch", about.get("channels"), *about.get("padded", ())]
+    image = ["batch", about.get("channels"), *(SIDES if "sizes" in about else about.get("padded", ()))]
     if not shapes or shapes[-1] != image or any(shape[2:] != image[2:] for shape in shapes):
         return f"its shapes are {shapes}, where it was exported for pictures {image}"
     if digest(model) != about.get("sha256"):

@@ -45,12 +45,16 @@ class Session:
             raise MachineError(f"onnxruntime ran {self.provider} where {asked} was asked for")
         self._device = "cpu" if provider == "cpu" else "cuda"
         self._binding = self._session.io_binding()
+        self.takes_pictures = bool(self._session.get_inputs())  # and has no default
 
     def render(self, latent: np.ndarray | None = None) -> np.ndarray:
         """Render ``latent`` [B, D, H, W] float32, or the fitted one, to pictures [B, C, H, W] float32.
 
-        Raises UsageError where the model's latent is baked in, or has another shape.
+        Raises UsageError where the model's latent is baked in, or has another shape, and where a denoiser is given
+        no picture.
         """
+        if latent is None and self.takes_pictures:
+            raise UsageError("the model is a denoiser, which holds no picture: give it one")
         if latent is not None:
             self._check(latent)
             picture: np.ndarray = self._session.run(["image"], {"latent": np.ascontiguousarray(latent, np.float32)})[0]
@@ -64,7 +68,8 @@ class Session:
         declared = [*self._session.get_inputs(), *self._session.get_overridable_initializers()]
         if not declared:
             raise UsageError("the model's latent is baked in; export it without --bake-latent to give another")
-        if list(latent.shape[1:]) != declared[0].shape[1:]:
+        sides = zip(latent.shape[1:], declared[0].shape[1:], strict=True)
+        if any(isinstance(asked, int) and asked != side for side, asked in sides):
             raise UsageError(
                 f"latent should be {declared[0].shape}, is {list(latent.shape)}: statistics of one size are folded in, "
                 "and `sizes` of `dipfast variants` renders others"

@@ -4,26 +4,52 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
+from torch import Tensor
 
-from dipfast.errors import GateError, MachineError, UsageError
+from dipfast.errors import DipfastError, GateError, MachineError, UsageError
 from dipfast.export import parity
 from dipfast.export.engine import Say, StoredEngine, beside, pack
+from dipfast.export.kind import MIN_PSNR_TO_PICTURE, Kind, in_words, kind_of
 from dipfast.export.onnx import metadata, to_onnx, verified
 from dipfast.export.providers import Session, runtime
 from dipfast.export.targets import Target, targets
 from dipfast.export.tensorrt import TensorRTRenderer
 from dipfast.files import sha256_of, write_atomic
-from dipfast.generators import from_file
+from dipfast.generators import Card, SkipNet, from_file
+from dipfast.generators.frozen import render
 from dipfast.record import now
+from dipfast.settings.document import Export
 from dipfast.store.folder import dumps
+from dipfast.tasks.range import Range
 
 Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Gates:
+    """What a model must be; None stands for what `export` takes unless it is told."""
+
+    min_psnr: float | None = None  # dB of its picture to that of PyTorch
+    of: str = "auto"  # picture or denoiser
+    min_psnr_to_picture: float | None = None  # dB of its picture to the kept one, for it to be of that
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """Return what the parity report says of what a model was to be of."""
+        least = MIN_PSNR_TO_PICTURE if self.min_psnr_to_picture is None else self.min_psnr_to_picture
+        return {"of_asked": self.of, "min_psnr_to_picture": least}
+
+
+ANY = Gates()
 
 
 def export_onnx(
@@ -31,26 +57,30 @@ def export_onnx(
     folder: Path,
     *,
     precision: str = "fp32",
-    min_psnr: float | None = None,
+    gates: Gates = ANY,
     bake_latent: bool = False,
     record: Mapping[str, Any] | None = None,
 ) -> Report:
     """Write `<id>.onnx` (fp32) or `<id>.<precision>.onnx` into ``folder``, and its parity report beside it.
 
     The model is run by onnxruntime and held against the generator in PyTorch in float32. Raises GateError where they
-    differ by more than ``min_psnr`` dB allows (50, and never less than 80 in fp32), and then no such file is there;
-    UsageError for a file that is no generator, MachineError without onnxruntime and for bf16.
+    differ by more than the gate allows (50 dB, and never less than 80 in fp32), or where it is to be of the kept
+    picture and is not known to be, and then no such file is there; UsageError for a file that is no generator and for
+    a denoiser that is none, MachineError without onnxruntime and for bf16.
     """
     module, latent, card = from_file(generator)
+    path = folder / f"{card.id or generator.stem}{'' if precision == 'fp32' else '.' + precision}.onnx"
+    kind = _kind(generator, card, record, gates, path)
     fit = None if record is None else record["settings"]["fit"]
-    model = to_onnx(module.state_dict(), latent, card, precision=precision, bake_latent=bake_latent, fit=fit)
+    state = module.state_dict()
+    model = to_onnx(state, latent, card, precision=precision, bake_latent=bake_latent, fit=fit, kind=kind)
     data = model.SerializeToString()
     session = Session(data)
     reference = card.output(module, latent, torch.float32).numpy()
-    found = parity.agreement(session.render(), reference)
-    name = card.id or generator.stem
-    path = folder / f"{name}{'' if precision == 'fp32' else '.' + precision}.onnx"
-    least = parity.required(precision, min_psnr)
+    of_any_size = card.is_denoiser and not bake_latent
+    picture = denoised(session, card, range_of_fit(module).to_full(latent)) if of_any_size else session.render()
+    found = parity.agreement(picture, reference)
+    least = parity.required(precision, gates.min_psnr)
     _gate(found, least, path)
     report = {
         "id": card.id,
@@ -60,14 +90,14 @@ def export_onnx(
         "precision": precision,
         "opset": metadata(model)["opset"],
         "operators": sorted({node.op_type for node in model.graph.node}),
-        "of": card.shows,
+        **kind.to_json(),
+        **gates.asked,
         "provider": session.provider,
         "generator_sha256": sha256_of(generator),
         "baked_latent": bake_latent,
         "against": "the generator in PyTorch, float32",
         **found,
         "min_psnr": least,
-        "kept_picture_db": ((record or {}).get("generator") or {}).get("parity_db"),
         "versions": metadata(model)["versions"] | {"onnxruntime": _onnxruntime_version()},
         "finished": now(),
     }
@@ -76,19 +106,37 @@ def export_onnx(
     return report | {"path": str(path)}
 
 
+def range_of_fit(module: SkipNet) -> Range:
+    """Return the range of the picture that the generator was fitted to."""
+    return Range.whole() if module.low is None or module.width is None else Range(module.low, module.width)
+
+
+def denoised(session: Session, card: Card, picture: Tensor) -> np.ndarray:  # [1, C, H, W] -> the same
+    """Return what a denoiser's model gives of ``picture``, tile by tile; sides are multiples of the coarsest pixel."""
+    found = render(lambda part: torch.from_numpy(session.render(part.numpy())), card.architecture, picture)
+    array: np.ndarray = found.numpy()
+    return array
+
+
 def export_tensorrt(
-    generator: Path, folder: Path, backend: TensorRTRenderer, *, min_psnr: float | None = None
+    generator: Path,
+    folder: Path,
+    backend: TensorRTRenderer,
+    *,
+    gates: Gates = ANY,
+    record: Mapping[str, Any] | None = None,
 ) -> Report:
     """Write `<id>.<precision>.engine`, refitted with the generator's weights, and its parity report.
 
     Its input `latent` has no default: that lies beside it (`dipfast.export.engine`). It runs on this GPU and
-    TensorRT only. Raises as `export_onnx` does.
+    TensorRT only, and at one size. Raises as `export_onnx` does.
     """
     module, latent, card = from_file(generator)
+    path = folder / f"{card.id or generator.stem}.{backend.precision}.engine"
+    kind = _kind(generator, card, record, gates, path)
     one = backend.fold(module.state_dict(), latent, card)
     data, found = backend.plan(one)
-    path = folder / f"{card.id or generator.stem}.{backend.precision}.engine"
-    least = parity.required(backend.precision, min_psnr)
+    least = parity.required(backend.precision, gates.min_psnr)
     _gate(found, least, path)
     report = {
         "id": card.id,
@@ -96,7 +144,8 @@ def export_tensorrt(
         "sha256": hashlib.sha256(data).hexdigest(),
         "bytes": len(data),
         "precision": backend.precision,
-        "of": card.shows,
+        **kind.to_json(),
+        **gates.asked,
         "provider": "TensorRT",
         "latent": beside(path).name,
         "ran": backend.ran,
@@ -113,9 +162,22 @@ def export_tensorrt(
 
 def _gate(found: Mapping[str, Any], least: float, path: Path) -> None:
     """Raise GateError where ``found`` misses the gate, and remove what an earlier export left."""
-    try:
+    with _leaving_nothing(path):
         parity.check(dict(found), least, path.name)
-    except GateError:
+
+
+def _kind(generator: Path, card: Card, record: Mapping[str, Any] | None, gates: Gates, path: Path) -> Kind:
+    """Return what the model is of; where that is not what was asked for, remove what an earlier export left."""
+    with _leaving_nothing(path):
+        return kind_of(card, record, sha256_of(generator), gates.of, gates.min_psnr_to_picture, path.name)
+
+
+@contextmanager
+def _leaving_nothing(path: Path) -> Iterator[None]:
+    """Remove the model at ``path`` and what belongs to it where a gate is missed or a denoiser is none."""
+    try:
+        yield
+    except (GateError, UsageError):
         for stale in (path, report_path(path), beside(path)):
             stale.unlink(missing_ok=True)
         raise
@@ -171,42 +233,61 @@ def export(
     formats: Sequence[str],
     *,
     precision: str = "fp32",
-    min_psnr: float | None = None,
+    gates: Gates = ANY,
     bake_latent: bool = False,
     output: Path | None = None,
     say: Say = lambda line: None,
-) -> tuple[list[Report], list[str]]:
-    """Export each generator; return the reports, and a line for each generator that missed its gate."""
+) -> tuple[list[Report], DipfastError | None]:
+    """Export each generator; return the reports, and what to raise where some could not be: a line for each.
+
+    ``say`` hears of builds, and in one line of what the models are of.
+    """
     engines = ready(formats, precision, say)
-    reports, missed = [], []
+    reports: list[Report] = []
+    missed: list[DipfastError] = []
     for one in found:
         folder = output or one.folder
         try:
             if "onnx" in formats:
                 options: dict[str, Any] = {"precision": precision, "bake_latent": bake_latent, "record": one.record}
-                reports.append(export_onnx(one.generator, folder, min_psnr=min_psnr, **options))
+                reports.append(export_onnx(one.generator, folder, gates=gates, **options))
             if engines is not None:
-                reports.append(export_tensorrt(one.generator, folder, engines, min_psnr=min_psnr))
-        except GateError as error:
-            missed.append(str(error))
-    return reports, missed
+                reports.append(export_tensorrt(one.generator, folder, engines, gates=gates, record=one.record))
+        except (GateError, UsageError) as error:
+            missed.append(error)
+    if reports:
+        say(in_words(reports))
+    return reports, _joined(missed)
 
 
-def export_run(root: Path, formats: Sequence[str], precision: str, min_psnr: float) -> list[Report]:
-    """Export what the run in ``root`` has done and not exported yet. Raises GateError, once all others are written."""
-    todo = [one for one in targets(root) if "tensorrt" in formats or not _exported(one, precision, min_psnr)]
-    reports, missed = export(todo, formats, precision=precision, min_psnr=min_psnr)
-    if missed:
-        raise GateError("\n".join(missed))
+def _joined(missed: Sequence[DipfastError]) -> DipfastError | None:
+    """Return one error with all lines: of a gate, where there is one among them."""
+    if not missed:
+        return None
+    kind = GateError if any(isinstance(error, GateError) for error in missed) else UsageError
+    return kind("\n".join(map(str, missed)))
+
+
+def export_run(root: Path, asked: Export, say: Say = lambda line: None) -> list[Report]:
+    """Export what the run in ``root`` has done and not exported yet, as the manifest's section asks.
+
+    Raises GateError and UsageError, once all others are written.
+    """
+    gates = Gates(asked.min_psnr, asked.of, asked.min_psnr_to_picture)
+    todo = [one for one in targets(root) if "tensorrt" in asked.formats or not _exported(one, asked.precision, gates)]
+    reports, missed = export(todo, asked.formats, precision=asked.precision, gates=gates, say=say)
+    if missed is not None:
+        raise missed
     return reports
 
 
-def _exported(one: Target, precision: str, min_psnr: float) -> bool:
+def _exported(one: Target, precision: str, gates: Gates) -> bool:
     """Return whether the model of this very generator is there, whole, and good enough."""
     model = one.folder / f"{one.generator.stem}{'' if precision == 'fp32' else '.' + precision}.onnx"
     try:
         report = json.loads(report_path(model).read_bytes())
-        good = report["psnr_db"] is None or report["psnr_db"] >= min_psnr
+        good = report["psnr_db"] is None or report["psnr_db"] >= parity.required(precision, gates.min_psnr)
+        good = good and gates.asked.items() <= report.items()
         whole = report["sha256"] == hashlib.sha256(model.read_bytes()).hexdigest()
         assert one.record is not None
         return bool(good and whole and report["generator_sha256"] == one.record["generator"]["sha256"])

@@ -181,7 +181,7 @@ class TensorRTRenderer:
             return None
 
     def _built(self, key: Key, one: Folded) -> Engine:
-        model = to_onnx(one.state, one.latent, one.card, precision=self.precision)
+        model = to_onnx(one.state, one.latent, one.card, precision=self.precision, one_size=True)
         del model.graph.initializer[[t.name for t in model.graph.initializer].index("latent")]
         plan = build(self.trt, model.SerializeToString(), key, self.folder, self.say)
         self._store(key, plan)

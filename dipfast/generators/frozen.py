@@ -8,7 +8,7 @@ within its reach alone, so a picture can be rendered in tiles that overlap by th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -59,7 +59,11 @@ def reach(architecture: Architecture) -> int:
 
 
 @torch.no_grad()
-def render(net: FoldedNet, architecture: Architecture, shown: Tensor) -> Tensor:  # [1, D, H, W] -> [1, C, H, W]
+def render(
+    net: Callable[[Tensor], Tensor],  # a `FoldedNet`, or an exported model of one
+    architecture: Architecture,
+    shown: Tensor,  # [1, D, H, W]
+) -> Tensor:  # [1, C, H, W]
     """Return what ``net`` gives at ``shown``, tile by tile; sides are multiples of the coarsest pixel."""
     _, _, height, width = shown.shape
     halo = reach(architecture)

@@ -55,9 +55,10 @@ class Card:
         return architecture_of(self.generator, self.channels, trunks=self.trunks, ranged=self.ranged)
 
     @property
-    def shows(self) -> str:
-        """What the network alone renders: `picture`, the kept one, or `denoiser`, the pilot that was refined."""
-        return "denoiser" if self.frozen else "picture"
+    def is_denoiser(self) -> bool:
+        """Whether the network can be applied to other pictures: its statistics are frozen, and it sees the picture."""
+        seen = self.generator.input
+        return self.frozen and isinstance(seen, ImageInput) and seen.noise is None
 
     @property
     def generator_json(self) -> dict[str, Any]:

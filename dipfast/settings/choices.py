@@ -5,3 +5,4 @@ from typing import Literal
 FitPrecision = Literal["fp32", "tf32", "bf16", "fp16"]  # of convolutions and activations
 Precision = Literal["auto", FitPrecision]
 ExportPrecision = Literal["fp32", "fp16", "bf16"]  # of a model for another engine
+ExportOf = Literal["auto", "picture", "denoiser"]  # what a model is to be of

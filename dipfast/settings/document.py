@@ -8,7 +8,7 @@ from pydantic import (
     Field,
 )
 
-from dipfast.settings.choices import ExportPrecision
+from dipfast.settings.choices import ExportOf, ExportPrecision
 from dipfast.settings.files import Input, Output
 from dipfast.settings.fit import Fit
 from dipfast.settings.generator import Generator, SkipGenerator
@@ -64,6 +64,14 @@ class Export(Section):
     )
     precision: ExportPrecision = Field(default="fp32", description="of the exported model")
     min_psnr: Annotated[float, Field(gt=0)] = Field(default=50.0, description="gate: model against PyTorch, in dB")
+    of: ExportOf = Field(
+        default="auto",
+        description="picture: the network's own render is the kept picture, or no model is written; denoiser: the "
+        "network as fitted, for pictures of the same camera; auto: picture where it comes that near, else denoiser",
+    )
+    min_psnr_to_picture: Annotated[float, Field(gt=0)] = Field(
+        default=40.0, description="how near the network's own render must come to the kept picture, in dB"
+    )
 
 
 class Report(Section):
