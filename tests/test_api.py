@@ -29,7 +29,7 @@ def test_an_array_comes_back_in_its_dtype_and_shape(dtype: Any, shape: tuple[int
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(picture: np.ndarray) -> None:
     array = picture.transpose(1, 2, 0)
-    one, two, other = (dipfast.restore(array, seed=seed, **QUICK).image for seed in (1, 1, 2))
+    one, two, other = (dipfast.restore(array, seed=seed, sigma=25, **QUICK).image for seed in (1, 1, 2))
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
 

@@ -12,11 +12,19 @@ from typing import Annotated, Any
 import typer
 
 from dipfast.cli.options import AsJson, console, finite, print_json, show
-from dipfast.errors import GateError, UsageError
+from dipfast.errors import UsageError
 from dipfast.settings.choices import ExportPrecision
 
 Target = Annotated[Path, typer.Argument(help="a run's folder, a folder of generators, or one", metavar="RUN|GENERATOR")]
 FORMATS = ("onnx", "tensorrt")
+
+
+class ModelOf(StrEnum):
+    """What a model is to be of."""
+
+    AUTO = "auto"
+    PICTURE = "picture"
+    DENOISER = "denoiser"
 
 
 def export(
@@ -32,6 +40,15 @@ def export(
             help="exit 6 below this agreement with PyTorch; 50, and 80 in fp32",
         ),
     ] = None,
+    of: Annotated[
+        ModelOf, typer.Option("--of", help="picture: exit 6 unless its render is the kept picture; denoiser: as fitted")
+    ] = ModelOf.AUTO,
+    min_psnr_to_picture: Annotated[
+        float | None,
+        typer.Option(
+            "--min-psnr-to-picture", metavar="DB", callback=finite, help="how near a picture's render must come; 40"
+        ),
+    ] = None,
     bake_latent: Annotated[
         bool, typer.Option("--bake-latent", help="the latent as a constant, not as an input with a default")
     ] = False,
@@ -41,6 +58,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write fitted generators as models that need nothing of dipfast, each proved against PyTorch."""
+    from dipfast.export.save import Gates
     from dipfast.export.save import export as write
     from dipfast.export.targets import targets
 
@@ -48,7 +66,7 @@ def export(
         targets(target),
         _formats(formats),
         precision=precision,
-        min_psnr=min_psnr,
+        gates=Gates(min_psnr, of, min_psnr_to_picture),
         bake_latent=bake_latent,
         output=output,
         say=_say,
@@ -57,8 +75,8 @@ def export(
         print_json(reports)
     elif reports:
         _print_exports(reports)
-    if missed:
-        raise GateError("\n".join(missed))
+    if missed is not None:
+        raise missed
 
 
 class Backend(StrEnum):
@@ -96,6 +114,10 @@ class RenderPrecision(StrEnum):
 
 def render(
     target: Annotated[Path, typer.Argument(help="what to render", metavar="RUN|GENERATOR|MODEL.onnx|ENGINE")],
+    picture: Annotated[
+        Path | None,
+        typer.Argument(help="another picture of the same camera and settings, for a denoiser", metavar="PICTURE"),
+    ] = None,
     backend: Annotated[
         Backend, typer.Option(help="auto: torch for generators, else what the file is for")
     ] = Backend.AUTO,
@@ -106,20 +128,32 @@ def render(
     provider: Annotated[Provider, typer.Option(help="what onnxruntime runs on, and nothing else")] = Provider.CPU,
     as_json: AsJson = False,
 ) -> None:
-    """Render fitted generators or an exported model or engine again, into files like those of the run."""
+    """Render fitted generators or an exported model or engine again, into files like those of the run.
+
+    With a PICTURE, a fitted denoiser is applied to it: from a GENERATOR with the refinement of its fit, from a
+    MODEL.onnx the network alone. That is sound for another picture of the same camera or microscope, with the same
+    settings and noise, and of a similar scene; of others the fit knows nothing.
+    """
     from dipfast.export.targets import targets
     from dipfast.render.generator import renderer
-    from dipfast.render.pictures import render_engine, render_model, render_targets
+    from dipfast.render.pictures import denoise_with, render_engine, render_model, render_targets
 
+    if picture is not None and target.suffix not in (".onnx", ".safetensors"):
+        raise UsageError(f"{target}: should be a denoiser, a GENERATOR or a MODEL.onnx, to be applied to {picture}")
     if target.suffix == ".onnx":
         if backend not in (Backend.AUTO, Backend.ONNXRUNTIME):
             raise UsageError(f"--backend {backend}: a model is rendered by onnxruntime; give its generator")
-        one, ran = render_model(target, provider, output)
+        one, ran = render_model(target, provider, output, picture)
         rendered = [one]
     elif target.suffix == ".engine":
         if backend not in (Backend.AUTO, Backend.TENSORRT):
             raise UsageError(f"--backend {backend}: an engine is rendered by tensorrt; give its generator")
         one, ran = render_engine(target, output)
+        rendered = [one]
+    elif picture is not None:
+        if backend not in (Backend.AUTO, Backend.TORCH):
+            raise UsageError(f"--backend {backend}: another picture is rendered by torch; or give a MODEL.onnx")
+        one, ran = denoise_with(target, picture, output)
         rendered = [one]
     else:
         found = targets(target)

@@ -58,7 +58,9 @@ def kind_of(
     least = MIN_PSNR_TO_PICTURE if least is None else least
     if asked == "denoiser":
         if not card.frozen:
-            raise UsageError(f"{name}: --of denoiser: its network was fitted to one whole picture and denoises no other")
+            raise UsageError(
+                f"{name}: --of denoiser: the network was fitted to one whole picture and denoises no other"
+            )
         return Kind("denoiser", distance, "asked for")
     told = _told(distance)
     if distance != UNKNOWN and (distance is None or float(distance) >= least):

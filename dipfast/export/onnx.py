@@ -41,7 +41,7 @@ ARITHMETIC = ("Add", "Cast", "Concat", "Elu", "LeakyRelu", "Mul", "Relu", "Sigmo
 SHAPES = ("Pad", "Reshape", "Resize", "Slice", "Split", "Transpose")
 OPERATORS = frozenset((*ARITHMETIC, *SHAPES, "AveragePool", "Conv", "MaxPool"))
 VALID = "valid for this latent and this size only: the statistics of the fitted picture are folded into the weights"
-VALID_DENOISER = "valid for pictures of the camera, settings and noise of the fitted one, whose statistics are folded in"
+VALID_DENOISER = "valid for pictures of the camera and noise of the fitted one, whose statistics are folded in"
 PLAIN = ("id", "format", "precision", "fit_precision", "valid", "licence", "of", "sha256")  # metadata that is no JSON
 LICENCE = "the weights encode the picture that they were fitted to; the rights in that picture apply to this file"
 

@@ -23,7 +23,7 @@ SIDES = ("height", "width")  # names of the model's free sides
 ANY_SIZE = frozenset(("Div", "Max", "Min", "Mod", "Shape", "Squeeze", "Sub"))  # operators that only these models hold
 RULE = (
     "the input is a picture with values in [0, 1], height and width are at least `least` pixels; sides that are no "
-    "multiples of `multiple` are padded by reflection at the bottom and the right inside of the model, and cut off again"
+    "multiples of `multiple` are padded by reflection at the bottom and the right inside the model, and cut off again"
 )
 
 

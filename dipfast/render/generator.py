@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from dipfast.errors import UsageError
-from dipfast.generators import Card, SkipNet, from_file
-from dipfast.image import cut
+from dipfast.generators import Card, SkipNet, from_file, multiple, smallest_side
+from dipfast.image import cut, pad
 from dipfast.restoration.refinement import refined_again
+from dipfast.tasks.range import Range
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16}
 BACKENDS = ("torch", "onnxruntime", "tensorrt")
@@ -51,13 +52,32 @@ class FittedGenerator:
 
     def picture(self, output: np.ndarray) -> np.ndarray:  # [C, H', W'] -> the same
         """Return the picture that the fit kept, of what the network gives: refined, where the fit refined it."""
+        return self._refined(self.latent, output)
+
+    def denoised(self, picture: np.ndarray) -> np.ndarray:  # [C, H, W] in [0, 1] -> the same
+        """Return another picture as the fitted denoiser gives it, refined where the fit refined its own.
+
+        Raises UsageError for a network that is no denoiser, and for a picture with other channels.
+        """
+        if not self.card.is_denoiser:
+            raise UsageError("its network was fitted to one whole picture and denoises no other")
+        if len(picture) != self.card.channels:
+            raise UsageError(f"it is for pictures with {self.card.channels} channels, and this one has {len(picture)}")
+        generator = self.card.generator
+        padded = torch.from_numpy(pad(picture, multiple(generator), smallest_side(generator)))[None]
+        low, width = self.module.low, self.module.width
+        seen = padded if low is None or width is None else Range(low, width).to_unit(padded)
+        return kept(self._refined(seen, self.output("fp32", seen)), picture.shape[1:])
+
+    def _refined(self, noisy: Tensor, output: np.ndarray) -> np.ndarray:
+        """Return the network's ``output`` in the full range, refined where it is to be."""
         if self.card.refine is None:
             return output
         pilot, low, width = torch.from_numpy(output)[None], self.module.low, self.module.width
         if low is None or width is None:
-            found = refined_again(self.latent, pilot, self.card.refine)
+            found = refined_again(noisy, pilot, self.card.refine)
         else:
-            found = low + width * refined_again(self.latent, (pilot - low) / width, self.card.refine)
+            found = low + width * refined_again(noisy, (pilot - low) / width, self.card.refine)
         picture: np.ndarray = found[0].numpy()
         return picture
 
@@ -113,16 +133,16 @@ class OnnxRenderer:
         from dipfast.export.onnx import to_onnx
 
         state = generator.module.state_dict()
-        model = to_onnx(state, generator.latent, generator.card, precision=self.precision)
+        model = to_onnx(state, generator.latent, generator.card, precision=self.precision, one_size=True)
         return self.model(model.SerializeToString())
 
-    def model(self, data: bytes) -> Callable[[], np.ndarray]:
-        """The same for a model that is exported already."""
+    def model(self, data: bytes, picture: np.ndarray | None = None) -> Callable[[], np.ndarray]:
+        """The same for a model that is exported already, at the picture that it holds or at ``picture`` [C, H, W]."""
         from dipfast.export.providers import Session
 
         session = Session(data, self.provider, self.threads)
         self.ran["device"] = session.provider
-        return lambda: session.render()[0]
+        return lambda: session.render(None if picture is None else picture[None])[0]
 
 
 def renderer(

@@ -19,7 +19,7 @@ import torch
 from dipfast.errors import ItemError, UsageError
 from dipfast.export.targets import Target, inside
 from dipfast.files import write_atomic
-from dipfast.image import Source, encode, format_of, read
+from dipfast.image import Image, Source, encode, format_of, read
 from dipfast.metrics import psnr
 from dipfast.record import Record
 from dipfast.remote import holds
@@ -68,19 +68,61 @@ def render_targets(found: Sequence[Target], backend: Renderer, output: Path | No
         return [one.result() for one in rendered]
 
 
-def render_model(path: Path, provider: str, output: Path | None) -> tuple[Rendered, dict[str, Any]]:
-    """Render an exported model that nothing was changed in, to a PNG. Returns also what ran it."""
+def render_model(
+    path: Path, provider: str, output: Path | None, picture: Path | None = None
+) -> tuple[Rendered, dict[str, Any]]:
+    """Render an exported model that nothing was changed in, to a PNG. Returns also what ran it.
+
+    A denoiser's model is applied to ``picture``, and the answer is like that file. Raises UsageError for a denoiser
+    without one, and for a picture that the model is not for.
+    """
     from dipfast.export.save import load_model
 
     _, about, data = load_model(path)
+    if ("sizes" in about) != (picture is not None):
+        raise UsageError(
+            f"{path}: is a denoiser, which holds no picture: dipfast render {path.name} PICTURE applies it to one"
+            if picture is None
+            else f"{path}: is the model of one picture, and denoises no other"
+        )
     backend = OnnxRenderer(about["precision"], provider)
-    run = backend.model(data)
+    given = None if picture is None else read(picture)
+    if given is not None and len(given.pixels) != about["channels"]:
+        raise UsageError(f"{picture}: should have {about['channels']} channels, has {len(given.pixels)}")
+    if given is not None and min(given.pixels.shape[1:]) < about["sizes"]["least"]:
+        raise UsageError(f"{picture}: should have {about['sizes']['least']} pixels a side or more, for {path.name}")
+    run = backend.model(data, None if given is None else given.pixels)
     start = time.perf_counter()
-    picture = run()
+    found = run()
     ms = 1e3 * (time.perf_counter() - start)
+    if given is not None and picture is not None:
+        return _written_like(picture, given, found, about["id"], output, ms), backend.ran
     to = _file(output, path.with_suffix(".png"))
-    _write([to], kept(picture, tuple(about["size"])), _plain(picture), 8)
+    _write([to], kept(found, tuple(about["size"])), _plain(found), 8)
     return Rendered(about["id"], to, ms, None), backend.ran
+
+
+def denoise_with(generator: Path, picture: Path, output: Path | None) -> tuple[Rendered, dict[str, Any]]:
+    """Apply a fitted denoiser to another picture, and write the answer like that file. Returns also what ran it.
+
+    Raises UsageError for a generator that is no denoiser, or is for other channels.
+    """
+    fitted, given = load(generator), read(picture)
+    start = time.perf_counter()
+    try:
+        found = fitted.denoised(given.pixels)
+    except UsageError as error:
+        raise UsageError(f"{generator}: {error}") from None
+    ms = 1e3 * (time.perf_counter() - start)
+    ran = {"backend": "torch", "version": torch.__version__, "device": "cpu"}
+    return _written_like(picture, given, found, fitted.card.id, output, ms), ran
+
+
+def _written_like(picture: Path, given: Image, found: np.ndarray, id: str, output: Path | None, ms: float) -> Rendered:
+    """Write ``found`` in the format, depth and colours of the ``picture`` given: beside it, unless told where."""
+    to = _file(output, picture.with_name(f"{picture.stem}-denoised{picture.suffix}"))
+    _write([to], found.clip(0, 1), given.source, "source")
+    return Rendered(id, to, ms, None)
 
 
 def render_engine(path: Path, output: Path | None) -> tuple[Rendered, dict[str, Any]]:

@@ -25,8 +25,12 @@ TINY = 1e-12
 
 
 def is_left_alone(problem: Problem, settings: Settings) -> bool:
-    """Return whether a picture is returned as it is, because no noise was found that anybody would see."""
-    return settings.refine is not None and problem.bound is not None and not problem.bound.std
+    """Return whether a picture is returned as it is without a fit, because no noise was found that would be seen.
+
+    A fit to the whole picture is done all the same, so that its network gives the picture again.
+    """
+    none = problem.bound is not None and not problem.bound.std
+    return none and settings.refine is not None and is_frozen(settings)
 
 
 def refined_result(result: FitResult, problem: Problem, settings: Settings) -> FitResult:

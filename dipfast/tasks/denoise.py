@@ -27,7 +27,7 @@ from dipfast.tasks.problem import (
 from dipfast.tasks.range import Range
 
 LEAST_NOISE = 0.25  # least deviation that a channel is weighted by, over that of the noisiest channel
-NO_NOISE = 0.7 / 255  # of the full range: a picture whose noise is measured to be weaker is left as it is
+NO_NOISE = 0.7 / 255  # of the range that a picture fills: one whose noise is measured to be weaker is left as it is
 COARSE_QUALITY = 75  # of a JPEG without noise, up to which it is told that task jpeg removes its blocks
 LEAST_WHITE = 0.75  # least share of a given sigma at high frequencies for the noise to count as white
 
@@ -91,7 +91,7 @@ def _gaussian(
     term, correlation = WeightedSquare(_weights(std) if range.apart else torch.ones_like(std)), estimate.correlation
     facts |= estimate.facts
     bound = estimate.bound if noise.sigma == "auto" else None
-    if bound is not None and bound.std < NO_NOISE / float(range.width.mean()):
+    if bound is not None and bound.std < NO_NOISE:
         coded = quantisation_of(range.to_full(y))
         facts |= {} if coded is None or coded.quality > COARSE_QUALITY else {"jpeg_quality": coded.quality}
         bound = NoiseBound(0.0, bound.is_white)

@@ -27,6 +27,7 @@ TINY = [
     "--set",
     "fit.steps=3",
 ]
+NOISY = ["--set", "task.noise.sigma=25"]
 SELECTION = "source output task preset sets devices workers threads cohort engine precision seed shard limit reference"
 FLAGS = {
     "run": f"{SELECTION} executor dry_run resume max_failures progress",
@@ -36,8 +37,8 @@ FLAGS = {
     "merge": "runs output",
     "evaluate": "run reference as_json fail_under",
     "report": "run compare",
-    "export": "target formats precision min_psnr bake_latent output as_json",
-    "render": "target backend output precision provider as_json",
+    "export": "target formats precision min_psnr of min_psnr_to_picture bake_latent output as_json",
+    "render": "target picture backend output precision provider as_json",
     "variants": "target spec reference output as_json",
     "demo": "folder",
     "bench": "",
@@ -238,7 +239,7 @@ def test_a_finished_run_can_be_shown_measured_and_reported(
     run = str(tmp_path / "run")
     broken = image.parent / "broken.png"
     broken.write_bytes(b"not a picture")
-    assert said(capsys, "run", str(image.parent), "-o", run, "--workers", "1", *TINY)[0] == 3
+    assert said(capsys, "run", str(image.parent), "-o", run, "--workers", "1", *TINY, *NOISY)[0] == 3
     status = json.loads(said(capsys, "status", run, "--json")[1])
     assert (status["done"], status["failed"]) == (1, 1)
     assert "broken.png" in status["failures"][0]["reason"]
@@ -264,7 +265,7 @@ def test_progress_for_machines_is_json_on_standard_error(
 
 def test_a_reference_folder_gives_metrics(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
-    arguments = ["run", str(image), "-o", str(run), "--workers", "1", "--reference", str(image.parent), *TINY]
+    arguments = ["run", str(image), "-o", str(run), "--workers", "1", "--reference", str(image.parent), *TINY, *NOISY]
     assert said(capsys, *arguments)[0] == 0
     record = json.loads(next((run / "records").iterdir()).read_text())
     assert record["metrics"]["psnr"] > 5

@@ -20,7 +20,7 @@ from dipfast.errors import GateError, MachineError, UsageError
 from dipfast.export import onnx as exporter
 from dipfast.export.onnx import digest, metadata, to_onnx, verified
 from dipfast.export.providers import Session
-from dipfast.export.save import export_onnx, load_model, report_path
+from dipfast.export.save import Gates, export_onnx, load_model, report_path
 from dipfast.generators.architecture import architecture_of
 from dipfast.generators.folded import fold
 from dipfast.image import Source, write
@@ -275,7 +275,7 @@ def test_a_model_that_its_report_did_not_prove_is_refused(stored: Path, tmp_path
 def test_a_missed_gate_leaves_nothing_behind(stored: Path, tmp_path: Path) -> None:
     export_onnx(stored, tmp_path / "out", precision="fp16")
     with pytest.raises(GateError, match="where 140 dB are asked for"):
-        export_onnx(stored, tmp_path / "out", precision="fp16", min_psnr=140)
+        export_onnx(stored, tmp_path / "out", precision="fp16", gates=Gates(min_psnr=140))
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -283,6 +283,10 @@ def test_a_missed_gate_leaves_nothing_behind(stored: Path, tmp_path: Path) -> No
     ("arguments", "code", "message"),
     [
         (["{stored}", "--min-psnr", "300"], 6, "300 dB are asked for"),
+        (["{stored}", "--of", "picture"], 6, "how near its render is to the kept picture is unknown; accept less with"),
+        (["{stored}", "--of", "denoiser"], 2, "was fitted to one whole picture and denoises no other"),
+        (["{stored}", "--of", "sketch"], 2, "sketch"),
+        (["{stored}", "--min-psnr-to-picture", "nan"], 2, "should be a finite number, is nan"),
         (["{stored}", "--precision", "bf16"], 5, "bf16"),
         (["{stored}", "--format", "onyx"], 2, "--format should be of onnx, tensorrt"),
         (["{stored}", "--format", "onnx,tensorrt"], 5, "TensorRT is not installed: pip install"),

@@ -27,7 +27,7 @@ from dipfast.export import engine as engine_module
 from dipfast.export import tensorrt
 from dipfast.export.engine import beside
 from dipfast.export.onnx import OPERATORS, to_onnx
-from dipfast.export.save import export_tensorrt
+from dipfast.export.save import Gates, export_tensorrt
 from dipfast.generators.folded import fold
 from dipfast.image import read
 from dipfast.render.generator import FittedGenerator, renderer
@@ -191,7 +191,7 @@ def test_an_export_writes_the_refitted_engine_and_its_proof(fake: Any, tmp_path:
     report = export_tensorrt(path, tmp_path / "out", trt(tmp_path / "cache"))
     assert Path(report["path"]).read_bytes() and report["psnr_db"] > 80
     with pytest.raises(GateError, match="400 dB are asked for"):
-        export_tensorrt(path, tmp_path / "out", trt(tmp_path / "cache"), min_psnr=400)
+        export_tensorrt(path, tmp_path / "out", trt(tmp_path / "cache"), gates=Gates(min_psnr=400))
     assert list((tmp_path / "out").iterdir()) == []
 
 

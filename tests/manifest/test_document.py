@@ -307,7 +307,7 @@ def test_set_reaches_the_documents_own_keys(tmp_path: Path, monkeypatch: pytest.
         ("fit={steps: 1, steps: 2}", "duplicate key 'steps'; the first is at line 1"),
         ("fit.steps=!!int 3", "tag '!!int' is not allowed; quote a value that should be text"),
         ("root=gone", "root: should be a folder, "),
-        ("export.x=1", "export: unknown key 'x'; there are formats, precision, min_psnr"),
+        ("export.x=1", "export: unknown key 'x'; there are formats, precision, min_psnr, of, min_psnr_to_picture"),
         ("task.type=superres", "task.scale: is missing (how many times larger each side becomes)"),
     ],
 )
