@@ -136,6 +136,10 @@ def ask(
     cohort: Cohort = "auto",
     engine: Annotated[Engine | None, typer.Option("--engine", help="how a step is run")] = None,
     precision: Annotated[Precision | None, typer.Option("--precision", help="of the convolutions")] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option("--strength", metavar="S", help="share of the change to apply, 0 to 1; not for superres"),
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="short for --set fit.seed=N")] = None,
     shard: Annotated[
         str | None, typer.Option("--shard", metavar="I/N", help="part I of N of the items, I from 1")
@@ -161,6 +165,7 @@ def ask(
         seed=seed,
         engine=engine,
         precision=precision,
+        strength=strength,
         reference=reference,
     )
     part = None if shard is None else _shard(shard)

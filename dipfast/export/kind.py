@@ -75,10 +75,11 @@ def kind_of(
 def kept_picture_db(record: Mapping[str, Any] | None, sha256: str) -> float | str | None:
     """Return the PSNR of a generator's render to the kept picture: None where they are equal, or `UNKNOWN`.
 
-    ``record`` counts where it is of the generator with the hash ``sha256`` and has the figure.
+    ``record`` counts where it is of the generator with the hash ``sha256`` and has the figure, which is that of a
+    picture at strength 1.
     """
-    stored = (record or {}).get("generator") or {}
-    if stored.get("sha256") != sha256 or "parity_db" not in stored:
+    stored, output = ((record or {}).get(part) or {} for part in ("generator", "output"))
+    if stored.get("sha256") != sha256 or "parity_db" not in stored or output.get("strength", 1) != 1:
         return UNKNOWN
     value = stored["parity_db"]
     if value is None:

@@ -40,6 +40,7 @@ def load(
     seed: int | None = None,
     engine: str | None = None,
     precision: str | None = None,
+    strength: float | None = None,
     reference: str | None = None,
 ) -> Manifest:
     """Read a SOURCE: a manifest (.yaml, .yml), a folder, a glob, one image or ``sample:NAME``.
@@ -54,6 +55,7 @@ def load(
         "seed": seed,
         "engine": engine,
         "precision": precision,
+        "strength": strength,
         "reference": reference,
     }
     options = read_options(sets, flags)

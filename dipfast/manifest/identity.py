@@ -75,6 +75,8 @@ def pixel_settings(settings: Settings, ending: str) -> dict[str, Any]:
         "generator": settings.generator.model_dump(mode="json", exclude_none=True),
         "output": {"bit_depth": settings.output.bit_depth, "ending": SPELLINGS.get(ending, ending)},
     }
+    if settings.output.strength != 1:
+        tree["output"]["strength"] = settings.output.strength + 0.0  # no negative zero
     if tree["task"].get("known") == "auto":
         tree["task"]["known"] = "white"
     tree["generator"] |= dict(zip(PER_SCALE, per_scale(settings.generator), strict=True))

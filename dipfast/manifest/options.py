@@ -29,6 +29,7 @@ FLAGS = {
     "seed": ("fit", "seed"),
     "engine": ("fit", "engine"),
     "precision": ("fit", "precision"),
+    "strength": ("output", "strength"),
     "reference": ("reference",),
 }
 NOT_SETTABLE = ("version", "items")

@@ -68,7 +68,7 @@ def describe(
         facts=restored.facts,
         warnings=[*image.source.notes, *warnings_of(settings, restored.facts)],
         seconds={name: round(value, 4) for name, value in seconds.items()},
-        metrics=measure(observation, restored),
+        metrics=measure(settings, observation, restored),
         finished=now(),
     )
 
@@ -89,13 +89,17 @@ def _decibel(value: float) -> float | None:
     return round(value, 3) if np.isfinite(value) else None
 
 
-def measure(observation: Observation, restored: Restored) -> dict[str, float | None]:
-    """Return the metrics of a restored picture, where the truth is known: `quality`, and the last output's PSNR."""
+def measure(settings: Settings, observation: Observation, restored: Restored) -> dict[str, float | None]:
+    """Return the metrics of a restored picture, where the truth is known: `quality`, and the last output's PSNR.
+
+    The predicted deviation is that of the answer at strength 1, so it is not held against a picture of another one.
+    """
     clean = observation.clean
     if clean is None:
         return {}
     last = psnr(restored.last, clean)
-    return quality(clean, restored.before, restored.pixels, restored.deviation) | {"psnr_last": _rounded(last)}
+    deviation = restored.deviation if settings.output.strength == 1 else None
+    return quality(clean, restored.before, restored.pixels, deviation) | {"psnr_last": _rounded(last)}
 
 
 def quality(

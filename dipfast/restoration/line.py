@@ -30,6 +30,7 @@ from dipfast.image import Image, Source, cut, in_range_of, opacity, pad
 from dipfast.restoration.failure import is_out_of_memory
 from dipfast.restoration.memory import MemoryPolicy, TierChoice
 from dipfast.restoration.refinement import is_frozen, is_left_alone, refined_result, stored_refinement
+from dipfast.restoration.strength import with_strength
 from dipfast.restoration.warnings import outside
 from dipfast.settings.document import Settings
 from dipfast.settings.generator import ImageInput, NoiseInput
@@ -229,7 +230,9 @@ def _restored(
     def packed(module: nn.Module, card: generators.Card = card) -> bytes:
         return generators.to_bytes(module, problem.shown, card, range)
 
-    pixels = put_back(observation, problem, cut(result.image[0].numpy(), *card.size))
+    answer = cut(result.image[0].numpy(), *card.size)
+    shares = with_strength(observation.observed, answer, settings.output.strength, observation.known)
+    pixels = put_back(observation, problem, shares)
     return Restored(
         pixels=pixels,
         last=cut(result.last[0].numpy(), *card.size),

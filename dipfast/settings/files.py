@@ -68,6 +68,9 @@ def _writable(value: str) -> str:
     return value
 
 
+Strength = Annotated[float, Field(ge=0, le=1)]
+
+
 class Output(Section):
     """What is written. The file's ending is its format."""
 
@@ -76,3 +79,6 @@ class Output(Section):
         description="file in the run's images folder; {{ and }} stand for braces",
     )
     bit_depth: Literal["source", 8, 16] = Field(default="source", description="bits for each channel")
+    strength: Strength = Field(
+        default=1.0, description="share of the change that is applied: 1 returns the answer, 0 the picture as it came"
+    )

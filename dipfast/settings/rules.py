@@ -42,6 +42,9 @@ def conflicts(settings: Settings, with_mask: bool) -> Refusals:
         text = f"should be given with 2 seeds or more, or with refine; seeds is {settings.fit.seeds}"
         yield ("fit", "uncertainty"), f"fit.uncertainty: {text}"
     yield from _sigma(settings)
+    if settings.output.strength != 1 and isinstance(settings.task, SuperRes):
+        text = f"should be 1 for task superres, whose answer has another size, is {settings.output.strength:g}"
+        yield ("output", "strength"), f"output.strength: {text}"
 
 
 def _degrade(settings: Settings, with_mask: bool) -> Refusals:

@@ -146,6 +146,9 @@ def _write(loaded: Loaded, restored: Restored, folder: RunFolder) -> tuple[dict[
     path = f"generators/{job.id}.safetensors"
     folder.put(path, restored.generator)
     output: dict[str, Any] = {"sha256": hashlib.sha256(data).hexdigest(), "paths": outputs}
+    strength = job.shared.output.strength
+    if strength != 1:
+        output["strength"] = strength
     generator: dict[str, Any] = {"path": path, "sha256": hashlib.sha256(restored.generator).hexdigest()}
     if restored.deviation is not None:
         mode = "gray" if len(restored.deviation) == 1 else "rgb"

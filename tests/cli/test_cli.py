@@ -28,7 +28,9 @@ TINY = [
     "fit.steps=3",
 ]
 NOISY = ["--set", "task.noise.sigma=25"]
-SELECTION = "source output task preset sets devices workers threads cohort engine precision seed shard limit reference"
+SELECTION = (
+    "source output task preset sets devices workers threads cohort engine precision strength seed shard limit reference"
+)
 FLAGS = {
     "run": f"{SELECTION} executor dry_run resume max_failures progress",
     "plan": f"{SELECTION} as_json",
@@ -107,6 +109,15 @@ def test_verbs_and_flags_are_the_contracts() -> None:
         (["run", "{image}", "--preset", "slow"], 2, "slow"),
         (["run", "{image}", "--preset", "FAST"], 2, "'FAST' is not one of 'fast'"),
         (["run", "{image}", "--limit", "0"], 2, "'--limit'"),
+        (["run", "{image}", "--strength", "1.5"], 2, "--strength 1.5: output.strength: should be at most 1, is 1.5"),
+        (["run", "{image}", "--strength", "-1"], 2, "--strength -1.0: output.strength: should be at least 0"),
+        (["run", "{image}", "--strength", "nan"], 2, "--strength nan: output.strength: should be a finite number"),
+        (["run", "{image}", "--strength", "high"], 2, "Invalid value for '--strength'"),
+        (
+            ["plan", "{image}", "--task", "superres", "--set", "task.scale=2", "--strength", "0.5"],
+            2,
+            "--strength 0.5: output.strength: should be 1 for task superres",
+        ),
         (["run", "{image}", "{image}"], 2, "unexpected extra argument"),
         (["run", "{image}", "--stepz", "3"], 2, "--stepz"),
         (["run", "{image}", "--reference", "{dir}/no.png"], 2, "no.png: is not there"),

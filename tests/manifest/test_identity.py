@@ -43,6 +43,7 @@ def test_the_id_of_the_schemas_defaults_never_changes() -> None:
         {"fit": {"memory": {"limit": "8G", "recompute": "always"}}},
         {"input": {"max_pixels": "1M"}},
         {"output": {"template": "x/{stem}_{task}.PNG"}},
+        {"output": {"strength": 1}},
         {"reference": "hr/{stem}.png"},
         {"generator": {"kernel_down": [3] * 5, "up_channels": [128] * 5}},
         {"fit": {"optimizer": {"lr": 1e-2}}},
@@ -68,6 +69,8 @@ def test_what_changes_no_pixel_changes_no_id(tree: dict[str, Any]) -> None:
         {"generator": {"channels": [8] * 5, "skip_channels": 4}},
         {"generator": {"input": {"depth": 3}}},
         {"output": {"bit_depth": 8}},
+        {"output": {"strength": 0.5}},
+        {"output": {"strength": 0}},
         {"output": {"template": "{name}.tif"}},
         {"output": {"template": "{name}.{ext}"}},
         {"task": {"mask": None}, "degrade": {"type": "missing"}},
@@ -75,6 +78,10 @@ def test_what_changes_no_pixel_changes_no_id(tree: dict[str, Any]) -> None:
 )
 def test_what_changes_pixels_changes_the_id(tree: dict[str, Any]) -> None:
     assert id_of(tree) != id_of({})
+
+
+def test_a_strength_of_nothing_is_one_however_it_is_spelled() -> None:
+    assert id_of({"output": {"strength": -0.0}}) == id_of({"output": {"strength": 0}})
 
 
 def test_the_input_and_other_files_are_part_of_the_id() -> None:
