@@ -112,6 +112,12 @@ class RenderPrecision(StrEnum):
     FP16 = "fp16"
 
 
+def _share(value: float | None) -> float | None:
+    if value is not None and not 0 <= value <= 1:
+        raise typer.BadParameter(f"should be a number from 0 to 1, is {value:g}")
+    return value
+
+
 def render(
     target: Annotated[Path, typer.Argument(help="what to render", metavar="RUN|GENERATOR|MODEL.onnx|ENGINE")],
     picture: Annotated[
@@ -126,6 +132,15 @@ def render(
     ] = None,
     precision: Annotated[RenderPrecision, typer.Option(help="of the convolutions")] = RenderPrecision.FP32,
     provider: Annotated[Provider, typer.Option(help="what onnxruntime runs on, and nothing else")] = Provider.CPU,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            "--strength",
+            metavar="S",
+            callback=_share,
+            help="share of the change to apply, 0 to 1; as the run unless given",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Render fitted generators or an exported model or engine again, into files like those of the run.
@@ -140,10 +155,13 @@ def render(
 
     if picture is not None and target.suffix not in (".onnx", ".safetensors"):
         raise UsageError(f"{target}: should be a denoiser, a GENERATOR or a MODEL.onnx, to be applied to {picture}")
+    share = 1.0 if strength is None else strength
+    if share != 1 and picture is None and target.suffix in (".onnx", ".engine"):
+        raise UsageError(f"{target}: holds no observed picture for --strength {share:g}; give its run")
     if target.suffix == ".onnx":
         if backend not in (Backend.AUTO, Backend.ONNXRUNTIME):
             raise UsageError(f"--backend {backend}: a model is rendered by onnxruntime; give its generator")
-        one, ran = render_model(target, provider, output, picture)
+        one, ran = render_model(target, provider, output, picture, share)
         rendered = [one]
     elif target.suffix == ".engine":
         if backend not in (Backend.AUTO, Backend.TENSORRT):
@@ -153,12 +171,12 @@ def render(
     elif picture is not None:
         if backend not in (Backend.AUTO, Backend.TORCH):
             raise UsageError(f"--backend {backend}: another picture is rendered by torch; or give a MODEL.onnx")
-        one, ran = denoise_with(target, picture, output)
+        one, ran = denoise_with(target, picture, output, share)
         rendered = [one]
     else:
         found = targets(target)
         chosen = renderer("torch" if backend == Backend.AUTO else backend, precision, provider, say=_say)
-        rendered = render_targets(found, chosen, output)
+        rendered = render_targets(found, chosen, output, strength)
         ran = chosen.ran
     if as_json:
         print_json({"ran": ran, "rendered": [each.as_json() for each in rendered]})

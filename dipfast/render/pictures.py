@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dipfast.errors import ItemError, UsageError
+from dipfast.errors import DipfastError, ItemError, UsageError
 from dipfast.export.targets import Target, inside
 from dipfast.files import write_atomic
 from dipfast.image import Image, Source, encode, format_of, read
@@ -25,9 +25,11 @@ from dipfast.record import Record
 from dipfast.remote import holds
 from dipfast.render.generator import FittedGenerator, OnnxRenderer, Renderer, as_fitted, kept, load
 from dipfast.restoration.line import observe, pose, put_back
+from dipfast.restoration.strength import with_strength
 from dipfast.samples import locate
 from dipfast.settings.document import Settings
-from dipfast.settings.task import Inpaint
+from dipfast.settings.task import Inpaint, SuperRes
+from dipfast.tasks.range import Range
 
 AHEAD = 2  # generators loaded before they are rendered
 Finish = Callable[[np.ndarray], np.ndarray]  # [C, H', W'] as the network gives it → the picture [C, H, W]
@@ -46,10 +48,13 @@ class Rendered:
         return {"id": self.id, "path": str(self.path), "ms": round(self.ms, 3), "kept_db": self.kept_db}
 
 
-def render_targets(found: Sequence[Target], backend: Renderer, output: Path | None) -> list[Rendered]:
+def render_targets(
+    found: Sequence[Target], backend: Renderer, output: Path | None, strength: float | None = None
+) -> list[Rendered]:
     """Render every generator and write its picture: to ``output`` or `RUN/renders`; beside a lone generator.
 
-    Raises UsageError, ItemError where known pixels cannot be put back, MachineError.
+    ``strength``: share of the change that is applied; None for that of the run, 1 for a lone generator. Raises
+    UsageError, ItemError where known pixels cannot be put back or the observed picture is not there, MachineError.
     """
     if output is not None and names_file(output) and len(found) > 1:
         raise UsageError(f"-o {output}: should be a folder, for there are {len(found)} pictures")
@@ -64,12 +69,12 @@ def render_targets(found: Sequence[Target], backend: Renderer, output: Path | No
             start = time.perf_counter()
             picture = generator.picture(run())
             ms = 1e3 * (time.perf_counter() - start)
-            rendered.append(writer.submit(_finish, target, generator, picture, output, ms))
+            rendered.append(writer.submit(_finish, target, generator, picture, output, ms, strength))
         return [one.result() for one in rendered]
 
 
 def render_model(
-    path: Path, provider: str, output: Path | None, picture: Path | None = None
+    path: Path, provider: str, output: Path | None, picture: Path | None = None, strength: float = 1.0
 ) -> tuple[Rendered, dict[str, Any]]:
     """Render an exported model that nothing was changed in, to a PNG. Returns also what ran it.
 
@@ -96,13 +101,15 @@ def render_model(
     found = run()
     ms = 1e3 * (time.perf_counter() - start)
     if given is not None and picture is not None:
-        return _written_like(picture, given, found, about["id"], output, ms), backend.ran
+        return _written_like(picture, given, found, about["id"], output, ms, strength), backend.ran
     to = _file(output, path.with_suffix(".png"))
     _write([to], kept(found, tuple(about["size"])), _plain(found), 8)
     return Rendered(about["id"], to, ms, None), backend.ran
 
 
-def denoise_with(generator: Path, picture: Path, output: Path | None) -> tuple[Rendered, dict[str, Any]]:
+def denoise_with(
+    generator: Path, picture: Path, output: Path | None, strength: float = 1.0
+) -> tuple[Rendered, dict[str, Any]]:
     """Apply a fitted denoiser to another picture, and write the answer like that file. Returns also what ran it.
 
     Raises UsageError for a generator that is no denoiser, or is for other channels.
@@ -115,13 +122,15 @@ def denoise_with(generator: Path, picture: Path, output: Path | None) -> tuple[R
         raise UsageError(f"{generator}: {error}") from None
     ms = 1e3 * (time.perf_counter() - start)
     ran = {"backend": "torch", "version": torch.__version__, "device": "cpu"}
-    return _written_like(picture, given, found, fitted.card.id, output, ms), ran
+    return _written_like(picture, given, found, fitted.card.id, output, ms, strength), ran
 
 
-def _written_like(picture: Path, given: Image, found: np.ndarray, id: str, output: Path | None, ms: float) -> Rendered:
+def _written_like(
+    picture: Path, given: Image, found: np.ndarray, id: str, output: Path | None, ms: float, strength: float
+) -> Rendered:
     """Write ``found`` in the format, depth and colours of the ``picture`` given: beside it, unless told where."""
     to = _file(output, picture.with_name(f"{picture.stem}-denoised{picture.suffix}"))
-    _write([to], found.clip(0, 1), given.source, "source")
+    _write([to], with_strength(given.pixels, found.clip(0, 1), strength), given.source, "source")
     return Rendered(id, to, ms, None)
 
 
@@ -150,15 +159,24 @@ def _ahead(found: Sequence[Target], ready: Callable[[Target], Any], pool: Thread
 
 
 def _finish(
-    target: Target, generator: FittedGenerator, picture: np.ndarray, output: Path | None, ms: float
+    target: Target,
+    generator: FittedGenerator,
+    picture: np.ndarray,
+    output: Path | None,
+    ms: float,
+    strength: float | None,
 ) -> Rendered:
     """Put back what the source had, write the picture, and compare it with the one that was kept."""
     record, card = target.record, generator.card
     if target.run is None or record is None:
         lone = _file(output, target.generator.with_suffix(".png"))
-        _write([lone], kept(picture, card.size), _plain(picture), 8)
+        pixels = kept(picture, card.size)
+        if strength is not None and strength != 1:
+            reason = f"{target.generator}: holds no observed picture for --strength {strength:g}; give its run"
+            pixels = with_strength(_held(generator, UsageError(reason)), pixels, strength)
+        _write([lone], pixels, _plain(picture), 8)
         return Rendered(card.id, lone, ms, None)
-    source, finish = origin(target, generator)
+    source, finish = origin(target, generator, strength)
     pixels = finish(picture)
     paths = record["output"]["paths"]
     if output is None:
@@ -176,21 +194,39 @@ def _write(paths: Sequence[Path], pixels: np.ndarray, source: Source, depth: int
         write_atomic(path, encode(pixels, source, format_of(path), bit_depth=depth))
 
 
-def origin(target: Target, generator: FittedGenerator) -> tuple[Source, Finish]:
+def _held(generator: FittedGenerator, otherwise: DipfastError) -> np.ndarray:  # [C, H, W]
+    """Return the observed picture that a fitted denoiser holds as its latent. Raises ``otherwise`` for other ones."""
+    if not generator.card.is_denoiser:
+        raise otherwise
+    latent, low, width = generator.latent, generator.module.low, generator.module.width
+    full = latent if low is None or width is None else Range(low, width).to_full(latent)
+    return kept(full[0].numpy(), generator.card.size)
+
+
+def origin(target: Target, generator: FittedGenerator, strength: float | None = None) -> tuple[Source, Finish]:
     """What the run's input puts back: its file's metadata, and what it says of the picture's pixels.
 
-    Without the input, known pixels of inpainting cannot be put back; pictures of other tasks are the network's own.
+    Without the input, known pixels of inpainting cannot be put back; pictures of other tasks are the network's own. A
+    ``strength`` other than 1 needs the input too, but for a denoiser, which holds it; None is that of the run.
     """
     record = target.record
     assert record is not None and target.run is not None
     settings, size = settings_of(record), generator.card.size
+    share = settings.output.strength if strength is None else strength
+    if share != 1 and isinstance(settings.task, SuperRes):
+        raise UsageError(f"--strength {share:g}: should be 1 for task superres, whose answer has another size")
     given = record["input"]
     path = locate(given["path"])
     here = holds(path, given["sha256"])
     if not here:
         if isinstance(settings.task, Inpaint) and settings.task.keep_known:
             raise ItemError("changed", f"{path}: is not as it was, so its known pixels cannot be put back")
-        return read(target.run.images / record["output"]["paths"][0]).source, lambda picture: kept(picture, size)
+        source = read(target.run.images / record["output"]["paths"][0]).source
+        if share == 1:
+            return source, lambda picture: kept(picture, size)
+        reason = f"{path}: is not as it was, so strength {share:g} cannot be applied; --strength 1 can"
+        held = _held(generator, ItemError("changed", reason))
+        return source, lambda picture: with_strength(held, kept(picture, size), share)
     mask = given.get("mask")
     observation = observe(settings, read(path), None if mask is None else read(mask), None)
     problem = pose(settings, observation)
@@ -198,7 +234,8 @@ def origin(target: Target, generator: FittedGenerator) -> tuple[Source, Finish]:
     def finish(picture: np.ndarray) -> np.ndarray:
         if generator.card.refine is None:
             picture = problem.finish(problem.range.of_full(torch.from_numpy(picture)[None]))[0].numpy()
-        return put_back(observation, problem, kept(picture, size))
+        mixed = with_strength(observation.observed, kept(picture, size), share, observation.known)
+        return put_back(observation, problem, mixed)
 
     return observation.source, finish
 

@@ -40,7 +40,7 @@ FLAGS = {
     "evaluate": "run reference as_json fail_under",
     "report": "run compare",
     "export": "target formats precision min_psnr of min_psnr_to_picture bake_latent output as_json",
-    "render": "target picture backend output precision provider as_json",
+    "render": "target picture backend output precision provider strength as_json",
     "variants": "target spec reference output as_json",
     "demo": "folder",
     "bench": "",
