@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dipfast.cli.options import AsJson, console, finite, print_json, show
+from dipfast.cli.options import AsJson, console, decibels, print_json, show
 from dipfast.errors import UsageError
 from dipfast.settings.choices import ExportPrecision
 
@@ -36,7 +36,7 @@ def export(
         typer.Option(
             "--min-psnr",
             metavar="DB",
-            callback=finite,
+            callback=decibels,
             help="exit 6 below this agreement with PyTorch; 50, and 80 in fp32",
         ),
     ] = None,
@@ -46,7 +46,7 @@ def export(
     min_psnr_to_picture: Annotated[
         float | None,
         typer.Option(
-            "--min-psnr-to-picture", metavar="DB", callback=finite, help="how near a picture's render must come; 40"
+            "--min-psnr-to-picture", metavar="DB", callback=decibels, help="how near a picture's render must come; 40"
         ),
     ] = None,
     bake_latent: Annotated[

@@ -84,6 +84,13 @@ def finite(value: float | None) -> float | None:
     return value
 
 
+def decibels(value: float | None) -> float | None:
+    """Return ``value``, a gate's limit in dB, which a number of 0 or less would switch off."""
+    if finite(value) is not None and value is not None and value <= 0:
+        raise typer.BadParameter(f"should be a number above 0, is {value:g}")
+    return value
+
+
 def _checked_threads(count: int | None) -> int | None:
     if count is not None and not 1 <= count <= MOST:
         raise typer.BadParameter(f"should be a number from 1 to {MOST}, is {count}")

@@ -167,17 +167,17 @@ def _gate(found: Mapping[str, Any], least: float, path: Path) -> None:
 
 
 def _kind(generator: Path, card: Card, record: Mapping[str, Any] | None, gates: Gates, path: Path) -> Kind:
-    """Return what the model is of; where that is not what was asked for, remove what an earlier export left."""
+    """Return what the model is of; where it misses the gate, remove what an earlier export left."""
     with _leaving_nothing(path):
         return kind_of(card, record, sha256_of(generator), gates.of, gates.min_psnr_to_picture, path.name)
 
 
 @contextmanager
 def _leaving_nothing(path: Path) -> Iterator[None]:
-    """Remove the model at ``path`` and what belongs to it where a gate is missed or a denoiser is none."""
+    """Remove the model at ``path`` and what belongs to it where a gate is missed."""
     try:
         yield
-    except (GateError, UsageError):
+    except GateError:
         for stale in (path, report_path(path), beside(path)):
             stale.unlink(missing_ok=True)
         raise

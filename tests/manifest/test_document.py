@@ -307,6 +307,8 @@ def test_set_reaches_the_documents_own_keys(tmp_path: Path, monkeypatch: pytest.
         ("fit={steps: 1, steps: 2}", "duplicate key 'steps'; the first is at line 1"),
         ("fit.steps=!!int 3", "tag '!!int' is not allowed; quote a value that should be text"),
         ("root=gone", "root: should be a folder, "),
+        ("export.of=sketch", "export.of: should be"),
+        ("export.min_psnr_to_picture=-3", "export.min_psnr_to_picture: should be"),
         ("export.x=1", "export: unknown key 'x'; there are formats, precision, min_psnr, of, min_psnr_to_picture"),
         ("task.type=superres", "task.scale: is missing (how many times larger each side becomes)"),
     ],
