@@ -86,7 +86,8 @@ def finite(value: float | None) -> float | None:
 
 def decibels(value: float | None) -> float | None:
     """Return ``value``, a gate's limit in dB, which a number of 0 or less would switch off."""
-    if finite(value) is not None and value is not None and value <= 0:
+    value = finite(value)
+    if value is not None and value <= 0:
         raise typer.BadParameter(f"should be a number above 0, is {value:g}")
     return value
 

@@ -72,10 +72,10 @@ def refined(
     change is larger than the noise, the rest of it is detail of the picture. A local mean of (y - z)^2 is taken. Of
     noise that is not white the residual tells more than the model does.
     """
-    pilot = pilot.clamp(0, 1)
-    expected, variance = noise.expected(pilot), noise.deviation(pilot).square().expand_as(pilot)
     if bound is not None and not bound.std:
         return Explained(noisy[0], torch.zeros_like(noisy[0]), 0.0)
+    pilot = pilot.clamp(0, 1)
+    expected, variance = noise.expected(pilot), noise.deviation(pilot).square().expand_as(pilot)
     if bound is not None and not bound.is_white:
         residual = (noisy - expected).square().mean((2, 3), keepdim=True)
         variance = (RESIDUAL * residual).expand_as(pilot).contiguous()

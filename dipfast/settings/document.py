@@ -8,7 +8,7 @@ from pydantic import (
     Field,
 )
 
-from dipfast.settings.choices import ExportOf, ExportPrecision
+from dipfast.settings.choices import MIN_PSNR_TO_PICTURE, ExportOf, ExportPrecision
 from dipfast.settings.files import Input, Output
 from dipfast.settings.fit import Fit
 from dipfast.settings.generator import Generator, SkipGenerator
@@ -67,10 +67,12 @@ class Export(Section):
     of: ExportOf = Field(
         default="auto",
         description="picture: the network's own render is the kept picture, or no model is written; denoiser: the "
-        "network as fitted, for pictures of the same camera; auto: picture where it comes that near, else denoiser",
+        "network as fitted, for pictures of the same camera; auto: picture where it comes that near, else what the "
+        "network is",
     )
     min_psnr_to_picture: Annotated[float, Field(gt=0)] = Field(
-        default=40.0, description="how near the network's own render must come to the kept picture, in dB"
+        default=MIN_PSNR_TO_PICTURE,
+        description="how near the network's own render must come to the kept picture, in dB",
     )
 
 

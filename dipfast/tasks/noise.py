@@ -71,14 +71,12 @@ class NoiseEstimate:
     @property
     def level(self) -> float:
         """Return the deviation that the noise is taken to have."""
-        if self.correlation.radius:
-            least, most = UNSEEN
-            return (
-                self.std
-                if self.smoothest is None
-                else min(max(self.std, least * self.smoothest), most * self.smoothest)
-            )
-        return self.highest if self.is_texture else self.high
+        if not self.correlation.radius:
+            return self.highest if self.is_texture else self.high
+        if self.smoothest is None:
+            return self.std
+        least, most = (factor * self.smoothest for factor in UNSEEN)
+        return min(max(self.std, least), most)
 
     @property
     def bound(self) -> NoiseBound:
@@ -169,13 +167,19 @@ def _smoothest_deviation(observed: np.ndarray, valid: np.ndarray | None, side: i
     blocks = blocks[:, kept]
     if blocks.shape[1] < FEWEST_LARGE_BLOCKS:
         return None
-    ramp = torch.linspace(-1, 1, side)
-    about = blocks - blocks.mean((2, 3), keepdim=True)
-    squares = about.square().sum((2, 3))
-    for slope in (ramp[:, None], ramp[None]):
-        squares -= (about * slope).sum((2, 3)).square() / (side * ramp.square().sum())
-    variance = (squares / (side**2 - 3)).mean(0)
+    variance = torch.stack([_variance_about_plane(channel) for channel in blocks]).mean(0)
     return math.sqrt(max(0.0, float(variance.quantile(SMOOTHEST))))
+
+
+def _variance_about_plane(blocks: Tensor) -> Tensor:  # [N, side, side] -> [N]
+    """Return the variance of each block about the plane that fits it best."""
+    side = blocks.shape[-1]
+    ramp = torch.linspace(-1, 1, side)
+    about = blocks - blocks.mean((1, 2), keepdim=True)
+    squares = about.square().sum((1, 2))
+    for slope in (ramp[:, None], ramp[None]):
+        squares -= (about * slope).sum((1, 2)).square() / (side * ramp.square().sum())
+    return squares / (side**2 - 3)
 
 
 @dataclass(frozen=True)
