@@ -90,7 +90,7 @@ PILOT_FIT: Tree = {
     "stop": {"type": "auto"},
 }
 PILOTS: dict[str, Tree] = {
-    "fast": {"steps": 10},
+    "fast": {"steps": 15},
     "balanced": {"steps": 60, "windows": {"count": 32, "side": 64, "optional": True}},
     "best": {"steps": 400, "windows": {"count": 64, "side": 64, "optional": True}},
 }
