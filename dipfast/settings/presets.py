@@ -86,13 +86,13 @@ PILOT_FIT: Tree = {
     "windows": {"count": 16, "side": 64, "optional": True},
     "optimizer": {"type": "muon", "lr": 0.04},
     "reg_noise_std": 0.0,
-    "average": None,
+    "average": "auto",
     "stop": {"type": "auto"},
 }
 PILOTS: dict[str, Tree] = {
     "fast": {"steps": 15},
     "balanced": {"steps": 60, "windows": {"count": 32, "side": 64, "optional": True}},
-    "best": {"steps": 400, "windows": {"count": 64, "side": 64, "optional": True}},
+    "best": {"steps": 120, "seeds": 4, "windows": {"count": 64, "side": 64, "optional": True}},
 }
 REFINE: dict[str, Tree] = {"fast": {"stride": 7}, "balanced": {}, "best": {"neighbours": 64, "window": 37, "stride": 4}}
 
