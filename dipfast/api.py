@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -152,7 +152,7 @@ def _digest(image: Image) -> str:
 
 
 def run(
-    source: str | os.PathLike[str] | Manifest,
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Manifest,
     output: str | os.PathLike[str] | None = None,
     *,
     devices: str = "auto",
@@ -169,6 +169,8 @@ def run(
 ) -> RunResult:
     """Run a manifest, folder, glob or one image into the folder ``output``, and write its summary and report.
 
+    A list of folders, globs and images is one run.
+
     ``output`` wins over the manifest's own; without either it is a folder in `runs` named after the source. Where it
     is an address (``s3://…``), what is done is uploaded there from a folder in `runs`. The same
     call again does only what is not done; ``shard`` (I, N) is part I of N of the items; shards may share a folder.
@@ -183,7 +185,7 @@ def run(
     GateError for models that miss `export.min_psnr`, with everything else written.
     """
     options = RunOptions(devices, workers, threads, cohort, resume, max_failures, shard, executor)
-    manifest = source if isinstance(source, Manifest) else load_manifest(os.fspath(source), sets=sets)
+    manifest = source if isinstance(source, Manifest) else load_manifest(source, sets=sets)
     return run_and_report(manifest, output, options, on_event, export=export)
 
 
@@ -245,7 +247,7 @@ def output_folder(manifest: Manifest, output: str | os.PathLike[str] | None) -> 
     """
     named = _destination(manifest, output)
     if named is None or is_remote(named):
-        return Path("runs", title(manifest.source if named is None else named))
+        return Path("runs", title((manifest.folder or manifest.source) if named is None else named))
     return Path(named)
 
 

@@ -17,6 +17,7 @@ import typer
 
 from dipfast.cli.bench import bench
 from dipfast.cli.export import bench_render, export, render, variants
+from dipfast.cli.group import Commands
 from dipfast.cli.options import (
     AsJson,
     Asked,
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="dipfast",
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Restore images with Deep Image Prior: no training data, one small network fitted to each image.",
     no_args_is_help=True,
     add_completion=False,
@@ -356,7 +359,8 @@ def main(arguments: list[str] | None = None, commands: typer.Typer = app) -> int
 def _called(arguments: list[str] | None, commands: typer.Typer) -> int:
     try:
         with _terminable():
-            status = commands(arguments, standalone_mode=False)
+            name = commands.info.name  # of a script's own commands it is not set
+            status = commands(arguments, name if isinstance(name, str) else None, standalone_mode=False)
     except _Terminated:
         return 143
     except DipfastError as error:

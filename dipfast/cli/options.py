@@ -126,7 +126,9 @@ class Asked:
 
 
 def ask(
-    source: Annotated[str, typer.Argument(help="manifest.yaml, a folder, a glob, or one image", metavar="SOURCE")],
+    sources: Annotated[
+        list[str], typer.Argument(help="images, folders and globs, or one manifest.yaml", metavar="SOURCE...")
+    ],
     output: Annotated[
         str | None,
         typer.Option(
@@ -162,7 +164,7 @@ def ask(
     if reference is not None:
         _check_reference(reference)
     manifest = load(
-        source,
+        sources,
         sets=sets or (),
         task=task,
         preset=preset,

@@ -61,7 +61,8 @@ class Item:
 class ItemReader:
     """State of reading the rows: the items so far, from which row each came, and which rows gave none.
 
-    ``left_out``: path → kind of what lies where a row looks and is not taken.
+    ``left_out``: path → kind of what lies where a row looks and is not taken. ``named``: the files that were taken,
+    where a file that several rows name is to be one item.
     """
 
     root: str
@@ -71,6 +72,7 @@ class ItemReader:
     rows: array[int] = field(default_factory=lambda: array("Q"))
     empty: list[Problem] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    named: set[str] | None = None
 
     def read(self, rows: list[Any]) -> None:
         """Turn all rows into items, and forget them. What is wrong goes to ``problems`` and ``empty``."""
@@ -142,6 +144,10 @@ class ItemReader:
     def add(self, number: int, found: Found, relpath: str | None, settings: Resolved) -> None:
         place = self.problems.row(number)
         for file in found.files:
+            if self.named is not None and file in self.named:
+                continue
+            if self.named is not None:
+                self.named.add(file)
             where = self.relpath(file, found.base) if relpath is None else relpath
             self.items.append(self.item(file, where, settings, place))
             self.rows.append(number)

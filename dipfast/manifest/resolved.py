@@ -36,6 +36,7 @@ class Manifest:
     items: tuple[Item, ...]
     export: Export
     report: Report
+    folder: str | None = None  # of several SOURCEs, the one that holds them all, which names the run
     left_out: str = ""  # what lies where it looks and is not taken, in words: 2 .CR2, 1 linked folder
 
     def resolved(self) -> str:

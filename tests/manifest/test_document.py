@@ -229,11 +229,17 @@ def test_a_manifest_without_images_matches_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "what"), [("gone.png", "not there"), ("gone.yaml", "not there"), ("a.txt", "another")]
+    ("name", "what"),
+    [
+        ("gone.png", "there is no file or folder '.*gone.png'$"),
+        ("gone.yaml", "there is no file or folder '.*gone.yaml'$"),
+        ("b.txt", "there is no file or folder '.*b.txt'; did you mean 'a.txt'?"),
+        ("a.txt", "should be a manifest .* is another"),
+    ],
 )
 def test_a_source_that_is_nothing_of_the_kind_is_wrong_usage(tmp_path: Path, name: str, what: str) -> None:
     plant(tmp_path, "a.txt")
-    with pytest.raises(UsageError, match=rf"^SOURCE: should be a manifest .* is {what}"):
+    with pytest.raises(UsageError, match=rf"^SOURCE: {what}"):
         load(tmp_path / name)
 
 
