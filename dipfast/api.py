@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from dipfast import generators
+from dipfast.batch.choose import choose_task
 from dipfast.batch.run import RunResult
 from dipfast.batch.run import run as run_manifest
 from dipfast.errors import UsageError
@@ -27,6 +29,8 @@ from dipfast.restoration.describe import describe
 from dipfast.restoration.line import observe
 from dipfast.restoration.line import restore as restore_observation
 from dipfast.samples import locate
+from dipfast.settings.rules import doubts
+from dipfast.settings.task import ALPHA, Inpaint
 from dipfast.store.folder import RunFolder, Shard
 from dipfast.store.lock import reporting, writing
 from dipfast.store.mirror import mark, publish
@@ -70,9 +74,10 @@ def restore(
 
     ``image``: [H, W] or [H, W, C], uint8, uint16 or float in [0, 1], or a path. ``task``: its type, or the
     manifest's mapping; denoise unless given. ``sigma`` (8-bit units, denoise), ``scale`` (superres) and ``mask``
-    ([H, W], also bool; inpaint) are short for the task's keys. ``reference``: the true image, in the form of
-    ``image``, for `record["metrics"]` only. ``generator`` and ``fit`` take the keys of the manifest's sections
-    (``steps``, ``seed``, ``engine``, ``precision``, ``device``, ``average``, ``stop`` …), and ``preset`` its names.
+    ([H, W], also bool, or "alpha", the picture's own; inpaint) are short for the task's keys. ``reference``: the true
+    image, in the form of ``image``, for `record["metrics"]` only. ``generator`` and ``fit`` take the keys of the
+    manifest's sections (``steps``, ``seed``, ``engine``, ``precision``, ``device``, ``average``, ``stop`` …), and
+    ``preset`` its names.
 
     Raises UsageError for a wrong argument, ItemError for an image that cannot be done, MachineError for a device,
     engine or precision that is not here.
@@ -81,6 +86,8 @@ def restore(
     named = {"generator": generator, "scale": scale, "mask": _name(mask), "reference": _name(reference), "sigma": sigma}
     given = fit | {name: value for name, value in named.items() if value is not None}
     settings = settings_from(task, preset, given, place="restore()")
+    for text in doubts(settings):
+        warnings.warn(f"restore(): {text}", stacklevel=2)
     source, hole, truth = _pictures(settings, image, mask, reference)
     observation = observe(settings, source, hole, truth)
     id = content_id(_digest(source), settings, {} if hole is None else {"mask": _digest(hole)})
@@ -117,9 +124,12 @@ def _pictures(
 ) -> tuple[Image, Image | None, Image | None]:
     """The image, its mask and its reference, from arrays or from the files that ``settings`` name."""
     mask_file, reference_file = files_beside(os.fspath(image) if _is_file(image) else GIVEN, settings)
-    mask = mask_file if mask is None or _is_file(mask) else mask
+    if isinstance(settings.task, Inpaint) and settings.task.mask == ALPHA:
+        mask = None
+    elif mask is None or _is_file(mask):
+        mask = mask_file
     reference = reference_file if reference is None or _is_file(reference) else reference
-    if settings.task.type == "inpaint" and mask is None and settings.degrade is None:
+    if isinstance(settings.task, Inpaint) and settings.task.mask is None and mask is None and settings.degrade is None:
         raise UsageError("restore(): mask should be given for task inpaint")
     limits = Limits(**dict(settings.input))
     return (
@@ -185,7 +195,7 @@ def run(
     GateError for models that miss `export.min_psnr`, with everything else written.
     """
     options = RunOptions(devices, workers, threads, cohort, resume, max_failures, shard, executor)
-    manifest = source if isinstance(source, Manifest) else load_manifest(source, sets=sets)
+    manifest = source if isinstance(source, Manifest) else load_manifest(source, sets=sets, choose=choose_task)
     return run_and_report(manifest, output, options, on_event, export=export)
 
 
@@ -199,6 +209,8 @@ def run_and_report(
 ) -> RunResult:
     """Do what `run` does, of a manifest that is loaded."""
     folder = run_folder(manifest, output)
+    for text in manifest.doubts():
+        on_event({"event": "warning", "reason": text})
     if manifest.left_out:
         on_event({"event": "warning", "reason": f"left out: {manifest.left_out}"})
     result = run_manifest(manifest, folder, options, on_event)

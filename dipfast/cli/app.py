@@ -38,6 +38,7 @@ from dipfast.cli.options import (
     show,
     taking,
 )
+from dipfast.cli.picture import open_result, write_file
 from dipfast.errors import DipfastError, ItemError, MachineError, UsageError
 from dipfast.files import DISK_IS_OUT
 from dipfast.streams import enduring
@@ -258,6 +259,7 @@ def _run(
     from dataclasses import replace
 
     from dipfast import api
+    from dipfast.batch.choose import chosen_in_words
     from dipfast.batch.run import ready, shard_of
     from dipfast.progress import make_progress
     from dipfast.report import print_summary, summarize
@@ -271,6 +273,7 @@ def _run(
         from dipfast.export.save import ready as ready_to_export
 
         ready_to_export(manifest.export.formats, manifest.export.precision)
+    _say(progress, chosen_in_words(manifest.items))
     _say(progress, _opening(manifest, folder))
     with make_progress(str(progress)) as show:
         result = api.run_and_report(asked.manifest, asked.output, options, show, export=False)
@@ -280,6 +283,10 @@ def _run(
     if manifest.left_out:
         print(f"left out: {manifest.left_out}", flush=True)
     _say(progress, _closing(result))
+    if asked.file is not None and write_file(asked.file, result):
+        _say(progress, f"picture: {asked.file}")
+    if asked.open_it and result.signal is None:
+        open_result(result, asked.file)
     if manifest.export.formats and result.signal is None:
         written = api.write_models(manifest, result, lambda line: _say(progress, line))
         _say(progress, f"models: {written} written to {result.folder.root / 'export'}")
@@ -292,6 +299,8 @@ def _submit(asked: Asked, resume: Resume, more: list[str]) -> None:
     from dipfast import api
     from dipfast.workers.slurm import submit
 
+    if asked.file is not None:
+        raise UsageError(f"-o {asked.file}: should be a folder with --executor slurm, whose jobs run later")
     if asked.options.shard is not None:
         raise UsageError("--shard cannot be given with --executor slurm, which makes the shards")
     root = api.output_folder(asked.manifest, asked.output)
@@ -326,6 +335,7 @@ def _max_failures(text: str | None, items: int) -> int | None:
 
 def _print_plan(asked: Asked, as_json: bool) -> None:
     from dipfast import api
+    from dipfast.batch.choose import chosen_in_words
     from dipfast.batch.forecast import SHOWN, forecast, print_forecast
     from dipfast.batch.run import shard_of
 
@@ -333,13 +343,19 @@ def _print_plan(asked: Asked, as_json: bool) -> None:
     folder = api.output_folder(manifest, asked.output)
     listed = None if as_json else SHOWN
     prediction = forecast(manifest, folder, asked.options, listed)
+    for text in (chosen_in_words(manifest.items), *manifest.doubts()):
+        _say("plain", text)
+    if asked.file is not None:
+        prediction["file"] = str(asked.file)
     show(prediction, as_json, print_forecast)
+    if asked.file is not None and not as_json:
+        print(f"the picture is written to {asked.file}, too")
     if prediction["failed"]:
         raise typer.Exit(ItemError.exit_code)
 
 
 def _say(progress: str, text: str) -> None:
-    if progress not in ("none", "json"):
+    if text and progress not in ("none", "json"):
         print(text, file=sys.stderr, flush=True)
 
 

@@ -118,11 +118,13 @@ Progress = Annotated[ProgressChoice, typer.Option(help="how to show progress")]
 
 @dataclass(frozen=True)
 class Asked:
-    """What `run` and `plan` are about."""
+    """What `run` and `plan` are about: the run's folder in ``output``, and the ``file`` of its one picture."""
 
     manifest: Manifest
     output: str | Path | None
     options: RunOptions
+    file: Path | None = None
+    open_it: bool = False
 
 
 def ask(
@@ -132,10 +134,35 @@ def ask(
     output: Annotated[
         str | None,
         typer.Option(
-            "-o", "--output", metavar="RUN", help="the run's folder, or an address: s3://...; in runs/ unless given"
+            "-o",
+            "--output",
+            metavar="RUN|FILE",
+            help="the run's folder, or an address: s3://...; in runs/ unless given; FILE.png: the one picture's file",
         ),
     ] = None,
-    task: Annotated[str | None, typer.Option("--task", metavar="T", help="denoise, jpeg, inpaint or superres")] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task", metavar="T", help="auto, denoise, jpeg, inpaint or superres; auto without a manifest: by the file"
+        ),
+    ] = None,
+    sigma: Annotated[
+        str | None, typer.Option("--sigma", metavar="S", help="denoise noise of this sigma, in 8-bit units, or auto")
+    ] = None,
+    scale: Annotated[int | None, typer.Option("--scale", metavar="N", help="enlarge each side N times")] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            "--mask", metavar="PATH", help="fill what it leaves out; {name}_mask.png for several pictures; or alpha"
+        ),
+    ] = None,
+    quality: Annotated[
+        str | None, typer.Option("--quality", metavar="Q", help="remove the blocks of a JPEG of this quality, or auto")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="denoise even where no noise is found, and do not limit the change")
+    ] = False,
+    open_it: Annotated[bool, typer.Option("--open", help="open the picture or the report after the run")] = False,
     preset: Annotated[Preset | None, typer.Option("--preset", help="what all settings start from")] = None,
     sets: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any manifest key, dotted: fit.steps=500")
@@ -158,25 +185,35 @@ def ask(
     """The manifest behind SOURCE with all options in it. Raises what `dipfast.manifest.load` raises."""
     from dataclasses import replace
 
+    from dipfast.batch.choose import choose_task
+    from dipfast.cli.picture import check_file, file_of
     from dipfast.manifest import load
     from dipfast.workers.options import RunOptions
 
     if reference is not None:
         _check_reference(reference)
+    if mask is not None:
+        _check_mask(mask)
+    file = file_of(output)
+    ending = [] if file is None else [f"output.template={{relpath}}/{{name}}{file.suffix.lower()}"]
     manifest = load(
         sources,
-        sets=sets or (),
+        sets=[*(sets or ()), *ending],
         task=task,
         preset=preset,
         seed=seed,
         engine=engine,
         precision=precision,
         reference=reference,
+        short={"sigma": sigma, "scale": scale, "mask": mask, "quality": quality, "force": force or None},
+        choose=choose_task,
     )
     part = None if shard is None else _shard(shard)
     limited = replace(manifest, items=manifest.items[:limit])
     options = RunOptions(devices, workers, threads, cohort_of(cohort), shard=part)
-    return Asked(limited, output, options)
+    if file is not None:
+        check_file(file, limited)
+    return Asked(limited, output if file is None else None, options, file, open_it)
 
 
 def _check_reference(reference: str) -> None:
@@ -191,6 +228,20 @@ def _check_reference(reference: str) -> None:
         raise UsageError(f"--reference {reference}: should be a folder, or the one true image")
     if not path.exists():
         raise UsageError(f"--reference {reference}: is not there")
+
+
+def _check_mask(mask: str) -> None:
+    """Raise UsageError for a mask that is no file and has no placeholder."""
+    from dipfast.remote import is_remote
+    from dipfast.settings.task import ALPHA
+
+    path = Path(mask)
+    if mask == ALPHA or is_remote(mask) or mask.startswith("file://") or ("{" in mask and not path.exists()):
+        return
+    if path.is_dir():
+        raise UsageError(f"--mask {mask}: is a folder; name the masks in it, like {path / '{name}.png'}")
+    if not path.exists():
+        raise UsageError(f"--mask {mask}: is not there")
 
 
 def cohort_of(text: str) -> int | None:

@@ -4,13 +4,15 @@ from dipfast.manifest.document import load, parse
 from dipfast.manifest.identity import content_id
 from dipfast.manifest.items import Item, one_spelling
 from dipfast.manifest.options import files_beside, settings_from
-from dipfast.manifest.paths import natural_key, title
+from dipfast.manifest.paths import natural_key, title, url
 from dipfast.manifest.resolved import Manifest
+from dipfast.manifest.spelling import Choice
 from dipfast.settings.document import Settings, json_schema
 from dipfast.settings.files import SUFFIXES
 
 __all__ = [
     "SUFFIXES",
+    "Choice",
     "Item",
     "Manifest",
     "Settings",
@@ -23,4 +25,5 @@ __all__ = [
     "parse",
     "settings_from",
     "title",
+    "url",
 ]

@@ -8,7 +8,8 @@ folder, as `output` does; on the command line both start at the working director
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,13 @@ from dipfast.manifest.paths import PathError, local
 from dipfast.manifest.problems import MAX_PROBLEMS, Problem, Problems
 from dipfast.manifest.resolved import Manifest
 from dipfast.manifest.sources import is_manifest, read_sources
+from dipfast.manifest.spelling import Chooser
 from dipfast.manifest.wording import explain, unknown_key
 from dipfast.settings.document import VERSION, Document, Products
 
 Tree = dict[str, Any]
+
+PAIR = re.compile(rb"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|.)")  # an escape of JSON
 
 
 def load(
@@ -41,13 +45,16 @@ def load(
     engine: str | None = None,
     precision: str | None = None,
     reference: str | None = None,
+    short: Mapping[str, object] | None = None,
+    choose: Chooser | None = None,
 ) -> Manifest:
     """Read a SOURCE: a manifest (.yaml, .yml, .json), a folder, a glob, one image, ``sample:NAME``, or a list of these.
 
     A list holds no manifest; a file that several of its entries name is one item.
-    ``sets`` are ``dotted.key=value`` with a YAML value; the rest are flags of the command line. Raises
-    `ManifestError` with all problems, `NothingMatchedError` where there is no image, and `UsageError` where
-    SOURCE is nothing of the kind.
+    ``sets`` are ``dotted.key=value`` with a YAML value; the rest are flags of the command line, ``short`` those of a
+    task's keys (sigma, scale, mask, quality, force). ``choose`` tells the task of a picture for which nothing else
+    does; without it that is denoise. Raises `ManifestError` with all problems, `NothingMatchedError` where there is no
+    image, and `UsageError` where SOURCE is nothing of the kind.
     """
     flags = {
         "task": task,
@@ -56,13 +63,14 @@ def load(
         "engine": engine,
         "precision": precision,
         "reference": reference,
+        **(short or {}),
     }
     options = read_options(sets, flags)
     names = [os.fspath(one) for one in ([source] if isinstance(source, str | os.PathLike) else source)]
     if len(names) == 1 and is_manifest(names[0]):
-        return _from_text(_read(names[0]), names[0], os.path.dirname(os.path.abspath(names[0])), options)
+        return _from_text(_read(names[0]), names[0], os.path.dirname(os.path.abspath(names[0])), options, choose)
     found = read_sources(names)
-    manifest = _assemble({"items": found.rows}, found.root, Problems(found.name, rows=names), options)
+    manifest = _assemble({"items": found.rows}, found.root, Problems(found.name, rows=names), options, choose)
     return replace(manifest, folder=found.folder)
 
 
@@ -82,12 +90,21 @@ def _read(name: str) -> bytes:
         size = Path(name).stat().st_size
         if size > yaml.MAX_BYTES:
             raise UsageError(f"{name}: should be at most {yaml.MAX_BYTES} bytes, is {size}")
-        return Path(name).read_bytes()
+        text = Path(name).read_bytes()
     except OSError as error:
         raise UsageError(f"{name}: cannot be read: {error.strerror}") from None
+    return PAIR.sub(_joined, text) if name.lower().endswith(".json") else text
 
 
-def _from_text(text: str | bytes, name: str, base: str, options: Options) -> Manifest:
+def _joined(escape: re.Match[bytes]) -> bytes:
+    """Return the character that JSON spells as a surrogate pair, unknown to YAML; other escapes as they are."""
+    high, low = escape.groups()
+    if high is None:
+        return escape[0]
+    return chr(0x10000 + (int(high, 16) - 0xD800) * 0x400 + int(low, 16) - 0xDC00).encode()
+
+
+def _from_text(text: str | bytes, name: str, base: str, options: Options, choose: Chooser | None = None) -> Manifest:
     tree = yaml.load(text)
     problems = Problems(name, tree)
     if not tree.whole:
@@ -98,7 +115,7 @@ def _from_text(text: str | bytes, name: str, base: str, options: Options) -> Man
         problems.raise_any()
     for problem in _check_keys(tree.data):
         problems.add(problem)
-    return _assemble(tree.data, base, problems, options)
+    return _assemble(tree.data, base, problems, options, choose)
 
 
 def _check_keys(document: Tree) -> list[Problem]:
@@ -125,7 +142,9 @@ def _check_keys(document: Tree) -> list[Problem]:
     return wrong
 
 
-def _assemble(document: Tree, base: str, problems: Problems, options: Options) -> Manifest:
+def _assemble(
+    document: Tree, base: str, problems: Problems, options: Options, choose: Chooser | None = None
+) -> Manifest:
     """Return the manifest of a document whose keys have been checked; ``base`` is where its relative paths start."""
     for problem in options.problems:
         problems.add(problem)
@@ -134,7 +153,7 @@ def _assemble(document: Tree, base: str, problems: Problems, options: Options) -
     output = _folder("output", layers, base, problems)
     products = _products(layers, problems)
     named = None if problems.tree else set[str]()
-    reader = ItemReader(root, _resolver(document, problems, options), problems, named=named)
+    reader = ItemReader(root, _resolver(document, problems, options), problems, named=named, choose=choose)
     rows = document.get("items")
     with yaml.collector_paused():
         reader.read(rows if isinstance(rows, list) else [])
@@ -188,7 +207,8 @@ def _resolver(document: Tree, problems: Problems, options: Options) -> Resolver:
     layer = Layer(defaults if isinstance(defaults, dict) else {}, ("defaults",))
     for problem in check_alone(layer):
         problems.add(problem)
-    return Resolver(layer, options.settings)
+    choosing = problems.tree is None or any(option.task for option in options.settings)
+    return Resolver(layer, options.settings, choosing=choosing)
 
 
 def _raise_any(reader: ItemReader, problems: Problems) -> None:

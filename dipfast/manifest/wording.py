@@ -143,7 +143,8 @@ def _bad_type(path: Path, raw: Raw) -> str:
 
 def _tags(path: Path) -> list[str]:
     """Return the types of the section at ``path``, over all variants of what is around it."""
-    return [tag for section, _, tag in _catalogue() if section == path and tag]
+    auto = ["auto"] if path == ("task",) else []
+    return auto + [tag for section, _, tag in _catalogue() if section == path and tag]
 
 
 def unknown_key(key: str, path: Path, holder: type[Section]) -> str:

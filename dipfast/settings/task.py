@@ -12,6 +12,7 @@ from dipfast.settings.section import Section, Sigma, Template
 
 Kernel = Literal["lanczos2", "lanczos3", "bicubic"]
 
+ALPHA = "alpha"  # a mask that the picture itself holds: what is fully transparent is to be filled in
 LATER_TASKS = ("flash", "invert", "maximize")  # words of the manifest that this version does not do
 
 
@@ -26,6 +27,11 @@ class GaussianNoise(Section):
         default=True,
         description="the noise was cut off at black and white, as any file of 8 bits has it, and the fit reckons with "
         "it; false: fitted as it is, as the papers do",
+    )
+    force: Literal[True] | None = Field(
+        default=None,
+        description="with sigma auto: fit a picture even where no noise is found, and do not limit the change to what "
+        "the noise that was found explains",
     )
 
 
@@ -69,7 +75,8 @@ class Inpaint(Section):
     type: Literal["inpaint"] = "inpaint"
     mask: Template | None = Field(
         default=None,
-        description="mask image of the input's size, black and white; {stem} and the like are filled in",
+        description="mask image of the input's size, black and white; {stem} and the like are filled in; alpha: the "
+        "picture's own alpha, whose fully transparent pixels are filled in",
     )
     known: Literal["auto", "white", "black"] = Field(
         default="auto",

@@ -90,7 +90,7 @@ def _gaussian(
     residual = ClippedGaussian(std, clipped, 1, *bounds)
     term, correlation = WeightedSquare(_weights(std) if range.apart else torch.ones_like(std)), estimate.correlation
     facts |= estimate.facts
-    bound = estimate.bound if noise.sigma == "auto" else None
+    bound = estimate.bound if noise.sigma == "auto" and not noise.force else None
     if bound is not None and bound.std < NO_NOISE:
         coded = quantisation_of(range.to_full(y))
         facts |= {} if coded is None or coded.quality > COARSE_QUALITY else {"jpeg_quality": coded.quality}

@@ -28,7 +28,10 @@ TINY = [
     "fit.steps=3",
 ]
 NOISY = ["--set", "task.noise.sigma=25"]
-SELECTION = "sources output task preset sets devices workers threads cohort engine precision seed shard limit reference"
+SELECTION = (
+    "sources output task sigma scale mask quality force open_it preset sets devices workers threads cohort engine "
+    "precision seed shard limit reference"
+)
 FLAGS = {
     "run": f"{SELECTION} executor dry_run resume max_failures progress",
     "plan": f"{SELECTION} as_json",
