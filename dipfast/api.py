@@ -30,7 +30,7 @@ from dipfast.restoration.line import observe
 from dipfast.restoration.line import restore as restore_observation
 from dipfast.samples import locate
 from dipfast.settings.rules import doubts
-from dipfast.settings.task import ALPHA, Inpaint
+from dipfast.settings.task import ALPHA, Denoise, Inpaint
 from dipfast.store.folder import RunFolder, Shard
 from dipfast.store.lock import reporting, writing
 from dipfast.store.mirror import mark, publish
@@ -73,11 +73,11 @@ def restore(
     """Restore one image in this process.
 
     ``image``: [H, W] or [H, W, C], uint8, uint16 or float in [0, 1], or a path. ``task``: its type, or the
-    manifest's mapping; denoise unless given. ``sigma`` (8-bit units, denoise), ``scale`` (superres) and ``mask``
-    ([H, W], also bool, or "alpha", the picture's own; inpaint) are short for the task's keys. ``reference``: the true
-    image, in the form of ``image``, for `record["metrics"]` only. ``generator`` and ``fit`` take the keys of the
-    manifest's sections (``steps``, ``seed``, ``engine``, ``precision``, ``device``, ``average``, ``stop`` …), and
-    ``preset`` its names.
+    manifest's mapping; denoise unless given; auto: as a file tells. ``sigma`` (8-bit units, denoise), ``scale``
+    (superres) and ``mask`` ([H, W], also bool, or "alpha", the picture's own; inpaint) are short for the task's keys.
+    ``reference``: the true image, in the form of ``image``, for `record["metrics"]` only. ``generator`` and ``fit``
+    take the keys of the manifest's sections (``steps``, ``seed``, ``engine``, ``precision``, ``device``, ``average``,
+    ``stop`` …), and ``preset`` its names.
 
     Raises UsageError for a wrong argument, ItemError for an image that cannot be done, MachineError for a device,
     engine or precision that is not here.
@@ -85,6 +85,8 @@ def restore(
     start = time.perf_counter()
     named = {"generator": generator, "scale": scale, "mask": _name(mask), "reference": _name(reference), "sigma": sigma}
     given = fit | {name: value for name, value in named.items() if value is not None}
+    if task == "auto" and _is_file(image):
+        task = _chosen(os.fspath(image), preset, given)
     settings = settings_from(task, preset, given, place="restore()")
     for text in doubts(settings):
         warnings.warn(f"restore(): {text}", stacklevel=2)
@@ -99,6 +101,12 @@ def restore(
         generator=FittedGenerator(*generators.from_bytes(restored.generator)),
         uncertainty=_uncertainty(restored.deviation, image),
     )
+
+
+def _chosen(image: str, preset: str | None, given: Mapping[str, Any]) -> str | Mapping[str, Any]:
+    """The task of a file for which ``given`` says nothing of one."""
+    settings = settings_from("auto", preset, given, place="restore()")
+    return "auto" if settings.task != Denoise() else choose_task(image, settings.input).task
 
 
 def _uncertainty(deviation: np.ndarray | None, image: Picture) -> np.ndarray | None:

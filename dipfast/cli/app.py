@@ -435,12 +435,24 @@ def _amiss(error: OSError) -> int:
     return MachineError.exit_code
 
 
+def _as_set(error: Exception) -> str:
+    """Return what to say of an option of `run` and `plan` that is no option and is named as a manifest's key."""
+    option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
+    if option is None or context is None or context.info_name not in ("run", "plan"):
+        return ""
+    from dipfast.manifest import keys_of_option
+
+    keys = keys_of_option(option, getattr(error, "possibilities", None) or ())
+    sets = " or ".join(f"--set {key}=..." for key in keys[:3])
+    return f"No such option: {option}; give {sets}" if keys else ""
+
+
 def _other(error: Exception) -> int:
     """A wrong option is typer's to word, on one line; anything else is a bug, and shows where."""
     worded: Callable[[], str] | None = getattr(error, "format_message", None)
     if worded is not None:
         context = getattr(error, "ctx", None)
-        text = worded().replace("Value error, ", "")
+        text = _as_set(error) or worded().replace("Value error, ", "")
         hint = "" if context is None or "\n" in text else f" ({context.command_path} --help)"
         print(text if "\n" in text else f"dipfast: error: {text}{hint}", file=sys.stderr)
         return int(getattr(error, "exit_code", 2))

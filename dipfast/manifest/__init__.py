@@ -7,6 +7,7 @@ from dipfast.manifest.options import files_beside, settings_from
 from dipfast.manifest.paths import natural_key, title, url
 from dipfast.manifest.resolved import Manifest
 from dipfast.manifest.spelling import Choice
+from dipfast.manifest.wording import keys_of_option
 from dipfast.settings.document import Settings, json_schema
 from dipfast.settings.files import SUFFIXES
 
@@ -19,6 +20,7 @@ __all__ = [
     "content_id",
     "files_beside",
     "json_schema",
+    "keys_of_option",
     "load",
     "natural_key",
     "one_spelling",

@@ -105,7 +105,8 @@ def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file() -> None:
         "m.yaml:12:38: output.template: should stay in the run's images folder: '..' leaves it, is '../{name}.png'",
         "m.yaml:13:5: items[3]: should be a path or a mapping, is 3",
         "m.yaml:14:12: items[4]: should be a local path or an address that fsspec knows, is nonsense://…",
-        "m.yaml:14:45: task.type: task 'flash' is not in this version; there are denoise, jpeg, inpaint, superres",
+        "m.yaml:14:45: task.type: task 'flash' is not in this version; "
+        "there are auto, denoise, jpeg, inpaint, superres",
         "m.yaml:15:20: export.formats[0]: should be onnx or tensorrt, is 'onx'; did you mean 'onnx'?",
         "m.yaml:16:16: report.html: should be true or false, is 'no'",
     ]
