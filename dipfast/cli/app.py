@@ -17,7 +17,7 @@ import typer
 
 from dipfast.cli.bench import bench
 from dipfast.cli.export import bench_render, export, render, variants
-from dipfast.cli.group import Commands
+from dipfast.cli.group import EXPERT, SPEED, Commands, Verb, examples
 from dipfast.cli.options import (
     AsJson,
     Asked,
@@ -57,24 +57,29 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Restore images with Deep Image Prior: no training data, one small network fitted to each image.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-bench.command("render")(bench_render)
+bench.command(
+    "render", cls=Verb, epilog=examples("dipfast bench render", "dipfast bench render --size 512 --threads 1")
+)(bench_render)
 
 
-@app.command()
+@app.command(cls=Verb, epilog=examples("dipfast photo.jpg", "dipfast run *.tif -o restored --preset fast"))
 @taking(ask)
 def run(
     asked: Asked,
-    executor: Annotated[Executor, typer.Option(help="what workers run on")] = Executor.LOCAL,
+    executor: Annotated[Executor, typer.Option(help="what workers run on", rich_help_panel=SPEED)] = Executor.LOCAL,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan, write nothing")] = False,
     resume: Annotated[
-        ResumeChoice, typer.Option(help="auto, failed: do what is not done; never: do all again")
+        ResumeChoice,
+        typer.Option(help="auto, failed: do what is not done; never: do all again", rich_help_panel=EXPERT),
     ] = ResumeChoice.AUTO,
     max_failures: Annotated[
-        str | None, typer.Option("--max-failures", metavar="N|P%", help="give up after more failed items than this")
+        str | None,
+        typer.Option(
+            "--max-failures", metavar="N|P%", help="give up after more failed items than this", rich_help_panel=EXPERT
+        ),
     ] = None,
     progress: Progress = ProgressChoice.AUTO,
 ) -> None:
@@ -91,7 +96,9 @@ def run(
     raise typer.Exit(result.exit_code)
 
 
-@app.command()
+@app.command(
+    cls=Verb, epilog=examples("dipfast plan scans/", "dipfast plan photo.png --preset best --set fit.steps=500")
+)
 @taking(ask)
 def plan(asked: Asked, as_json: AsJson = False) -> None:
     """Show what a run would do: buckets, predicted seconds and memory, output names. Writes nothing.
@@ -101,7 +108,7 @@ def plan(asked: Asked, as_json: AsJson = False) -> None:
     _print_plan(asked, as_json)
 
 
-@app.command()
+@app.command(cls=Verb, epilog=examples("dipfast status runs/scans-1a2b3c", "dipfast status restored --json"))
 def status(run: Run, as_json: AsJson = False) -> None:
     """Show how a run stands: counts, failures with reasons, seconds per image, time left."""
     from dipfast.report import print_summary, summary_of
@@ -117,7 +124,7 @@ def status(run: Run, as_json: AsJson = False) -> None:
         print_summary(summary, console())
 
 
-@app.command()
+@app.command(cls=Verb, epilog=examples("dipfast retry runs/scans-1a2b3c", "dipfast retry restored --workers 1"))
 def retry(
     run: Run,
     devices: Devices = "auto",
@@ -138,7 +145,11 @@ def retry(
     raise typer.Exit(result.exit_code)
 
 
-@app.command()
+@app.command(
+    cls=Verb,
+    rich_help_panel=EXPERT,
+    epilog=examples("dipfast merge part1 part2 -o whole", "dipfast merge runs/part* -o runs/whole"),
+)
 def merge(
     runs: Annotated[list[Path], typer.Argument(help="folders of runs", metavar="RUN...")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="a new folder, or one merged before")],
@@ -158,7 +169,13 @@ def merge(
     print_summary(summary, console())
 
 
-@app.command()
+@app.command(
+    cls=Verb,
+    rich_help_panel=EXPERT,
+    epilog=examples(
+        "dipfast evaluate restored --reference clean/", "dipfast evaluate restored --reference clean/ --fail-under 30"
+    ),
+)
 def evaluate(
     run: Run,
     reference: Annotated[Path, typer.Option("--reference", metavar="DIR", help="true images of the same names")],
@@ -181,7 +198,7 @@ def evaluate(
         check(scores, fail_under)
 
 
-@app.command()
+@app.command(cls=Verb, epilog=examples("dipfast report restored", "dipfast report restored --compare runs/earlier"))
 def report(
     run: Run,
     compare: Annotated[Path | None, typer.Option("--compare", metavar="RUN2", help="another run, beside it")] = None,
@@ -201,7 +218,7 @@ def report(
     print(run / "report.html")
 
 
-@app.command()
+@app.command(cls=Verb, epilog=examples("dipfast demo", "dipfast demo examples/"))
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="where to write them")] = Path("dipfast-demo"),
 ) -> None:
@@ -212,7 +229,7 @@ def demo(
     print(f"dipfast run {manifest}")
 
 
-@app.command()
+@app.command(cls=Verb, epilog=examples("dipfast doctor", "dipfast doctor --json"))
 def doctor(as_json: AsJson = False) -> None:
     """Say what this machine can run, and why not the rest."""
     from dipfast.doctor import examine, print_findings
@@ -221,7 +238,11 @@ def doctor(as_json: AsJson = False) -> None:
     show(findings, as_json, print_findings)
 
 
-@app.command()
+@app.command(
+    cls=Verb,
+    rich_help_panel=EXPERT,
+    epilog=examples("dipfast schema > dipfast.schema.json", "dipfast schema --variants"),
+)
 def schema(
     variants: Annotated[bool, typer.Option("--variants", help="of variants.yaml, not of the manifest")] = False,
 ) -> None:
@@ -359,10 +380,22 @@ def _say(progress: str, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-app.command()(export)
-app.command()(render)
-app.command()(variants)
-app.add_typer(bench, name="bench")
+app.command(
+    cls=Verb,
+    rich_help_panel=EXPERT,
+    epilog=examples("dipfast export restored", "dipfast export restored --format onnx --precision fp16"),
+)(export)
+app.command(
+    cls=Verb,
+    rich_help_panel=EXPERT,
+    epilog=examples("dipfast render restored", "dipfast render denoiser.onnx photo.png -o out.png"),
+)(render)
+app.command(
+    cls=Verb,
+    rich_help_panel=EXPERT,
+    epilog=examples("dipfast variants restored", "dipfast variants restored --reference clean/"),
+)(variants)
+app.add_typer(bench, name="bench", rich_help_panel=SPEED)
 
 
 def main(arguments: list[str] | None = None, commands: typer.Typer = app) -> int:

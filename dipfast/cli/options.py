@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dipfast.cli.group import EXPERT, SPEED
 from dipfast.errors import UsageError
 from dipfast.threads import MOST
 
@@ -100,20 +101,32 @@ def _checked_threads(count: int | None) -> int | None:
 
 Run = Annotated[Path, typer.Argument(help="a run's folder", metavar="RUN")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON instead of a table")]
-Devices = Annotated[str, typer.Option("--devices", metavar="auto|cpu|cuda:0,1", help="where workers run")]
+Devices = Annotated[
+    str, typer.Option("--devices", metavar="auto|cpu|cuda:0,1", help="where workers run", rich_help_panel=SPEED)
+]
 Workers = Annotated[
-    int | None, typer.Option("--workers", metavar="N", min=1, help="processes on the CPU; one a core unless given")
+    int | None,
+    typer.Option(
+        "--workers", metavar="N", min=1, help="processes on the CPU; one a core unless given", rich_help_panel=SPEED
+    ),
 ]
 Threads = Annotated[
     int | None,
     typer.Option(
-        "--threads", metavar="N", callback=_checked_threads, help="of each worker; as OMP_NUM_THREADS says unless given"
+        "--threads",
+        metavar="N",
+        callback=_checked_threads,
+        help="of each worker; as OMP_NUM_THREADS says unless given",
+        rich_help_panel=SPEED,
     ),
 ]
 Cohort = Annotated[
-    str, typer.Option("--cohort", metavar="auto|N", help="pictures of one size fitted side by side on a device")
+    str,
+    typer.Option(
+        "--cohort", metavar="auto|N", help="pictures of one size fitted side by side on a device", rich_help_panel=SPEED
+    ),
 ]
-Progress = Annotated[ProgressChoice, typer.Option(help="how to show progress")]
+Progress = Annotated[ProgressChoice, typer.Option(help="how to show progress", rich_help_panel=EXPERT)]
 
 
 @dataclass(frozen=True)
@@ -129,7 +142,7 @@ class Asked:
 
 def ask(
     sources: Annotated[
-        list[str], typer.Argument(help="images, folders and globs, or one manifest.yaml", metavar="SOURCE...")
+        list[str], typer.Argument(help="images, folders and globs, or one manifest.yaml", metavar="SOURCE")
     ],
     output: Annotated[
         str | None,
@@ -165,21 +178,34 @@ def ask(
     open_it: Annotated[bool, typer.Option("--open", help="open the picture or the report after the run")] = False,
     preset: Annotated[Preset | None, typer.Option("--preset", help="what all settings start from")] = None,
     sets: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any manifest key, dotted: fit.steps=500")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="any manifest key, dotted: fit.steps=500", rich_help_panel=EXPERT
+        ),
     ] = None,
     devices: Devices = "auto",
     workers: Workers = None,
     threads: Threads = None,
     cohort: Cohort = "auto",
-    engine: Annotated[Engine | None, typer.Option("--engine", help="how a step is run")] = None,
-    precision: Annotated[Precision | None, typer.Option("--precision", help="of the convolutions")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", metavar="N", help="short for --set fit.seed=N")] = None,
-    shard: Annotated[
-        str | None, typer.Option("--shard", metavar="I/N", help="part I of N of the items, I from 1")
+    engine: Annotated[Engine | None, typer.Option("--engine", help="how a step is run", rich_help_panel=SPEED)] = None,
+    precision: Annotated[
+        Precision | None, typer.Option("--precision", help="of the convolutions", rich_help_panel=SPEED)
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", metavar="N", min=1, help="only the first N items")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="short for --set fit.seed=N", rich_help_panel=EXPERT)
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", metavar="I/N", help="part I of N of the items, I from 1", rich_help_panel=EXPERT),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", min=1, help="only the first N items", rich_help_panel=EXPERT)
+    ] = None,
     reference: Annotated[
-        str | None, typer.Option("--reference", metavar="DIR", help="true images of the same names, for metrics")
+        str | None,
+        typer.Option(
+            "--reference", metavar="DIR", help="true images of the same names, for metrics", rich_help_panel=EXPERT
+        ),
     ] = None,
 ) -> Asked:
     """The manifest behind SOURCE with all options in it. Raises what `dipfast.manifest.load` raises."""
