@@ -64,6 +64,7 @@ class Group(TyperGroup):
         rows = [
             (getattr(command, "rich_help_panel", None), (name, command.get_short_help_str(WHOLE)))
             for name, command in commands
+            if not command.hidden
         ]
         write_panels(formatter, rows, "Commands")
 
@@ -82,7 +83,7 @@ class Commands(Group):
         if first.startswith("-"):
             own = {name for parameter in self.get_params(ctx) for name in parameter.opts}
             return words if first in own else ["run", *words]
-        if not first or IS_PATH(first) or os.path.lexists(first):
+        if not first or ctx.resilient_parsing or IS_PATH(first) or os.path.lexists(first):
             return ["run", *words]
         near = difflib.get_close_matches(first, self.commands, n=1)
         question = f"; did you mean '{near[0]}'?" if near else ""

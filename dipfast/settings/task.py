@@ -8,7 +8,7 @@ from pydantic import (
     Field,
 )
 
-from dipfast.settings.section import Section, Sigma, Template
+from dipfast.settings.section import SHORT, Section, Sigma, Template
 
 Kernel = Literal["lanczos2", "lanczos3", "bicubic"]
 
@@ -55,7 +55,11 @@ class Denoise(Section):
     """Remove noise: A is the identity."""
 
     type: Literal["denoise"] = "denoise"
-    noise: Noise = Field(default=GaussianNoise(), description="what the noise is like")
+    noise: Noise = Field(
+        default=GaussianNoise(),
+        description="what the noise is like; a number: Gaussian noise of that sigma",
+        json_schema_extra={SHORT: [{"type": "number", "exclusiveMinimum": 0, "maximum": 255}, {"const": "auto"}]},
+    )
 
 
 class Jpeg(Section):
