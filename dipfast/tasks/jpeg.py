@@ -95,8 +95,9 @@ def quantisation_of(picture: Tensor) -> Quantisation | None:  # [1, C, H, W] in 
 
 
 def quality_of(steps: np.ndarray) -> int:  # [8, 8], of the luma, as a file's header has them
-    """Return the quality at which libjpeg's steps are in the median as large as ``steps``."""
-    return _quality(float(np.median(steps / np.array(LUMA))))
+    """Return the quality at which libjpeg's steps are in the median as large as ``steps``, less those at the limit."""
+    below = steps < LARGEST_STEP
+    return _quality(float(np.median(steps[below] / np.array(LUMA)[below]))) if below.any() else 1
 
 
 def _quality(scale: float) -> int:
