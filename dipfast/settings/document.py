@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field
+from pydantic.config import JsonDict
 
 from dipfast.settings.choices import MIN_PSNR_TO_PICTURE, ExportOf, ExportPrecision
 from dipfast.settings.files import Input, Output
@@ -21,7 +20,7 @@ Preset = Literal["fast", "balanced", "best", "paper"]
 VERSION = 1
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 NOT_IN_SCHEMA = ("required", "default", "discriminator", "title", SHORT)
-AUTO_TASK = {"type": "object", "properties": {"type": {"const": "auto"}}, "required": ["type"]}
+AUTO_TASK: JsonDict = {"type": "object", "properties": {"type": {"const": "auto"}}, "required": ["type"]}
 REQUIRED = {"Document": ["version", "items"], "Entry": ["path"]}
 
 
