@@ -56,6 +56,7 @@ app = typer.Typer(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Restore images with Deep Image Prior: no training data, one small network fitted to each image.",
+    epilog=examples("dipfast photo.jpg", "dipfast scans/ -o restored"),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

@@ -14,7 +14,10 @@ from dipfast.cli.options import AsJson, Engine, Precision, Preset, cohort_of, sh
 from dipfast.errors import UsageError
 
 bench = typer.Typer(
-    cls=Group, help="Measure: every number with its machine, versions and raw samples.", no_args_is_help=True
+    cls=Group,
+    help="Measure: every number with its machine, versions and raw samples.",
+    no_args_is_help=True,
+    epilog=examples("dipfast bench image", "dipfast bench step --size 256 --threads 1"),
 )
 
 
