@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import sys
-import threading
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from dipfast.cli.bench import bench
+from dipfast.cli.ending import Terminated, amiss, other, shown, terminable, unwritten
 from dipfast.cli.export import bench_render, export, render, variants
 from dipfast.cli.group import EXPERT, SPEED, Commands, Verb, examples
 from dipfast.cli.options import (
@@ -39,10 +34,8 @@ from dipfast.cli.options import (
     taking,
 )
 from dipfast.cli.picture import open_result, write_file
-from dipfast.errors import DipfastError, ItemError, MachineError, UsageError
-from dipfast.files import DISK_IS_OUT
+from dipfast.errors import DipfastError, ItemError, UsageError
 from dipfast.streams import enduring
-from dipfast.text import printable
 from dipfast.threads import wait_briefly
 
 if TYPE_CHECKING:
@@ -403,93 +396,24 @@ def main(arguments: list[str] | None = None, commands: typer.Typer = app) -> int
     """Run the `dipfast` command, or other ``commands``. Returns the exit code; no traceback for a user's mistake."""
     wait_briefly()
     with enduring() as error_of_output:
-        return _called(arguments, commands) or _unwritten(error_of_output())
+        return _called(arguments, commands) or unwritten(error_of_output())
 
 
 def _called(arguments: list[str] | None, commands: typer.Typer) -> int:
     try:
-        with _terminable():
+        with terminable():
             name = commands.info.name  # of a script's own commands it is not set
             status = commands(arguments, name if isinstance(name, str) else None, standalone_mode=False)
-    except _Terminated:
+    except Terminated:
         return 143
     except DipfastError as error:
         code = 2 if isinstance(error, ItemError) else error.exit_code
-        print(f"dipfast: error: {_shown(error)}", file=sys.stderr)
+        print(f"dipfast: error: {shown(error)}", file=sys.stderr)
         return code
     except (typer.Abort, KeyboardInterrupt):
         return 130
     except OSError as error:
-        return _amiss(error)
+        return amiss(error)
     except Exception as error:
-        return _other(error)
+        return other(error)
     return status if isinstance(status, int) else 0
-
-
-def _unwritten(error: OSError | None) -> int:
-    """The exit code of a command that is done and could not print all of it: a reader that left has seen enough."""
-    if error is None or isinstance(error, BrokenPipeError):
-        return 0
-    print(f"dipfast: error: standard output: {error.strerror}", file=sys.stderr)
-    return MachineError.exit_code
-
-
-class _Terminated(BaseException):
-    """A SIGTERM where no driver waits for one: before its workers start, and when they are gone."""
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Have a SIGTERM end the command as a Ctrl-C does: what is open is closed, and no temporary file stays."""
-
-    def end(number: int, frame: object) -> None:
-        raise _Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _shown(error: Exception) -> str:
-    """All its lines, with nothing in them that moves a cursor."""
-    return "\n".join(map(printable, str(error).split("\n")))
-
-
-def _amiss(error: OSError) -> int:
-    """A file that cannot be written or read, such as where -o leads: a user's to mend, where it has a name."""
-    if error.filename is None and error.errno not in DISK_IS_OUT:
-        return _other(error)
-    where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-    print(f"dipfast: error: {printable(f'{where}{error.strerror}')}", file=sys.stderr)
-    return MachineError.exit_code
-
-
-def _as_set(error: Exception) -> str:
-    """Return what to say of an option of `run` and `plan` that is no option and is named as a manifest's key."""
-    option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
-    if option is None or context is None or context.info_name not in ("run", "plan"):
-        return ""
-    from dipfast.manifest import keys_of_option
-
-    keys = keys_of_option(option, getattr(error, "possibilities", None) or ())
-    sets = " or ".join(f"--set {key}=..." for key in keys[:3])
-    return f"No such option: {option}; give {sets}" if keys else ""
-
-
-def _other(error: Exception) -> int:
-    """A wrong option is typer's to word, on one line; anything else is a bug, and shows where."""
-    worded: Callable[[], str] | None = getattr(error, "format_message", None)
-    if worded is not None:
-        context = getattr(error, "ctx", None)
-        text = _as_set(error) or worded().replace("Value error, ", "")
-        hint = "" if context is None or "\n" in text else f" ({context.command_path} --help)"
-        print(text if "\n" in text else f"dipfast: error: {text}{hint}", file=sys.stderr)
-        return int(getattr(error, "exit_code", 2))
-    traceback.print_exc()
-    print("dipfast: internal error; the lines above say where", file=sys.stderr)
-    return 1
