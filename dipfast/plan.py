@@ -74,6 +74,7 @@ class Job(NamedTuple):
     bucket: tuple = ()  # jobs of one bucket run the same program
     flops: float = 0.0  # multiplications and additions of the whole fit at its most steps
     own: Own = NOTHING
+    chosen: str = ""  # why its task was chosen, where that was left to the picture
 
     @property
     def settings(self) -> Settings:

@@ -17,6 +17,7 @@ from dipfast.settings.task import Denoise, GaussianNoise, Inpaint, Jpeg, Poisson
 
 Refusals = Iterator[tuple[tuple[str, ...], str]]
 
+LEAST_SIGMA = 0.5  # in 8-bit units: a smaller one may be meant as a share of the range
 DAMAGE = {
     "denoise": ("gaussian", "poisson", "salt-pepper"),
     "jpeg": ("jpeg",),
@@ -42,6 +43,18 @@ def conflicts(settings: Settings, with_mask: bool) -> Refusals:
         text = f"should be given with 2 seeds or more, or with refine; seeds is {settings.fit.seeds}"
         yield ("fit", "uncertainty"), f"fit.uncertainty: {text}"
     yield from _sigma(settings)
+
+
+def doubts(settings: Settings) -> Iterator[str]:
+    """Yield a question about each value that is valid and hardly meant."""
+    noise = settings.task.noise if isinstance(settings.task, Denoise) else None
+    given = {
+        "task.noise.sigma": getattr(noise, "sigma", None),
+        "degrade.sigma": getattr(settings.degrade, "sigma", None),
+    }
+    for key, sigma in given.items():
+        if isinstance(sigma, float) and sigma < LEAST_SIGMA:
+            yield f"{key} is {sigma:g} of 255, which nobody sees: sigma is in 8-bit units; is {255 * sigma:g} meant?"
 
 
 def _degrade(settings: Settings, with_mask: bool) -> Refusals:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from dipfast.tasks.coding import BLOCK, dct, split
-from dipfast.tasks.problem import WHITE_NOISE, ClippedGaussian, NoiseBound, NoiseCorrelation
+from dipfast.tasks.problem import WHITE_NOISE, ClippedGaussian, NoiseCorrelation
 
 NORMAL_QUARTILE = 0.6744897501960817  # the median of |n| for a standard normal n
 FEWEST_BLOCKS = 16  # with fewer blocks nothing is estimated
@@ -79,11 +79,10 @@ class NoiseEstimate:
         return min(max(self.std, least), most)
 
     @property
-    def bound(self) -> NoiseBound:
-        """Return how much of a change of the picture the noise explains."""
-        is_white = not self.correlation.radius
+    def bound(self) -> float:
+        """Return the deviation of the noise that explains a change of the picture."""
         least = 0.0 if self.is_texture or self.smoothest is None else self.smoothest
-        return NoiseBound(max(self.level, least), is_white)
+        return max(self.level, least)
 
     @property
     def facts(self) -> dict[str, float | str]:
