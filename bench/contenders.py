@@ -18,6 +18,7 @@ from dipfast.plan import fit_flops
 from dipfast.restoration.refinement import refined_result
 from dipfast.settings.fit import Fit
 from dipfast.settings.generator import SkipGenerator
+from dipfast.settings.shapes import windows_of
 from methods import METHODS
 from rivals import RIVALS, compete
 from watch import Clock, peak_of, quality
@@ -132,13 +133,15 @@ def watched(case: Case, config: SkipGenerator, settings: Fit, past_stop: float) 
     A fit on windows has a picture at its end alone.
     """
     bench, machine = ProgramCache(), choose_machine(settings)
-    state, step = bench.prepare(case.problem, config, settings, machine)
     clean = torch.from_numpy(case.clean)[None].to(machine.device)
+    if windows_of(config, settings) is not None:
+        with Clock() as clock:
+            result = fit(case.problem, config, settings, machine)
+        return result, clock.seconds | peak_of([(result.steps, quality(result.image.to(clean.device), clean))])
+    state, step = bench.prepare(case.problem, config, settings, machine)
     curve, looked, whole = [(0, float("-inf"))], Clock(), Clock()
 
     def look(number: int, loss: float = 0.0) -> None:
-        if state.source is not None:
-            return
         with looked:
             picture = state.problem.finish(state.output if settings.average is None else state.average)
             curve.append((number, quality(picture, clean)))
@@ -147,9 +150,6 @@ def watched(case: Case, config: SkipGenerator, settings: Fit, past_stop: float) 
         result = fit(case.problem, config, settings, machine, progress=look, program_cache=bench)
     wall = sum(result.seconds.values()) - result.seconds["setup"] - looked.wall
     processor = whole.processor - looked.processor
-    if state.source is not None:
-        curve.append((result.steps, quality(result.image.to(clean.device), clean)))
-        return result, {"seconds": wall, "processor_seconds": processor} | peak_of(curve)
     for number in range(result.steps, min(settings.steps, round((1 + past_stop) * result.steps))):
         step()
         look(number + 1)

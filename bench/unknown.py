@@ -54,42 +54,30 @@ def _row(name: str, crop: int, preset: str, bm3d: bool) -> Row:
     truth = _middle(other, crop) if other else noisy
     if noisy.shape != truth.shape:
         raise UsageError(f"{name}: the truth should be of the picture's size, is of {truth.shape[1:]}")
+    pictures = [np.moveaxis(one, 0, -1) for one in (noisy, truth)]
     start = time.process_time()
-    found = dipfast.restore(np.moveaxis(noisy, 0, -1), preset=preset)
+    record = dipfast.restore(pictures[0], preset=preset, reference=pictures[1]).record
     seconds = time.process_time() - start
-    answer, facts = np.moveaxis(np.atleast_3d(found.image), -1, 0), found.record["facts"]
-    row = {
+    facts, metrics = record["facts"], record["metrics"]
+    say(f"{path}: {metrics['psnr_before']} -> {metrics['psnr']} dB")
+    return {
         "picture": path.rpartition("/")[2],
-        "noisy": _finite(psnr(noisy, truth)),
-        "answer": _finite(psnr(answer, truth)),
+        "noisy": metrics["psnr_before"],
+        "answer": metrics["psnr"],  # None where the two are equal
         "sigma": facts.get("sigma"),
         "true_sigma": 255 * float(np.sqrt(np.square(noisy - truth).mean())) if other else None,
         "applied": facts.get("change_applied"),
-        "steps": found.record["steps"],
+        "steps": record["steps"],
         "seconds": seconds,
-        "coverage_90": _coverage(answer, found.uncertainty, truth) if other else None,
+        "coverage_90": metrics.get("coverage_90") if other else None,
         "bm3d": max(_bm3d(noisy, truth)) if bm3d and other else None,
     }
-    say(f"{row['picture']}: {row['noisy'] or float('inf'):.2f} -> {row['answer'] or float('inf'):.2f} dB")
-    return row
 
 
 def _middle(path: str, crop: int) -> np.ndarray:
     pixels = read(locate(path), Limits()).pixels
     top, left = (max(0, (side - crop) // 2) for side in pixels.shape[1:])
     return pixels[:, top : top + crop, left : left + crop]
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
-def _coverage(answer: np.ndarray, deviation: np.ndarray | None, truth: np.ndarray) -> float | None:
-    """Return the share of values whose truth lies in the answer's interval of 90 %."""
-    if deviation is None:
-        return None
-    wide = 1.6449 * np.moveaxis(np.atleast_3d(deviation), -1, 0)
-    return float((np.abs(answer - truth) <= wide).mean())
 
 
 def _bm3d(noisy: np.ndarray, truth: np.ndarray) -> Iterator[float]:

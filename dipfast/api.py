@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -13,6 +14,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from dipfast import generators
+from dipfast.batch.choose import choose_task
 from dipfast.batch.run import RunResult
 from dipfast.batch.run import run as run_manifest
 from dipfast.errors import UsageError
@@ -27,6 +29,8 @@ from dipfast.restoration.describe import describe
 from dipfast.restoration.line import observe
 from dipfast.restoration.line import restore as restore_observation
 from dipfast.samples import locate
+from dipfast.settings.rules import doubts
+from dipfast.settings.task import ALPHA, Denoise, Inpaint
 from dipfast.store.folder import RunFolder, Shard
 from dipfast.store.lock import reporting, writing
 from dipfast.store.mirror import mark, publish
@@ -69,10 +73,11 @@ def restore(
     """Restore one image in this process.
 
     ``image``: [H, W] or [H, W, C], uint8, uint16 or float in [0, 1], or a path. ``task``: its type, or the
-    manifest's mapping; denoise unless given. ``sigma`` (8-bit units, denoise), ``scale`` (superres) and ``mask``
-    ([H, W], also bool; inpaint) are short for the task's keys. ``reference``: the true image, in the form of
-    ``image``, for `record["metrics"]` only. ``generator`` and ``fit`` take the keys of the manifest's sections
-    (``steps``, ``seed``, ``engine``, ``precision``, ``device``, ``average``, ``stop`` …), and ``preset`` its names.
+    manifest's mapping; denoise unless given; auto: as a file tells. ``sigma`` (8-bit units, denoise), ``scale``
+    (superres) and ``mask`` ([H, W], also bool, or "alpha", the picture's own; inpaint) are short for the task's keys.
+    ``reference``: the true image, in the form of ``image``, for `record["metrics"]` only. ``generator`` and ``fit``
+    take the keys of the manifest's sections (``steps``, ``seed``, ``engine``, ``precision``, ``device``, ``average``,
+    ``stop`` …), and ``preset`` its names.
 
     Raises UsageError for a wrong argument, ItemError for an image that cannot be done, MachineError for a device,
     engine or precision that is not here.
@@ -80,7 +85,11 @@ def restore(
     start = time.perf_counter()
     named = {"generator": generator, "scale": scale, "mask": _name(mask), "reference": _name(reference), "sigma": sigma}
     given = fit | {name: value for name, value in named.items() if value is not None}
+    if task == "auto" and _is_file(image):
+        task = _chosen(os.fspath(image), preset, given)
     settings = settings_from(task, preset, given, place="restore()")
+    for text in doubts(settings):
+        warnings.warn(f"restore(): {text}", stacklevel=2)
     source, hole, truth = _pictures(settings, image, mask, reference)
     observation = observe(settings, source, hole, truth)
     id = content_id(_digest(source), settings, {} if hole is None else {"mask": _digest(hole)})
@@ -92,6 +101,12 @@ def restore(
         generator=FittedGenerator(*generators.from_bytes(restored.generator)),
         uncertainty=_uncertainty(restored.deviation, image),
     )
+
+
+def _chosen(image: str, preset: str | None, given: Mapping[str, Any]) -> str | Mapping[str, Any]:
+    """The task of a file for which ``given`` says nothing of one."""
+    settings = settings_from("auto", preset, given, place="restore()")
+    return "auto" if settings.task != Denoise() else choose_task(image, settings.input).task
 
 
 def _uncertainty(deviation: np.ndarray | None, image: Picture) -> np.ndarray | None:
@@ -117,9 +132,12 @@ def _pictures(
 ) -> tuple[Image, Image | None, Image | None]:
     """The image, its mask and its reference, from arrays or from the files that ``settings`` name."""
     mask_file, reference_file = files_beside(os.fspath(image) if _is_file(image) else GIVEN, settings)
-    mask = mask_file if mask is None or _is_file(mask) else mask
+    if isinstance(settings.task, Inpaint) and settings.task.mask == ALPHA:
+        mask = None
+    elif mask is None or _is_file(mask):
+        mask = mask_file
     reference = reference_file if reference is None or _is_file(reference) else reference
-    if settings.task.type == "inpaint" and mask is None and settings.degrade is None:
+    if isinstance(settings.task, Inpaint) and settings.task.mask is None and mask is None and settings.degrade is None:
         raise UsageError("restore(): mask should be given for task inpaint")
     limits = Limits(**dict(settings.input))
     return (
@@ -152,7 +170,7 @@ def _digest(image: Image) -> str:
 
 
 def run(
-    source: str | os.PathLike[str] | Manifest,
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Manifest,
     output: str | os.PathLike[str] | None = None,
     *,
     devices: str = "auto",
@@ -169,6 +187,8 @@ def run(
 ) -> RunResult:
     """Run a manifest, folder, glob or one image into the folder ``output``, and write its summary and report.
 
+    A list of folders, globs and images is one run.
+
     ``output`` wins over the manifest's own; without either it is a folder in `runs` named after the source. Where it
     is an address (``s3://…``), what is done is uploaded there from a folder in `runs`. The same
     call again does only what is not done; ``shard`` (I, N) is part I of N of the items; shards may share a folder.
@@ -183,7 +203,7 @@ def run(
     GateError for models that miss `export.min_psnr`, with everything else written.
     """
     options = RunOptions(devices, workers, threads, cohort, resume, max_failures, shard, executor)
-    manifest = source if isinstance(source, Manifest) else load_manifest(os.fspath(source), sets=sets)
+    manifest = source if isinstance(source, Manifest) else load_manifest(source, sets=sets, choose=choose_task)
     return run_and_report(manifest, output, options, on_event, export=export)
 
 
@@ -197,6 +217,8 @@ def run_and_report(
 ) -> RunResult:
     """Do what `run` does, of a manifest that is loaded."""
     folder = run_folder(manifest, output)
+    for text in manifest.doubts():
+        on_event({"event": "warning", "reason": text})
     if manifest.left_out:
         on_event({"event": "warning", "reason": f"left out: {manifest.left_out}"})
     result = run_manifest(manifest, folder, options, on_event)
@@ -245,7 +267,7 @@ def output_folder(manifest: Manifest, output: str | os.PathLike[str] | None) -> 
     """
     named = _destination(manifest, output)
     if named is None or is_remote(named):
-        return Path("runs", title(manifest.source if named is None else named))
+        return Path("runs", title((manifest.folder or manifest.source) if named is None else named))
     return Path(named)
 
 

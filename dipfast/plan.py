@@ -17,7 +17,7 @@ from dipfast.generators.cost import activations_per_pixel, forward_flops, parame
 from dipfast.settings.document import Settings
 from dipfast.settings.own import NOTHING, Own
 from dipfast.settings.refine import Refine
-from dipfast.settings.shapes import coarse_steps, halves, windows_of
+from dipfast.settings.shapes import fitted_pixels, windows_of
 from dipfast.settings.stop import AutoStop, FixedStop
 from dipfast.settings.task import Denoise, Jpeg, SaltPepperNoise, SuperRes
 
@@ -35,8 +35,7 @@ WHOLE_COPIES = 16  # of a picture that is fitted on windows and refined: buffers
 TILE_PIXELS = 600**2  # of a tile of the render, with its overlap
 TILE_COPIES = 3  # of each activation of a tile
 BAND_NUMBERS = 250_000_000  # of a band of the refinement
-WINDOW_WEIGHT = 4.0  # of an operation of a fit on windows, whose tensors are small (LOG.md, 2026-12-01)
-WINDOW_STEPS = 3.0  # of the seconds of a step beside its operations
+SHALLOW_WEIGHT = 4.0  # of an operation of a fit on windows, whose network is mostly at full size (LOG.md, 2026-12-01)
 REFINE_OPERATIONS = 17_000  # for each pixel, patch of a group, and group in a square of 36 pixels, as measured
 
 
@@ -75,6 +74,7 @@ class Job(NamedTuple):
     bucket: tuple = ()  # jobs of one bucket run the same program
     flops: float = 0.0  # multiplications and additions of the whole fit at its most steps
     own: Own = NOTHING
+    chosen: str = ""  # why its task was chosen, where that was left to the picture
 
     @property
     def settings(self) -> Settings:
@@ -95,23 +95,15 @@ def fit_flops(settings: Settings, padded: tuple[int, int, int]) -> float:
     generator, fit = settings.generator, settings.fit
     architecture = architecture_of(generator, channels)
     refined = height * width * _refine_operations(settings.refine, channels)
-    windows = windows_of(generator, fit)
-    if windows is not None:
-        rendered = forward_flops(architecture, height * width) * fit.seeds
-        return _window_flops(settings, channels) + rendered + refined
-    coarse = coarse_steps(generator, fit)
-    smaller = halves(generator, (height, width)) if coarse else []
-    pixels = fit.steps * height * width + coarse * sum(rows * columns for rows, columns in smaller)
-    return 3 * forward_flops(architecture, pixels) * fit.seeds + refined
+    rendered = height * width if windows_of(generator, fit) is not None else 0
+    return _step_flops(settings, padded) + forward_flops(architecture, rendered) * fit.seeds + refined
 
 
-def _window_flops(settings: Settings, channels: int) -> float:
-    """Operations of the steps of a fit on windows, over all its seeds."""
-    windows, fit = windows_of(settings.generator, settings.fit), settings.fit
-    if windows is None:
-        return 0.0
-    pixels = fit.steps * windows.count * windows.side**2
-    return 3 * forward_flops(architecture_of(settings.generator, channels), pixels) * fit.seeds
+def _step_flops(settings: Settings, padded: tuple[int, int, int]) -> float:
+    """Operations of the steps of a fit at its most, over all its seeds."""
+    channels, height, width = padded
+    pixels = sum(steps * seen for steps, seen in fitted_pixels(settings.generator, settings.fit, (height, width)))
+    return 3 * forward_flops(architecture_of(settings.generator, channels), pixels) * settings.fit.seeds
 
 
 def _refine_operations(refine: Refine | None, channels: int) -> float:
@@ -124,11 +116,11 @@ def _refine_operations(refine: Refine | None, channels: int) -> float:
 def predicted_seconds(job: Job, kind: str, threads: float, precision: str) -> float:
     """Seconds at the most for ``job`` on a device of ``kind`` (cpu, cuda) in ``precision`` (fp32, tf32 or bf16)."""
     rate = RATES[kind, "bf16" if precision == "bf16" else "fp32"] * (threads if kind == "cpu" else 1)
-    settings, flops, each = job.shared, job.flops, SECONDS_A_STEP[kind]
+    settings, flops = job.shared, job.flops
     if windows_of(settings.generator, settings.fit) is not None:
-        flops += (WINDOW_WEIGHT - 1) * _window_flops(settings, job.padded[0])
-        each *= WINDOW_STEPS
-    return SECONDS_AROUND_A_FIT + flops / rate + settings.fit.steps * settings.fit.seeds * each
+        flops += (SHALLOW_WEIGHT - 1) * _step_flops(settings, job.padded)
+    steps = settings.fit.steps * settings.fit.seeds
+    return SECONDS_AROUND_A_FIT + flops / rate + steps * SECONDS_A_STEP[kind]
 
 
 def expected_share(settings: Settings) -> float:
@@ -156,15 +148,12 @@ def fit_bytes(settings: Settings, padded: tuple[int, int, int], precision: str, 
     Those of the smaller sizes that are fitted first are kept beside, for the next picture.
     """
     channels, height, width = padded
-    windows = windows_of(settings.generator, settings.fit)
-    if windows is not None:
-        fitted = _bytes_at(settings, channels, windows.count * windows.side**2, precision, recompute)
-        tile = TILE_COPIES * activations_per_pixel(architecture_of(settings.generator, channels)) * TILE_PIXELS
-        return fitted + int(4 * (WHOLE_COPIES * channels * height * width + max(tile, BAND_NUMBERS)))
-    sizes = [(height, width)]
-    if coarse_steps(settings.generator, settings.fit):
-        sizes += halves(settings.generator, (height, width))
-    return sum(_bytes_at(settings, channels, rows * columns, precision, recompute) for rows, columns in sizes)
+    seen = fitted_pixels(settings.generator, settings.fit, (height, width))
+    fitted = sum(_bytes_at(settings, channels, pixels, precision, recompute) for _, pixels in seen)
+    if windows_of(settings.generator, settings.fit) is None:
+        return fitted
+    tile = TILE_COPIES * activations_per_pixel(architecture_of(settings.generator, channels)) * TILE_PIXELS
+    return fitted + int(4 * (WHOLE_COPIES * channels * height * width + max(tile, BAND_NUMBERS)))
 
 
 def _bytes_at(settings: Settings, channels: int, pixels: int, precision: str, recompute: bool) -> int:

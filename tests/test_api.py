@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 
 import dipfast
@@ -196,3 +197,20 @@ def test_the_record_says_what_was_asked_and_what_ran(picture: np.ndarray) -> Non
     assert record["ran"]["engine"] == "eager"
     assert record["facts"]["sigma_source"] == "estimated"
     assert record["seconds"]["total"] > 0
+
+
+def test_restore_asks_about_a_sigma_that_may_be_a_share_of_the_range(picture: np.ndarray) -> None:
+    net = {"channels": [8], "skip_channels": 2, "input": {"depth": 2}}
+    with pytest.warns(UserWarning, match=r"task.noise.sigma is 0.1 of 255.*is 25.5 meant\?"):
+        dipfast.restore(picture[0], sigma=0.1, preset="paper", steps=1, generator=net, device="cpu")
+
+
+def test_restore_chooses_the_task_of_a_file(tmp_path: Path, picture: np.ndarray) -> None:
+    net = {"channels": [8], "skip_channels": 2, "input": {"type": "noise", "depth": 2}}
+    pixels = np.ascontiguousarray((255 * picture).astype(np.uint8).transpose(1, 2, 0))
+    PIL.Image.fromarray(pixels).save(tmp_path / "old.jpg", quality=10)
+    tasks = [
+        dipfast.restore(tmp_path / "old.jpg", "auto", steps=1, generator=net, device="cpu", **given).record["settings"]
+        for given in ({}, {"scale": 2})
+    ]
+    assert [settings["task"]["type"] for settings in tasks] == ["jpeg", "superres"]

@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dipfast import tasks
+from dipfast.errors import ItemError
 from dipfast.fit import choose_machine
 from dipfast.image import Source, check_output, probe
 from dipfast.plan import Job, Place
 from dipfast.restoration.line import check_reference
 from dipfast.restoration.memory import MemoryPolicy, TierChoice, available_bytes
 from dipfast.samples import locate
+from dipfast.settings.task import ALPHA, Inpaint
 from dipfast.store.inputs import limits_of
 
 HOLDING_ALL = (".png", ".tif", ".tiff")  # endings of formats that hold every depth, and alpha
@@ -35,10 +37,14 @@ def check_files(job: Job, shape: Sequence[int]) -> None:
             check_reference(reference, shape, tasks.scale(job.shared.task))
     if damage is not None and damage.crop is not None:
         tasks.check_crop(damage.crop, *shape[1:])
+    task = job.settings.task
+    filling = isinstance(task, Inpaint) and damage is None and task.mask == ALPHA
+    if filling and not probe(locate(job.path), limits_of(job.shared)).alpha:
+        raise ItemError("mask", f"{job.path}: task.mask is alpha, and the picture has none")
     for output in job.outputs:
         if not output.lower().endswith(HOLDING_ALL):
             header = probe(locate(job.path), limits_of(job.shared))
-            alpha = np.zeros((0, 0)) if header.alpha and damage is None else None
+            alpha = np.zeros((0, 0)) if header.alpha and damage is None and not filling else None
             source = Source(header.format, "rgb", header.bit_depth, alpha=alpha)
             check_output(source, output, bit_depth=job.shared.output.bit_depth)
 

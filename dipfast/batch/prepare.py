@@ -198,6 +198,7 @@ class _Identifier:
             bucket=bucket,
             flops=flops,
             own=item.own,
+            chosen=item.chosen,
         )
         return job, facts
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import sys
-import threading
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from dipfast.cli.bench import bench
+from dipfast.cli.ending import Terminated, amiss, other, shown, terminable, unwritten
 from dipfast.cli.export import bench_render, export, render, variants
+from dipfast.cli.group import EXPERT, SPEED, Commands, Verb, examples
 from dipfast.cli.options import (
     AsJson,
     Asked,
@@ -37,10 +33,9 @@ from dipfast.cli.options import (
     show,
     taking,
 )
-from dipfast.errors import DipfastError, ItemError, MachineError, UsageError
-from dipfast.files import DISK_IS_OUT
+from dipfast.cli.picture import open_result, write_file
+from dipfast.errors import DipfastError, ItemError, UsageError
 from dipfast.streams import enduring
-from dipfast.text import printable
 from dipfast.threads import wait_briefly
 
 if TYPE_CHECKING:
@@ -51,26 +46,34 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="dipfast",
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Restore images with Deep Image Prior: no training data, one small network fitted to each image.",
+    epilog=examples("dipfast photo.jpg", "dipfast scans/ -o restored"),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-bench.command("render")(bench_render)
+bench.command(
+    "render", cls=Verb, epilog=examples("dipfast bench render", "dipfast bench render --size 512 --threads 1")
+)(bench_render)
 
 
-@app.command()
+@app.command(cls=Verb, epilog=examples("dipfast photo.jpg", "dipfast run *.tif -o restored --preset fast"))
 @taking(ask)
 def run(
     asked: Asked,
-    executor: Annotated[Executor, typer.Option(help="what workers run on")] = Executor.LOCAL,
+    executor: Annotated[Executor, typer.Option(help="what workers run on", rich_help_panel=SPEED)] = Executor.LOCAL,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan, write nothing")] = False,
     resume: Annotated[
-        ResumeChoice, typer.Option(help="auto, failed: do what is not done; never: do all again")
+        ResumeChoice,
+        typer.Option(help="auto, failed: do what is not done; never: do all again", rich_help_panel=EXPERT),
     ] = ResumeChoice.AUTO,
     max_failures: Annotated[
-        str | None, typer.Option("--max-failures", metavar="N|P%", help="give up after more failed items than this")
+        str | None,
+        typer.Option(
+            "--max-failures", metavar="N|P%", help="give up after more failed items than this", rich_help_panel=EXPERT
+        ),
     ] = None,
     progress: Progress = ProgressChoice.AUTO,
 ) -> None:
@@ -87,7 +90,9 @@ def run(
     raise typer.Exit(result.exit_code)
 
 
-@app.command()
+@app.command(
+    cls=Verb, epilog=examples("dipfast plan scans/", "dipfast plan photo.png --preset best --set fit.steps=500")
+)
 @taking(ask)
 def plan(asked: Asked, as_json: AsJson = False) -> None:
     """Show what a run would do: buckets, predicted seconds and memory, output names. Writes nothing.
@@ -97,7 +102,7 @@ def plan(asked: Asked, as_json: AsJson = False) -> None:
     _print_plan(asked, as_json)
 
 
-@app.command()
+@app.command(cls=Verb, epilog=examples("dipfast status runs/scans-1a2b3c", "dipfast status restored --json"))
 def status(run: Run, as_json: AsJson = False) -> None:
     """Show how a run stands: counts, failures with reasons, seconds per image, time left."""
     from dipfast.report import print_summary, summary_of
@@ -113,7 +118,7 @@ def status(run: Run, as_json: AsJson = False) -> None:
         print_summary(summary, console())
 
 
-@app.command()
+@app.command(cls=Verb, epilog=examples("dipfast retry runs/scans-1a2b3c", "dipfast retry restored --workers 1"))
 def retry(
     run: Run,
     devices: Devices = "auto",
@@ -134,7 +139,11 @@ def retry(
     raise typer.Exit(result.exit_code)
 
 
-@app.command()
+@app.command(
+    cls=Verb,
+    rich_help_panel=EXPERT,
+    epilog=examples("dipfast merge part1 part2 -o whole", "dipfast merge runs/part* -o runs/whole"),
+)
 def merge(
     runs: Annotated[list[Path], typer.Argument(help="folders of runs", metavar="RUN...")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="a new folder, or one merged before")],
@@ -154,7 +163,13 @@ def merge(
     print_summary(summary, console())
 
 
-@app.command()
+@app.command(
+    cls=Verb,
+    rich_help_panel=EXPERT,
+    epilog=examples(
+        "dipfast evaluate restored --reference clean/", "dipfast evaluate restored --reference clean/ --fail-under 30"
+    ),
+)
 def evaluate(
     run: Run,
     reference: Annotated[Path, typer.Option("--reference", metavar="DIR", help="true images of the same names")],
@@ -177,7 +192,7 @@ def evaluate(
         check(scores, fail_under)
 
 
-@app.command()
+@app.command(cls=Verb, epilog=examples("dipfast report restored", "dipfast report restored --compare runs/earlier"))
 def report(
     run: Run,
     compare: Annotated[Path | None, typer.Option("--compare", metavar="RUN2", help="another run, beside it")] = None,
@@ -197,7 +212,7 @@ def report(
     print(run / "report.html")
 
 
-@app.command()
+@app.command(cls=Verb, epilog=examples("dipfast demo", "dipfast demo examples/"))
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="where to write them")] = Path("dipfast-demo"),
 ) -> None:
@@ -208,7 +223,7 @@ def demo(
     print(f"dipfast run {manifest}")
 
 
-@app.command()
+@app.command(cls=Verb, epilog=examples("dipfast doctor", "dipfast doctor --json"))
 def doctor(as_json: AsJson = False) -> None:
     """Say what this machine can run, and why not the rest."""
     from dipfast.doctor import examine, print_findings
@@ -217,7 +232,11 @@ def doctor(as_json: AsJson = False) -> None:
     show(findings, as_json, print_findings)
 
 
-@app.command()
+@app.command(
+    cls=Verb,
+    rich_help_panel=EXPERT,
+    epilog=examples("dipfast schema > dipfast.schema.json", "dipfast schema --variants"),
+)
 def schema(
     variants: Annotated[bool, typer.Option("--variants", help="of variants.yaml, not of the manifest")] = False,
 ) -> None:
@@ -255,6 +274,7 @@ def _run(
     from dataclasses import replace
 
     from dipfast import api
+    from dipfast.batch.choose import chosen_in_words
     from dipfast.batch.run import ready, shard_of
     from dipfast.progress import make_progress
     from dipfast.report import print_summary, summarize
@@ -268,6 +288,7 @@ def _run(
         from dipfast.export.save import ready as ready_to_export
 
         ready_to_export(manifest.export.formats, manifest.export.precision)
+    _say(progress, chosen_in_words(manifest.items))
     _say(progress, _opening(manifest, folder))
     with make_progress(str(progress)) as show:
         result = api.run_and_report(asked.manifest, asked.output, options, show, export=False)
@@ -277,6 +298,10 @@ def _run(
     if manifest.left_out:
         print(f"left out: {manifest.left_out}", flush=True)
     _say(progress, _closing(result))
+    if asked.file is not None and write_file(asked.file, result):
+        _say(progress, f"picture: {asked.file}")
+    if asked.open_it and result.signal is None:
+        open_result(result, asked.file)
     if manifest.export.formats and result.signal is None:
         written = api.write_models(manifest, result, lambda line: _say(progress, line))
         _say(progress, f"models: {written} written to {result.folder.root / 'export'}")
@@ -289,6 +314,8 @@ def _submit(asked: Asked, resume: Resume, more: list[str]) -> None:
     from dipfast import api
     from dipfast.workers.slurm import submit
 
+    if asked.file is not None:
+        raise UsageError(f"-o {asked.file}: should be a folder with --executor slurm, whose jobs run later")
     if asked.options.shard is not None:
         raise UsageError("--shard cannot be given with --executor slurm, which makes the shards")
     root = api.output_folder(asked.manifest, asked.output)
@@ -323,6 +350,7 @@ def _max_failures(text: str | None, items: int) -> int | None:
 
 def _print_plan(asked: Asked, as_json: bool) -> None:
     from dipfast import api
+    from dipfast.batch.choose import chosen_in_words
     from dipfast.batch.forecast import SHOWN, forecast, print_forecast
     from dipfast.batch.run import shard_of
 
@@ -330,100 +358,62 @@ def _print_plan(asked: Asked, as_json: bool) -> None:
     folder = api.output_folder(manifest, asked.output)
     listed = None if as_json else SHOWN
     prediction = forecast(manifest, folder, asked.options, listed)
+    for text in (chosen_in_words(manifest.items), *manifest.doubts()):
+        _say("plain", text)
+    if asked.file is not None:
+        prediction["file"] = str(asked.file)
     show(prediction, as_json, print_forecast)
+    if asked.file is not None and not as_json:
+        print(f"the picture is written to {asked.file}, too")
     if prediction["failed"]:
         raise typer.Exit(ItemError.exit_code)
 
 
 def _say(progress: str, text: str) -> None:
-    if progress not in ("none", "json"):
+    if text and progress not in ("none", "json"):
         print(text, file=sys.stderr, flush=True)
 
 
-app.command()(export)
-app.command()(render)
-app.command()(variants)
-app.add_typer(bench, name="bench")
+app.command(
+    cls=Verb,
+    rich_help_panel=EXPERT,
+    epilog=examples("dipfast export restored", "dipfast export restored --format onnx --precision fp16"),
+)(export)
+app.command(
+    cls=Verb,
+    rich_help_panel=EXPERT,
+    epilog=examples("dipfast render restored", "dipfast render denoiser.onnx photo.png -o out.png"),
+)(render)
+app.command(
+    cls=Verb,
+    rich_help_panel=EXPERT,
+    epilog=examples("dipfast variants restored", "dipfast variants restored --reference clean/"),
+)(variants)
+app.add_typer(bench, name="bench", rich_help_panel=SPEED)
 
 
 def main(arguments: list[str] | None = None, commands: typer.Typer = app) -> int:
     """Run the `dipfast` command, or other ``commands``. Returns the exit code; no traceback for a user's mistake."""
     wait_briefly()
     with enduring() as error_of_output:
-        return _called(arguments, commands) or _unwritten(error_of_output())
+        return _called(arguments, commands) or unwritten(error_of_output())
 
 
 def _called(arguments: list[str] | None, commands: typer.Typer) -> int:
     try:
-        with _terminable():
-            status = commands(arguments, standalone_mode=False)
-    except _Terminated:
+        with terminable():
+            name = commands.info.name  # of a script's own commands it is not set
+            status = commands(arguments, name if isinstance(name, str) else None, standalone_mode=False)
+    except Terminated:
         return 143
     except DipfastError as error:
         code = 2 if isinstance(error, ItemError) else error.exit_code
-        print(f"dipfast: error: {_shown(error)}", file=sys.stderr)
+        print(f"dipfast: error: {shown(error)}", file=sys.stderr)
         return code
     except (typer.Abort, KeyboardInterrupt):
         return 130
     except OSError as error:
-        return _amiss(error)
+        return amiss(error)
     except Exception as error:
-        return _other(error)
+        return other(error)
     return status if isinstance(status, int) else 0
-
-
-def _unwritten(error: OSError | None) -> int:
-    """The exit code of a command that is done and could not print all of it: a reader that left has seen enough."""
-    if error is None or isinstance(error, BrokenPipeError):
-        return 0
-    print(f"dipfast: error: standard output: {error.strerror}", file=sys.stderr)
-    return MachineError.exit_code
-
-
-class _Terminated(BaseException):
-    """A SIGTERM where no driver waits for one: before its workers start, and when they are gone."""
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Have a SIGTERM end the command as a Ctrl-C does: what is open is closed, and no temporary file stays."""
-
-    def end(number: int, frame: object) -> None:
-        raise _Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _shown(error: Exception) -> str:
-    """All its lines, with nothing in them that moves a cursor."""
-    return "\n".join(map(printable, str(error).split("\n")))
-
-
-def _amiss(error: OSError) -> int:
-    """A file that cannot be written or read, such as where -o leads: a user's to mend, where it has a name."""
-    if error.filename is None and error.errno not in DISK_IS_OUT:
-        return _other(error)
-    where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-    print(f"dipfast: error: {printable(f'{where}{error.strerror}')}", file=sys.stderr)
-    return MachineError.exit_code
-
-
-def _other(error: Exception) -> int:
-    """A wrong option is typer's to word, on one line; anything else is a bug, and shows where."""
-    worded: Callable[[], str] | None = getattr(error, "format_message", None)
-    if worded is not None:
-        context = getattr(error, "ctx", None)
-        text = worded().replace("Value error, ", "")
-        hint = "" if context is None or "\n" in text else f" ({context.command_path} --help)"
-        print(text if "\n" in text else f"dipfast: error: {text}{hint}", file=sys.stderr)
-        return int(getattr(error, "exit_code", 2))
-    traceback.print_exc()
-    print("dipfast: internal error; the lines above say where", file=sys.stderr)
-    return 1

@@ -9,10 +9,16 @@ from typing import Annotated
 
 import typer
 
+from dipfast.cli.group import Group, Verb, examples
 from dipfast.cli.options import AsJson, Engine, Precision, Preset, cohort_of, show
 from dipfast.errors import UsageError
 
-bench = typer.Typer(help="Measure: every number with its machine, versions and raw samples.", no_args_is_help=True)
+bench = typer.Typer(
+    cls=Group,
+    help="Measure: every number with its machine, versions and raw samples.",
+    no_args_is_help=True,
+    epilog=examples("dipfast bench image", "dipfast bench step --size 256 --threads 1"),
+)
 
 
 class Optimizer(StrEnum):
@@ -31,7 +37,10 @@ def _device(name: str) -> str:
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda:N", callback=_device, help="where it runs")]
 
 
-@bench.command()
+@bench.command(
+    cls=Verb,
+    epilog=examples("dipfast bench step --size 256 --threads 1", "dipfast bench step --engine eager --engine compile"),
+)
 def step(
     size: Annotated[int, typer.Option(metavar="N", min=64, help="height and width of the picture")] = 256,
     engine: Annotated[list[Engine] | None, typer.Option("--engine", help="again for each; auto unless given")] = None,
@@ -70,7 +79,7 @@ def step(
     show(result, as_json, print_bench)
 
 
-@bench.command()
+@bench.command(cls=Verb, epilog=examples("dipfast bench kernels", "dipfast bench kernels --json"))
 def kernels(
     size: Annotated[int, typer.Option(metavar="N", min=16, help="height and width of the picture")] = 512,
     kernel: Annotated[
@@ -102,7 +111,7 @@ Sets = Annotated[
 ]
 
 
-@bench.command()
+@bench.command(cls=Verb, epilog=examples("dipfast bench image", "dipfast bench image --json"))
 def image(
     picture: Annotated[str, typer.Argument(help="a picture, or sample:NAME")] = "sample:astronaut",
     preset: Annotated[Preset, typer.Option(help="settings of the fit")] = Preset.BALANCED,
@@ -118,7 +127,7 @@ def image(
     show(result, as_json, print_bench)
 
 
-@bench.command("run")
+@bench.command("run", cls=Verb, epilog=examples("dipfast bench run --images 8 --workers 1", "dipfast bench run --json"))
 def whole_run(
     images: Annotated[int, typer.Option(metavar="N", min=2, help="pictures, generated")] = 20,
     size: Annotated[int, typer.Option(metavar="N", min=1, help="their height and width")] = 64,

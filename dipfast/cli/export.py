@@ -11,20 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
-from dipfast.cli.options import AsJson, console, finite, print_json, show
+from dipfast.cli.options import AsJson, console, decibels, print_json, show
 from dipfast.errors import UsageError
-from dipfast.settings.choices import ExportPrecision
+from dipfast.settings.choices import MIN_PSNR_TO_PICTURE, ExportOf, ExportPrecision
 
 Target = Annotated[Path, typer.Argument(help="a run's folder, a folder of generators, or one", metavar="RUN|GENERATOR")]
 FORMATS = ("onnx", "tensorrt")
-
-
-class ModelOf(StrEnum):
-    """What a model is to be of."""
-
-    AUTO = "auto"
-    PICTURE = "picture"
-    DENOISER = "denoiser"
 
 
 def export(
@@ -36,19 +28,20 @@ def export(
         typer.Option(
             "--min-psnr",
             metavar="DB",
-            callback=finite,
+            callback=decibels,
             help="exit 6 below this agreement with PyTorch; 50, and 80 in fp32",
         ),
     ] = None,
     of: Annotated[
-        ModelOf, typer.Option("--of", help="picture: exit 6 unless its render is the kept picture; denoiser: as fitted")
-    ] = ModelOf.AUTO,
+        ExportOf,
+        typer.Option("--of", help="picture: exit 6 unless it renders the kept picture; denoiser: as fitted"),
+    ] = "auto",
     min_psnr_to_picture: Annotated[
-        float | None,
+        float,
         typer.Option(
-            "--min-psnr-to-picture", metavar="DB", callback=finite, help="how near a picture's render must come; 40"
+            "--min-psnr-to-picture", metavar="DB", callback=decibels, help="how near a picture's render must come"
         ),
-    ] = None,
+    ] = MIN_PSNR_TO_PICTURE,
     bake_latent: Annotated[
         bool, typer.Option("--bake-latent", help="the latent as a constant, not as an input with a default")
     ] = False,

@@ -16,7 +16,6 @@ from typing import Any
 from dipfast.errors import GateError, UsageError
 from dipfast.generators import Card
 
-MIN_PSNR_TO_PICTURE = 40.0  # dB, where nothing else is asked for
 UNKNOWN = "unknown"
 ARTICLES = {"picture": "of the kept picture", "denoiser": "a denoiser", "network": "a network of one picture"}
 REMEDY = "export the network as what it is with --of denoiser, or accept less with --min-psnr-to-picture"
@@ -46,7 +45,7 @@ def kind_of(
     record: Mapping[str, Any] | None,
     sha256: str,  # of the generator's file
     asked: str,  # auto, picture or denoiser
-    least: float | None,  # dB, 40 where it is None
+    least: float,  # dB
     name: str,  # of the model, for messages
 ) -> Kind:
     """Return what the model of a generator is of.
@@ -55,7 +54,6 @@ def kind_of(
     UsageError where a denoiser is asked for and the network is none.
     """
     distance = kept_picture_db(record, sha256)
-    least = MIN_PSNR_TO_PICTURE if least is None else least
     if asked == "denoiser":
         if not card.frozen:
             raise UsageError(
@@ -105,9 +103,9 @@ def in_words(reports: Sequence[Mapping[str, Any]]) -> str:
     if len(reports) == 1:
         (one,) = reports
         return f"{one['model']} is {ARTICLES[one['of']]}: {one['reason']}"
-    counts = Counter(report["of"] for report in reports)
+    counts = sorted(Counter(report["of"] for report in reports).items())
     far = [one["kept_picture_db"] for one in reports if isinstance(one["kept_picture_db"], float)]
     least = f"; the farthest render is {min(far):.1f} dB from its kept picture" if far else ""
     unknown = sum(one["kept_picture_db"] == UNKNOWN for one in reports)
-    unknown_too = f"; how near it is is unknown of {unknown}" if unknown else ""
-    return f"models of: {', '.join(f'{kind} {count}' for kind, count in sorted(counts.items()))}{least}{unknown_too}"
+    unmeasured = f"; {unknown} were not measured" if unknown else ""
+    return f"models: {', '.join(f'{count} {ARTICLES[kind]}' for kind, count in counts)}{least}{unmeasured}"

@@ -74,7 +74,7 @@ def to_onnx(
     net = card.folded(weights, latent)
     if precision == "fp16":
         net.half_precision()
-    sizes = Sizes.of(card) if card.is_denoiser and not (bake_latent or one_size) else None
+    sizes = Sizes.of(card) if card.frozen and not (bake_latent or one_size) else None
     model = _filled(trace(card.architecture, sizes or tuple(latent.shape[1:]), precision), net.state_dict())
     if sizes is None:
         default = numpy_helper.from_array(latent.detach().float().cpu().contiguous().numpy(), "latent")

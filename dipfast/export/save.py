@@ -18,15 +18,16 @@ from torch import Tensor
 from dipfast.errors import DipfastError, GateError, MachineError, UsageError
 from dipfast.export import parity
 from dipfast.export.engine import Say, StoredEngine, beside, pack
-from dipfast.export.kind import MIN_PSNR_TO_PICTURE, Kind, in_words, kind_of
+from dipfast.export.kind import Kind, in_words, kind_of
 from dipfast.export.onnx import metadata, to_onnx, verified
 from dipfast.export.providers import Session, runtime
 from dipfast.export.targets import Target, targets
 from dipfast.export.tensorrt import TensorRTRenderer
 from dipfast.files import sha256_of, write_atomic
-from dipfast.generators import Card, SkipNet, from_file
+from dipfast.generators import Card, from_file
 from dipfast.generators.frozen import render
 from dipfast.record import now
+from dipfast.settings.choices import MIN_PSNR_TO_PICTURE, ExportOf
 from dipfast.settings.document import Export
 from dipfast.store.folder import dumps
 from dipfast.tasks.range import Range
@@ -36,17 +37,16 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True)
 class Gates:
-    """What a model must be; None stands for what `export` takes unless it is told."""
+    """What a model must be."""
 
-    min_psnr: float | None = None  # dB of its picture to that of PyTorch
-    of: str = "auto"  # picture or denoiser
-    min_psnr_to_picture: float | None = None  # dB of its picture to the kept one, for it to be of that
+    min_psnr: float | None = None  # dB of its picture to that of PyTorch; None: 50
+    of: ExportOf = "auto"
+    min_psnr_to_picture: float = MIN_PSNR_TO_PICTURE  # dB of its picture to the kept one, for it to be of that
 
     @property
     def asked(self) -> dict[str, Any]:
         """Return what the parity report says of what a model was to be of."""
-        least = MIN_PSNR_TO_PICTURE if self.min_psnr_to_picture is None else self.min_psnr_to_picture
-        return {"of_asked": self.of, "min_psnr_to_picture": least}
+        return {"of_asked": self.of, "min_psnr_to_picture": self.min_psnr_to_picture}
 
 
 ANY = Gates()
@@ -77,8 +77,10 @@ def export_onnx(
     data = model.SerializeToString()
     session = Session(data)
     reference = card.output(module, latent, torch.float32).numpy()
-    of_any_size = card.is_denoiser and not bake_latent
-    picture = denoised(session, card, range_of_fit(module).to_full(latent)) if of_any_size else session.render()
+    if card.frozen and not bake_latent:
+        picture = denoised(session, card, Range.of(module.low, module.width).to_full(latent))
+    else:
+        picture = session.render()
     found = parity.agreement(picture, reference)
     least = parity.required(precision, gates.min_psnr)
     _gate(found, least, path)
@@ -104,11 +106,6 @@ def export_onnx(
     write_atomic(path, data)
     write_atomic(report_path(path), dumps(report))
     return report | {"path": str(path)}
-
-
-def range_of_fit(module: SkipNet) -> Range:
-    """Return the range of the picture that the generator was fitted to."""
-    return Range.whole() if module.low is None or module.width is None else Range(module.low, module.width)
 
 
 def denoised(session: Session, card: Card, picture: Tensor) -> np.ndarray:  # [1, C, H, W] -> the same
@@ -167,17 +164,17 @@ def _gate(found: Mapping[str, Any], least: float, path: Path) -> None:
 
 
 def _kind(generator: Path, card: Card, record: Mapping[str, Any] | None, gates: Gates, path: Path) -> Kind:
-    """Return what the model is of; where that is not what was asked for, remove what an earlier export left."""
+    """Return what the model is of; where it misses the gate, remove what an earlier export left."""
     with _leaving_nothing(path):
         return kind_of(card, record, sha256_of(generator), gates.of, gates.min_psnr_to_picture, path.name)
 
 
 @contextmanager
 def _leaving_nothing(path: Path) -> Iterator[None]:
-    """Remove the model at ``path`` and what belongs to it where a gate is missed or a denoiser is none."""
+    """Remove the model at ``path`` and what belongs to it where a gate is missed."""
     try:
         yield
-    except (GateError, UsageError):
+    except GateError:
         for stale in (path, report_path(path), beside(path)):
             stale.unlink(missing_ok=True)
         raise

@@ -88,9 +88,9 @@ def _padding(graph: onnx.GraphProto, sizes: Sizes) -> list[onnx.NodeProto]:
 
 def _ranging(graph: onnx.GraphProto, weights: Mapping[str, Tensor]) -> list[onnx.NodeProto]:
     """Return the nodes that map `padded` to what the network is shown, as `Range.to_unit` does."""
-    range = Range(weights["low"].cpu(), weights["width"].cpu()) if "low" in weights else Range.whole()
+    range = Range.of(weights.get("low"), weights.get("width"))
     low, width, lower, upper = (
-        _constant(graph, f"range.{name}", getattr(range, name).float().numpy())
+        _constant(graph, f"range.{name}", getattr(range, name).float().cpu().numpy())
         for name in ("low", "width", "lower", "upper")
     )
     return [

@@ -16,9 +16,10 @@ from dipfast.fit.program_cache import ProgramCache
 from dipfast.fit.result import FitResult, collect, on_whole_picture
 from dipfast.fit.slots import Course, finish
 from dipfast.fit.watch import LOOK_EVERY, Watch
+from dipfast.fit.windows import sampled
 from dipfast.settings.fit import Fit
 from dipfast.settings.generator import SkipGenerator
-from dipfast.settings.shapes import coarse_steps, halves
+from dipfast.settings.shapes import coarse_steps, halves, on_grid, windows_of, with_fewer_windows
 from dipfast.tasks import Problem
 from dipfast.tasks.problem import WHITE_NOISE
 
@@ -107,7 +108,10 @@ class FitLoop:
         self.problem, self.config, self.settings, self.machine = problem, config, settings, machine
         self.coarse, self.hooks = coarse, hooks
         self.program_cache = hooks.program_cache or ProgramCache()
-        self.state, self.step = self.program_cache.prepare(problem, config, settings, machine, steps)
+        windows = windows_of(config, settings)
+        self.on_windows = windows is not None
+        part = problem if windows is None else sampled(problem, windows, on_grid(settings))
+        self.state, self.step = self.program_cache.prepare(part, config, settings, machine, steps, self.on_windows)
         self.began = self.saved = time.perf_counter()
         self.setup = self.began - start
         self.watch = Watch(settings, self.state)
@@ -129,8 +133,8 @@ class FitLoop:
             return
         (steps, size), *smaller = self.coarse
         hooks = Hooks(cancelled=self.hooks.cancelled, program_cache=self.program_cache.half)
-        problem = self.state.problem.halved(size)
-        half = FitLoop(problem, self.config, self.settings, self.machine, tuple(smaller), hooks, steps)
+        problem, settings = self.problem.halved(size), with_fewer_windows(self.settings)
+        half = FitLoop(problem, self.config, settings, self.machine, tuple(smaller), hooks, steps)
         yield from half.course()
         self.state.go_on_from(half.state)
         self.watch = Watch(self.settings, self.state)
@@ -178,7 +182,7 @@ class FitLoop:
             coarse=self.coarse,
             earlier=self.earlier,
         )
-        if self.state.source is None:
+        if not self.on_windows:
             return result
         result = on_whole_picture(result, self.problem, self.config, self.settings)
         return replace(result, seconds=seconds | {"render": time.perf_counter() - start})
@@ -202,10 +206,11 @@ class FitLoop:
 def smaller_fits(problem: Problem, config: SkipGenerator, settings: Fit) -> Coarse:
     """Return the fits at smaller sizes that a fit begins with.
 
-    With `coarse: auto` there are none if the noise is correlated: there is no recorruption then, and the stop comes too
-    soon (LOG.md, 2026-11-28).
+    With `coarse: auto` there are none if the noise is correlated and a criterion stops the fit: there is no
+    recorruption then, and the stop comes too soon (LOG.md, 2026-11-28).
     """
-    shared = settings.coarse == "auto" and problem.noise_correlation != WHITE_NOISE
+    stopped = settings.coarse == "auto" and windows_of(config, settings) is None
+    shared = stopped and problem.noise_correlation != WHITE_NOISE
     steps = coarse_steps(config, settings) if settings.steps and not shared else 0
     _, *sides = problem.shape
-    return tuple((steps, size) for size in halves(config, (sides[0], sides[1]))) if steps else ()
+    return tuple((steps, size) for size in halves(config, settings, (sides[0], sides[1]))) if steps else ()

@@ -42,8 +42,7 @@ class Network(Protocol):
 
     latent: Tensor  # [1, D, H, W]
     noise: Tensor  # [1, H, W, D], overwritten by each draw
-    output: Tensor  # [1, C, H, W], of the step before
-    deviation: Tensor | None  # [1, C, H, W], of the noise, where it is known without an output
+    deviation: Tensor  # [1, C, H, W], of the noise, at a local mean of what was observed
     random: torch.Generator
     forward: Callable[..., Tensor]  # latent, dtype -> output
 
@@ -80,7 +79,7 @@ def _by_latent(problem: Problem, latent: Latent, predict: Predict) -> Objective:
         return plain(problem, predict)
     if strength is None or not isinstance(noise, ClippedGaussian):
         return blind_spots(problem, predict, mask)
-    return recorrupted(problem, predict, mask, noise, strength)
+    return recorrupted(problem, predict, mask, strength)
 
 
 def plain(problem: Problem, predict: Predict) -> Objective:
@@ -109,9 +108,7 @@ def blind_spots(problem: Problem, predict: Predict, mask: BlindMask) -> Objectiv
     return objective
 
 
-def recorrupted(
-    problem: Problem, predict: Predict, mask: BlindMask, noise: ClippedGaussian, strength: float
-) -> Objective:
+def recorrupted(problem: Problem, predict: Predict, mask: BlindMask, strength: float) -> Objective:
     """Hide random values, and add noise to those that the network sees, so that they can be judged, too.
 
     If the noise is Gaussian of known deviation, more of it, n, is drawn in each step: the network is shown y + a n and
@@ -123,8 +120,7 @@ def recorrupted(
         judged, hidden = _draw(mask, network)
         picture = hide(network.latent, hidden, mask.radius)
         drawn = torch.empty_like(network.noise).normal_(generator=network.random).permute(0, 3, 1, 2)
-        deviation = noise.deviation(network.output) if network.deviation is None else network.deviation
-        shown, aim = recorrupt(picture, hidden, drawn * deviation, strength)
+        shown, aim = recorrupt(picture, hidden, drawn * network.deviation, strength)
         return shown, lambda output, _: pair_losses(problem, predict(output), judged, hidden, aim)
 
     return objective

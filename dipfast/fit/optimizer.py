@@ -110,8 +110,7 @@ def choose_update(settings: Fit, problem: Problem, dtype: torch.dtype, *, fused:
     """
     config = settings.optimizer
     if not isinstance(config, Sgld):
-        steps = settings.steps
-        return lambda parameters, state, _: optimizer_step(config, parameters, state, dtype, fused=fused, steps=steps)
+        return lambda parameters, state, _: optimizer_step(config, parameters, state, dtype, fused=fused)
     assert settings.posterior is not None and settings.posterior.burn_in is not None  # sgld's are filled in
     burn_in = settings.posterior.burn_in
     scale = partial(likelihood_scale, config, problem) if config.rule == "preconditioned" else lambda: None
@@ -125,7 +124,6 @@ def optimizer_step(
     dtype: torch.dtype,  # of Muon's products
     *,
     fused: bool = False,  # whether the kernel does Muon's products, over all matrices at once
-    steps: int = 0,  # of the whole fit, for a rate that falls at its end
 ) -> None:
     """Update all parameters in place by Adam or Muon, as ``config`` says."""
     state.step.add_(1)
@@ -142,12 +140,11 @@ def optimizer_step(
             config.weight_decay,
         )
         return
-    rate = None if config.cooldown is None else ((steps + 1 - state.step) / (config.cooldown * steps)).clamp_max(1)
-    _muon(parameters, state.first, config, rate, dtype, fused)
+    _muon(parameters, state.first, config, dtype, fused)
     values, grads, first, second = (
         flat[parameters.rest :] for flat in (parameters.values, parameters.grads, state.first, state.second)
     )
-    _adam(values, grads, first, second, state.step, config.lr if rate is None else config.lr * rate)
+    _adam(values, grads, first, second, state.step, config.lr)
 
 
 def sgld_step(
@@ -228,7 +225,6 @@ def _muon(
     parameters: FlatParameters,
     momentum: Tensor,  # [P]
     config: Muon,
-    rate: Tensor | None,  # 0-D, a factor on lr
     dtype: torch.dtype,
     fused: bool,
 ) -> None:
@@ -240,8 +236,7 @@ def _muon(
         directions.append(grad.add(moving, alpha=config.momentum))
     for value, update in zip(values, _orthogonal(directions, config, dtype, fused), strict=True):
         rows, columns = value.shape[1:]
-        update = update.to(value.dtype) if rate is None else update.to(value.dtype) * rate
-        value.sub_(update, alpha=2 * config.lr * math.sqrt(max(1, rows / columns)))
+        value.sub_(update.to(value.dtype), alpha=2 * config.lr * math.sqrt(max(1, rows / columns)))
 
 
 def _orthogonal(

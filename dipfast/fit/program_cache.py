@@ -11,10 +11,8 @@ from functools import partial
 from dipfast.fit.engine import Machine, Step, accelerate, turn_to
 from dipfast.fit.step import FitState, fit_step
 from dipfast.fit.stop import FIXED, Choice, choose_stop
-from dipfast.fit.windows import windowed
 from dipfast.settings.fit import Fit
 from dipfast.settings.generator import SkipGenerator
-from dipfast.settings.shapes import windows_of
 from dipfast.settings.stop import FixedStop
 from dipfast.tasks import Problem
 
@@ -36,28 +34,26 @@ class ProgramCache:
         settings: Fit,
         machine: Machine,
         coarse: int | None = None,
+        is_part: bool = False,
     ) -> tuple[FitState, Step]:
         """Return a state at its beginning, and the step that changes it. What the last call returned is overwritten.
 
-        ``coarse``: the number of steps of a fit at a smaller size, which takes them all.
+        ``coarse``: the number of steps of a fit at a smaller size, which takes them all. ``is_part``: whether the
+        problem is that of windows of a picture.
         """
         turn_to(machine)
-        windows = windows_of(config, settings)
-        if windows is not None:
+        if is_part:
             choice = Choice(FixedStop(), "a fit on windows takes all its steps")
         else:
             choice = choose_stop(settings, problem, config.input) if coarse is None else FIXED
         alike = settings.model_copy(update={"seed": 0, "stop": choice.stop})
-        part = problem if windows is None else windowed(problem, windows)
-        key = (part.signature, config, alike, machine, coarse)
-        if key == self._key and (self._state.source is None or self._state.source.takes(problem)):
-            self._state.problem.adopt(part)
-            if self._state.source is not None:
-                self._state.source.adopt(problem)
+        key = (problem.signature, config, alike, machine, coarse, is_part)
+        if key == self._key:
+            self._state.problem.adopt(problem)
             self._state.reset(settings.seed)
         else:
             self.release()  # the old buffers must go before the new ones come
-            self._build(problem.to(machine.device), config, settings, machine, choice, coarse)
+            self._build(problem.to(machine.device), config, settings, machine, choice, coarse, is_part)
             self._key = key
         self._state.choice = choice
         return self._state, self._step
@@ -90,7 +86,8 @@ class ProgramCache:
         machine: Machine,
         choice: Choice,
         coarse: int | None,
+        is_part: bool,
     ) -> None:
-        self._state = state = FitState(problem, config, settings, machine, choice, coarse)
+        self._state = state = FitState(problem, config, settings, machine, choice, coarse, is_part)
         self._step = accelerate(machine, state, partial(fit_step, state), settings.seed)
         self.built += 1

@@ -64,7 +64,7 @@ def collect(state: FitState, watch: Watch, machine: Machine, **ran: Any) -> FitR
             _render_untouched(state, machine)
         members = None if state.spread is None else state.spread.kept
         picture, flecks = (
-            mended(state.stop.best, members, state.problem) if steps and state.source is None else (state.stop.best, 0)
+            mended(state.stop.best, members, state.problem) if steps and not state.is_part else (state.stop.best, 0)
         )
         image, last = (state.problem.finish(x).cpu() for x in (picture, state.output))
         ran |= _sampled(state)

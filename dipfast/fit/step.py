@@ -22,13 +22,13 @@ from dipfast.fit.optimizer import FlatParameters, OptimizerState, Update, choose
 from dipfast.fit.statistics import Buffers, Posterior, Spread, newest_weight
 from dipfast.fit.stop import Choice, make_stop
 from dipfast.fit.stop.residual import Sure
-from dipfast.fit.windows import WindowSource, windowed
 from dipfast.generators import SkipNet, build, latent_channels, make_latent
 from dipfast.settings.fit import Fit
 from dipfast.settings.generator import SkipGenerator
-from dipfast.settings.shapes import windows_of
 from dipfast.tasks import Problem
-from dipfast.tasks.problem import mean_square
+from dipfast.tasks.problem import NoiseModel, mean_square
+
+SMOOTH = 5  # pixels a side of the mean that stands for the picture where the strength of noise depends on it
 
 
 def derive_seed(seed: int, name: str, number: int = 0) -> int:
@@ -57,7 +57,7 @@ class Member(Buffers):
         self.latent = _blank((count, depth, height, width), device)
         self.noise = torch.zeros(count, height, width, depth, device=device)  # a normal draw is slow in another layout
         self.random = torch.Generator(device)
-        self.deviation: Tensor | None = None  # of the noise in the windows of a step
+        self.deviation = torch.zeros_like(problem.target)  # of the noise
         self.output, self.loss = _blank(problem.guide.shape, device), torch.zeros((), device=device)
 
     def reset(self, seed: int) -> None:
@@ -67,6 +67,7 @@ class Member(Buffers):
         self.parameters.load(build(self.config, self.output.shape[1], derive_seed(seed, "weights", self.number)))
         shown, latent_seed = self.problem.shown, derive_seed(seed, "latent", self.number)
         self.latent.copy_(make_latent(self.config.input, height, width, latent_seed, shown))
+        self.deviation.copy_(_deviation(self.problem))
         self.random.manual_seed(derive_seed(seed, "jitter", self.number))
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -76,6 +77,14 @@ class Member(Buffers):
 def _blank(shape: Sequence[int], device: torch.device) -> Tensor:
     count, channels, height, width = shape
     return torch.zeros(count, height, width, channels, device=device).permute(0, 3, 1, 2)
+
+
+def _deviation(problem: Problem) -> Tensor:  # [B, C or 1, H or 1, W or 1]
+    """Return the deviation of the noise, at a local mean of what was observed; 0 where it is not known."""
+    if not isinstance(problem.expected_residual, NoiseModel):
+        return problem.target.new_zeros(1, 1, 1, 1)
+    smooth = F.avg_pool2d(problem.target, SMOOTH, 1, SMOOTH // 2, count_include_pad=False)
+    return problem.expected_residual.deviation(smooth)
 
 
 @final
@@ -110,9 +119,8 @@ class FitState(Buffers):
     """The buffers of one fit, all on one device, and the rules by which `fit_step` changes them.
 
     ``choice`` is the stop criterion, whose reason may change from item to item. ``coarse``: the number of steps of a
-    fit at a smaller size, of which only weights and the average are used. Where the settings ask for windows, the
-    state's problem is that of a batch of windows, which each step draws from ``source``. Raises UsageError for what
-    the task cannot have.
+    fit at a smaller size, of which only weights and the average are used. ``is_part``: whether the problem is that of
+    windows of a picture. Raises UsageError for what the task cannot have.
     """
 
     def __init__(
@@ -123,14 +131,10 @@ class FitState(Buffers):
         machine: Machine,
         choice: Choice,
         coarse: int | None = None,
+        is_part: bool = False,
     ) -> None:
         device, latent = machine.device, config.input
-        self.source = None
-        windows = windows_of(config, settings)
-        if windows is not None:
-            self.source = WindowSource(problem, windows, device)
-            problem = windowed(problem, windows)
-        self.problem, self.choice, self.is_coarse = problem, choice, coarse is not None
+        self.problem, self.choice, self.is_coarse, self.is_part = problem, choice, coarse is not None, is_part
         self.steps = settings.steps if coarse is None else coarse
         self.averaging = settings.average if coarse is None else "auto"
         self.members = [Member(problem, config, device, number) for number in range(settings.seeds)]
@@ -145,9 +149,7 @@ class FitState(Buffers):
         self.stop = make_stop(choice.stop, self.output, problem, self.steps, latent)
         if isinstance(self.stop, Sure) and settings.seeds > 1:
             raise UsageError(f"fit.stop is sure, which fits one seed, and fit.seeds is {settings.seeds}")
-        several = (
-            settings.seeds > 1 and settings.uncertainty is not False and not self.is_coarse and self.source is None
-        )
+        several = settings.seeds > 1 and settings.uncertainty is not False and not self.is_coarse and not is_part
         self.spread = Spread(settings.seeds, self.output) if several else None
         self.posterior: Posterior | None = None
         if settings.posterior is not None:
@@ -191,7 +193,7 @@ class FitState(Buffers):
         return found | {f"{name}.{k}": v for name, part in self.parts.items() for k, v in part.state_dict().items()}
 
     def go_on_from(self, coarse: FitState) -> None:
-        """Take over weights, momentum and last pictures from a fit at half of the size."""
+        """Take over weights and momentum from a fit at half of the size, and of the whole picture the last pictures."""
         _, height, width = self.problem.shape
 
         def doubled(picture: Tensor) -> Tensor:
@@ -201,6 +203,9 @@ class FitState(Buffers):
             mine.parameters.values.copy_(theirs.parameters.values)
             for name, value in vars(mine.optimizer).items():
                 value.copy_(getattr(theirs.optimizer, name))
+        if self.is_part:
+            return
+        for mine, theirs in zip(self.members, coarse.members, strict=True):
             mine.output.copy_(doubled(theirs.output))
         self.average.copy_(doubled(coarse.average))  # until the output of the first step replaces it
         self.stop.go_on(self.average)
@@ -213,21 +218,9 @@ class FitState(Buffers):
 
 def fit_step(state: FitState) -> None:
     """Take one step of the fit, in place."""
-    if state.source is not None:
-        _show_windows(state, state.source)
     side_by_side(state.members, state.member_step)
     with torch.no_grad():
         _observe(state)
-
-
-@torch.no_grad()
-def _show_windows(state: FitState, source: WindowSource) -> None:
-    """Draw the windows of a step, and give every member a view of them and of the deviation of their noise."""
-    windows, deviation = source.draw(state.first.random)
-    state.problem.target.copy_(windows)
-    for member in state.members:
-        member.latent.copy_(windows)
-        member.deviation = deviation
 
 
 def side_by_side(members: Sequence[Member], step: Callable[[Member], None]) -> None:

@@ -86,11 +86,11 @@ class Block(nn.Module):
 
     def fold(
         self,
-        x: Tensor,  # [1, I, H, W] float64, as the generator has it, before `first`
-        weights: Weights,  # the generator's, float64
+        x: Tensor,  # [1, I, H, W], as the generator has it, before `first`
+        weights: Weights,  # the generator's
         name: str,
         first: tuple[Tensor, Tensor] | None = None,  # scale and shift [I] of `x`, to be folded in
-    ) -> Tensor:  # [1, O, H', W'] float64, what the generator has after this block
+    ) -> Tensor:  # [1, O, H', W'], what the generator has after this block
         """Take over the generator's weights of the block ``name`` with its statistics at ``x`` folded in."""
         kernel = weights[f"{name}.conv.conv.weight"]
         bias = weights.get(f"{name}.conv.conv.bias", kernel.new_zeros(kernel.shape[0]))
@@ -158,12 +158,12 @@ class Scale(nn.Module):
         return x if kept is None else torch.cat((kept, x), dim=1)
 
     def fold_descent(self, x: Tensor, weights: Weights, name: str) -> tuple[Tensor | None, Tensor]:
-        """Fold what `descend` runs, in float64, and return what it returns."""
+        """Fold what `descend` runs, and return what it returns."""
         kept = None if self.level.branch is None else self._fold(self.level.branch, x, weights, name)
         return kept, self._fold(self.level.down, x, weights, name)
 
     def fold_ascent(self, x: Tensor, kept: Tensor | None, weights: Weights, name: str) -> Tensor:
-        """Fold what `ascend` runs, in float64, and return what it returns."""
+        """Fold what `ascend` runs, and return what it returns."""
         x = self.joined(x, kept)
         scale, shift = statistics(x, weights[f"{name}.norm.weight"], weights[f"{name}.norm.bias"])
         first, *further = self.level.up
@@ -202,8 +202,8 @@ class Trunk(nn.Module):
 
     def fold(
         self,
-        x: Tensor,  # [1, D, H, W] float64, its latent
-        weights: Weights,  # the generator's, float64
+        x: Tensor,  # [1, D, H, W], its latent
+        weights: Weights,  # the generator's
         prefix: str,  # of this trunk's names
     ) -> None:
         """Take over the generator's weights with its statistics at ``x`` folded in."""
@@ -270,12 +270,13 @@ def fold(
     architecture: Architecture,
     weights: Weights,  # the generator's state
     latent: Tensor,  # [1, D, H, W], or [1, K D, H, W] of K trunks
+    dtype: torch.dtype = torch.float64,  # in which the statistics' tensors are computed
 ) -> FoldedNet:
     """Return the generator with ``weights`` as it renders at ``latent``, in float32 and without gradients."""
-    exact = {name: value.detach().cpu().double() for name, value in weights.items()}
-    net = FoldedNet(architecture).double()
+    exact = {name: value.detach().cpu().to(dtype) for name, value in weights.items()}
+    net = FoldedNet(architecture).to(dtype)
     with torch.no_grad():
-        for number, (trunk, part) in enumerate(zip(net.trunks(), net.latents(latent.cpu().double()), strict=True)):
+        for number, (trunk, part) in enumerate(zip(net.trunks(), net.latents(latent.cpu().to(dtype)), strict=True)):
             trunk.fold(part, exact, f"others.{number - 1}." if number else "")
         _assign(net.head, exact["head.weight"], exact["head.bias"])
         if net.low is not None and net.width is not None:
@@ -286,13 +287,15 @@ def fold(
 
 def statistics(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Return scale and shift, [C] each, that normalise ``x`` [1, C, H, W] as the generator does (biased variance)."""
-    variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+    variance, mean = (moment.to(x.dtype) for moment in torch.var_mean(x.double(), (0, 2, 3), correction=0))
     scale = weight / (variance + EPS).sqrt()
     return scale, bias - mean * scale
 
 
 def _convolution(x: Tensor, kernel: Tensor, stride: int) -> Tensor:
-    """`F.conv2d`, a band of rows at a time."""
+    """`F.conv2d`, in float64 a band of rows at a time."""
+    if x.dtype != torch.float64:
+        return F.conv2d(x, kernel, stride=stride)
     outputs, _, size, _ = kernel.shape
     rows, width = ((side - size) // stride + 1 for side in x.shape[2:])
     band = max(1, BAND // (outputs * width))

@@ -23,7 +23,7 @@ TILE = 512  # pixels a side, beside the overlap
 
 def freeze(architecture: Architecture, state: Mapping[str, Tensor], shown: Tensor) -> FoldedNet:
     """Return the generator with the statistics that it has at ``shown`` [1, D, H, W], on the CPU, in float32."""
-    return fold(architecture, state, sample(shown, 2 ** len(architecture.levels)))
+    return fold(architecture, state, sample(shown, 2 ** len(architecture.levels)), torch.float32)
 
 
 def sample(shown: Tensor, multiple: int) -> Tensor:  # [1, D, H, W] -> the same, or [N, D, 64, 64]

@@ -55,12 +55,6 @@ class Card:
         return architecture_of(self.generator, self.channels, trunks=self.trunks, ranged=self.ranged)
 
     @property
-    def is_denoiser(self) -> bool:
-        """Whether the network can be applied to other pictures: its statistics are frozen, and it sees the picture."""
-        seen = self.generator.input
-        return self.frozen and isinstance(seen, ImageInput) and seen.noise is None
-
-    @property
     def generator_json(self) -> dict[str, Any]:
         """Return the generator's section as JSON, with `trunks` where it has several, and `ranged` where it is."""
         trunks = {"trunks": self.trunks} if self.trunks > 1 else {}

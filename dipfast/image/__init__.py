@@ -7,7 +7,7 @@ networks, manifests or torch.
 """
 
 from dipfast.image.array import cut, from_array, pad, to_array
-from dipfast.image.read import probe, read
+from dipfast.image.read import luma_steps, probe, read
 from dipfast.image.samples import in_range_of, opacity
 from dipfast.image.source import Header, Image, Limits, Source
 from dipfast.image.write import check_output, encode, format_of, losses, write
@@ -24,6 +24,7 @@ __all__ = [
     "from_array",
     "in_range_of",
     "losses",
+    "luma_steps",
     "opacity",
     "pad",
     "probe",

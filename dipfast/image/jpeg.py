@@ -41,6 +41,12 @@ def header(file: BinaryIO) -> Header:
     return Header("jpeg", width, height, 1 if picture.mode == "L" else 3, alpha=False, bit_depth=8)
 
 
+def luma_steps(file: BinaryIO) -> NDArray[np.int64]:
+    """Return the quantisation steps of the luma, [8, 8] in natural order, as the header has them."""
+    tables = _opened(file).quantization
+    return np.array(tables[min(tables)], np.int64).reshape(8, 8)
+
+
 def decode(data: bytes) -> Stored:
     """Decode the first picture of the file, without the gain maps and previews that phones append.
 

@@ -8,6 +8,7 @@ from io import BytesIO
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dipfast import remote
 from dipfast.errors import ItemError
@@ -94,6 +95,16 @@ def read(path: str | os.PathLike[str], limits: Limits | None = None) -> Image:
         stored = _DECODERS[header.format](data)
         _check_honest(stored, header)
         return _assembled(stored, header.format)
+
+
+def luma_steps(path: str | os.PathLike[str], limits: Limits | None = None) -> NDArray[np.int64] | None:
+    """Return the quantisation steps of a JPEG file's luma, [8, 8]; None for a file of another format.
+
+    Raises ItemError as `probe` does.
+    """
+    limits, name = limits or Limits(), os.fspath(path)
+    with failing_as("unreadable", name, _GIVES_UP), _opened(name, limits) as file:
+        return jpeg.luma_steps(file) if _header(file, limits).format == "jpeg" else None
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 Nothing is written, and no image is opened. Relative paths start at `root`, which starts at the manifest's
 folder, as `output` does; on the command line both start at the working directory.
 """
-# ruff: noqa: PTH100, PTH109, PTH112, PTH113, PTH120, PTH122
+# ruff: noqa: PTH100, PTH109, PTH112, PTH120
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +22,21 @@ from dipfast.manifest import yaml
 from dipfast.manifest.items import ItemReader
 from dipfast.manifest.layers import Layer, Resolver, check_alone, locate, merge
 from dipfast.manifest.options import Options, read_options
-from dipfast.manifest.paths import SAMPLE, PathError, local, split, url
+from dipfast.manifest.paths import PathError, local
 from dipfast.manifest.problems import MAX_PROBLEMS, Problem, Problems
 from dipfast.manifest.resolved import Manifest
-from dipfast.manifest.search import HAS_WILD
+from dipfast.manifest.sources import is_manifest, read_sources
+from dipfast.manifest.spelling import Chooser
 from dipfast.manifest.wording import explain, unknown_key
 from dipfast.settings.document import VERSION, Document, Products
-from dipfast.settings.files import EXTENSIONS, SUFFIXES
 
 Tree = dict[str, Any]
 
+PAIR = re.compile(rb"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|.)")  # an escape of JSON
+
 
 def load(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     sets: Sequence[str] = (),
     task: str | None = None,
@@ -42,12 +46,16 @@ def load(
     precision: str | None = None,
     strength: float | None = None,
     reference: str | None = None,
+    short: Mapping[str, object] | None = None,
+    choose: Chooser | None = None,
 ) -> Manifest:
-    """Read a SOURCE: a manifest (.yaml, .yml), a folder, a glob, one image or ``sample:NAME``.
+    """Read a SOURCE: a manifest (.yaml, .yml, .json), a folder, a glob, one image, ``sample:NAME``, or a list of these.
 
-    ``sets`` are ``dotted.key=value`` with a YAML value; the rest are flags of the command line. Raises
-    `ManifestError` with all problems, `NothingMatchedError` where there is no image, and `UsageError` where
-    SOURCE is nothing of the kind.
+    A list holds no manifest; a file that several of its entries name is one item.
+    ``sets`` are ``dotted.key=value`` with a YAML value; the rest are flags of the command line, ``short`` those of a
+    task's keys (sigma, scale, mask, quality, force). ``choose`` tells the task of a picture for which nothing else
+    does; without it that is denoise. Raises `ManifestError` with all problems, `NothingMatchedError` where there is no
+    image, and `UsageError` where SOURCE is nothing of the kind.
     """
     flags = {
         "task": task,
@@ -57,13 +65,15 @@ def load(
         "precision": precision,
         "strength": strength,
         "reference": reference,
+        **(short or {}),
     }
     options = read_options(sets, flags)
-    name = os.fspath(source)
-    if os.path.isfile(name) and name.lower().endswith((".yaml", ".yml")):
-        return _from_text(_read(name), name, os.path.dirname(os.path.abspath(name)), options)
-    root, path = _bare(name)
-    return _assemble({"items": [path]}, root, Problems(name), options)
+    names = [os.fspath(one) for one in ([source] if isinstance(source, str | os.PathLike) else source)]
+    if len(names) == 1 and is_manifest(names[0]):
+        return _from_text(_read(names[0]), names[0], os.path.dirname(os.path.abspath(names[0])), options, choose)
+    found = read_sources(names)
+    manifest = _assemble({"items": found.rows}, found.root, Problems(found.name, rows=names), options, choose)
+    return replace(manifest, folder=found.folder)
 
 
 def parse(
@@ -82,50 +92,21 @@ def _read(name: str) -> bytes:
         size = Path(name).stat().st_size
         if size > yaml.MAX_BYTES:
             raise UsageError(f"{name}: should be at most {yaml.MAX_BYTES} bytes, is {size}")
-        return Path(name).read_bytes()
+        text = Path(name).read_bytes()
     except OSError as error:
         raise UsageError(f"{name}: cannot be read: {error.strerror}") from None
+    return PAIR.sub(_joined, text) if name.lower().endswith(".json") else text
 
 
-def _bare(source: str) -> tuple[str, str]:
-    """Return the root and the path for a SOURCE that is no manifest."""
-    if source.startswith(SAMPLE):
-        return os.getcwd(), source
-    if not source:
-        raise UsageError("SOURCE: should be text that is not empty, is ''")
-    try:
-        full = local(source, os.getcwd())
-    except PathError as error:
-        raise UsageError(f"SOURCE: {error}") from None
-    if remote.is_remote(full):
-        wild = HAS_WILD(full)
-        is_file = wild is None and full.lower().endswith(SUFFIXES)
-        folder = full[: wild.start()] if wild else full if is_file else full + "/"
-        return folder.rpartition("/")[0], full
-    if os.path.isdir(full):
-        return full, url(full)
-    if os.path.lexists(full) and (full.lower().endswith(SUFFIXES) or not os.path.splitext(full)[1]):
-        return os.path.dirname(full), url(full)
-    if not os.path.lexists(full) and HAS_WILD(source):
-        base, parts = split(source, os.getcwd())
-        return base, "/".join(parts)
-    rule = "should be a manifest (.yaml), a folder, a glob or one image"
-    endings = ", ".join(f".{several[0]}" for several in EXTENSIONS.values())
-    raise UsageError(f"SOURCE: {rule} ({endings}), {source!r} {_what_is(full)}")
+def _joined(escape: re.Match[bytes]) -> bytes:
+    """Return the character that JSON spells as a surrogate pair, unknown to YAML; other escapes as they are."""
+    high, low = escape.groups()
+    if high is None:
+        return escape[0]
+    return chr(0x10000 + (int(high, 16) - 0xD800) * 0x400 + int(low, 16) - 0xDC00).encode()
 
 
-def _what_is(path: str) -> str:
-    """Return what is wrong with a SOURCE that is no folder and has no image's ending, in words."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return "is not there"
-    except OSError as error:
-        return f"cannot be reached: {error.strerror}"
-    return "is another file"
-
-
-def _from_text(text: str | bytes, name: str, base: str, options: Options) -> Manifest:
+def _from_text(text: str | bytes, name: str, base: str, options: Options, choose: Chooser | None = None) -> Manifest:
     tree = yaml.load(text)
     problems = Problems(name, tree)
     if not tree.whole:
@@ -136,7 +117,7 @@ def _from_text(text: str | bytes, name: str, base: str, options: Options) -> Man
         problems.raise_any()
     for problem in _check_keys(tree.data):
         problems.add(problem)
-    return _assemble(tree.data, base, problems, options)
+    return _assemble(tree.data, base, problems, options, choose)
 
 
 def _check_keys(document: Tree) -> list[Problem]:
@@ -163,7 +144,9 @@ def _check_keys(document: Tree) -> list[Problem]:
     return wrong
 
 
-def _assemble(document: Tree, base: str, problems: Problems, options: Options) -> Manifest:
+def _assemble(
+    document: Tree, base: str, problems: Problems, options: Options, choose: Chooser | None = None
+) -> Manifest:
     """Return the manifest of a document whose keys have been checked; ``base`` is where its relative paths start."""
     for problem in options.problems:
         problems.add(problem)
@@ -171,7 +154,8 @@ def _assemble(document: Tree, base: str, problems: Problems, options: Options) -
     root = _folder("root", layers, base, problems, must_exist=True) or base
     output = _folder("output", layers, base, problems)
     products = _products(layers, problems)
-    reader = ItemReader(root, _resolver(document, problems, options), problems)
+    named = None if problems.tree else set[str]()
+    reader = ItemReader(root, _resolver(document, problems, options), problems, named=named, choose=choose)
     rows = document.get("items")
     with yaml.collector_paused():
         reader.read(rows if isinstance(rows, list) else [])
@@ -225,7 +209,8 @@ def _resolver(document: Tree, problems: Problems, options: Options) -> Resolver:
     layer = Layer(defaults if isinstance(defaults, dict) else {}, ("defaults",))
     for problem in check_alone(layer):
         problems.add(problem)
-    return Resolver(layer, options.settings)
+    choosing = problems.tree is None or any(option.task for option in options.settings)
+    return Resolver(layer, options.settings, choosing=choosing)
 
 
 def _raise_any(reader: ItemReader, problems: Problems) -> None:

@@ -13,20 +13,21 @@ import re
 import unicodedata
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
 from dipfast import remote
-from dipfast.manifest.layers import Resolved, Resolver
+from dipfast.manifest.layers import Resolved, Resolver, Tree
 from dipfast.manifest.paths import FILE_URL, SAMPLE, Found, PathError, expand, local
 from dipfast.manifest.problems import Problem, Problems
-from dipfast.manifest.search import left_out
+from dipfast.manifest.search import MASK, left_out
+from dipfast.manifest.spelling import Chooser
 from dipfast.manifest.yaml import quoted
 from dipfast.settings.document import Settings
 from dipfast.settings.files import SUFFIXES, WRITTEN
 from dipfast.settings.own import NOTHING, Own
-from dipfast.settings.task import Inpaint
+from dipfast.settings.task import ALPHA, Inpaint
 
 IMAGE = re.compile(rf"[^/]+({'|'.join(map(re.escape, WRITTEN))})", re.IGNORECASE)
 USUAL_TEMPLATE = "{relpath}/{name}.png"
@@ -50,6 +51,7 @@ class Item:
     place: str  # file:line:column of its row, or the SOURCE itself
     unlisted: str | None = None  # of a folder, which stands for what may be in it: why it cannot be listed
     own: Own = NOTHING
+    chosen: str = ""  # why its task was chosen, where that was left to the picture
 
     @property
     def settings(self) -> Settings:
@@ -61,7 +63,8 @@ class Item:
 class ItemReader:
     """State of reading the rows: the items so far, from which row each came, and which rows gave none.
 
-    ``left_out``: path → kind of what lies where a row looks and is not taken.
+    ``left_out``: path → kind of what lies where a row looks and is not taken. ``named``: the files that were taken,
+    where a file that several rows name is to be one item; ``choose`` tells the task of a picture that is to tell it.
     """
 
     root: str
@@ -71,6 +74,8 @@ class ItemReader:
     rows: array[int] = field(default_factory=lambda: array("Q"))
     empty: list[Problem] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    named: set[str] | None = None
+    choose: Chooser | None = None
 
     def read(self, rows: list[Any]) -> None:
         """Turn all rows into items, and forget them. What is wrong goes to ``problems`` and ``empty``."""
@@ -86,12 +91,25 @@ class ItemReader:
                 self.problems.add(Problem(("items", number), text))
             if self.problems.full:
                 return
+        self.leave_out_masks()
         for problem in collisions(self.items, self.rows):
             self.problems.add(problem)
+
+    def leave_out_masks(self) -> None:
+        """Take no mask of another picture for a picture, unless a manifest lists it."""
+        masks = {item.mask for item in self.items if item.mask and (item.chosen or self.named is not None)}
+        if masks.isdisjoint(item.path for item in self.items):
+            return
+        kept = [(item, row) for item, row in zip(self.items, self.rows, strict=True) if item.path not in masks]
+        self.left_out |= {item.path: MASK for item in self.items if item.path in masks}
+        self.items = [replace(item, index=index) for index, (item, _) in enumerate(kept)]
+        self.rows = array("Q", [row for _, row in kept])
 
     def plain_settings(self) -> Settings | None:
         """Return the settings of a row that is a path alone, where they name no other file and the usual output."""
         settings = self.resolver.settings({}, ())
+        if self.choose is not None and self.resolver.is_open({}):
+            return None
         if not isinstance(settings, Settings) or remote.is_remote(self.root) or os.sep != "/":
             return None
         names_files = settings.reference or (isinstance(settings.task, Inpaint) and settings.task.mask)
@@ -122,7 +140,8 @@ class ItemReader:
             settings = result.shared if isinstance(result, Resolved) else Settings()
             found = self.find(number, entry["path"], settings.input.formats)
             if isinstance(result, Resolved):
-                self.add(number, found, entry.get("relpath"), result)
+                is_open = self.choose is not None and self.resolver.is_open(overrides)
+                self.add(number, found, entry.get("relpath"), result, overrides if is_open else None)
         except PathError as error:
             self.problems.add(Problem(("items", number, "path"), f"items[{number}]: {error}"))
 
@@ -139,15 +158,34 @@ class ItemReader:
         self.left_out |= found.left_out
         return found
 
-    def add(self, number: int, found: Found, relpath: str | None, settings: Resolved) -> None:
+    def add(
+        self, number: int, found: Found, relpath: str | None, settings: Resolved, to_choose: Tree | None = None
+    ) -> None:
+        """Make items of the files of a row. ``to_choose``: its keys, where each picture is to tell its task."""
         place = self.problems.row(number)
         for file in found.files:
+            if self.named is not None and file in self.named:
+                continue
+            if self.named is not None:
+                self.named.add(file)
             where = self.relpath(file, found.base) if relpath is None else relpath
-            self.items.append(self.item(file, where, settings, place))
+            chosen, why = (settings, "") if to_choose is None else self.chosen(number, file, settings, to_choose)
+            self.items.append(self.item(file, where, chosen, place, why))
             self.rows.append(number)
         for folder, reason in found.unlisted.items():
             self.items.append(self.unlisted(folder, self.relpath(folder, found.base), settings, place, reason))
             self.rows.append(number)
+
+    def chosen(self, number: int, file: str, settings: Resolved, overrides: Tree) -> tuple[Resolved, str]:
+        """Return the settings of a picture with the task that suits it, and why it does."""
+        assert self.choose is not None
+        task, why = self.choose(file, settings.shared.input)
+        result = self.resolver.resolved(overrides, ("items", number), task)
+        if isinstance(result, Resolved):
+            return result, why
+        for problem in result:
+            self.problems.add(problem._replace(text=f"{problem.text} ({task['type']} is chosen for {file}: {why})"))
+        return settings, why
 
     def not_taken(self) -> str:
         """Return what no row takes of all that lies where rows look, in words."""
@@ -162,7 +200,7 @@ class ItemReader:
         folders = (relative(file, folder) for folder in (self.root, base) if folder)
         return next((folder for folder in folders if folder is not None), "")
 
-    def item(self, file: str, relpath: str, settings: Resolved, place: str) -> Item:
+    def item(self, file: str, relpath: str, settings: Resolved, place: str, chosen: str = "") -> Item:
         shared, own = settings
         words = words_of(file, relpath, shared, own)
         mask, reference = companions(shared, words, self.root, own)
@@ -177,6 +215,7 @@ class ItemReader:
             reference=reference,
             place=place,
             own=own,
+            chosen=chosen,
         )
 
     def unlisted(self, folder: str, relpath: str, settings: Resolved, place: str, reason: str) -> Item:
@@ -232,8 +271,9 @@ def words_of(file: str, relpath: str, settings: Settings, own: Own = NOTHING) ->
 def companions(
     settings: Settings, words: Mapping[str, object], root: str, own: Own = NOTHING
 ) -> tuple[str | None, str | None]:
-    """Return the absolute paths of an image's mask and reference. Raises `PathError`."""
+    """Return the absolute paths of an image's mask and reference. Raises `PathError`. Its alpha needs no path."""
     mask = own.mask or (settings.task.mask if isinstance(settings.task, Inpaint) else None)
+    mask = None if mask == ALPHA else mask
     reference = own.reference or settings.reference
     return (
         fill("task.mask", mask, words, root) if mask else None,

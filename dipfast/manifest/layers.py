@@ -9,7 +9,7 @@ comes from, but not where that stands in the file.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple, get_args
 
@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from dipfast.manifest.problems import Origin, Problem
 from dipfast.manifest.scan import Path
+from dipfast.manifest.spelling import AUTO, open_task, spelled_out, task_of_damage, task_of_keys
 from dipfast.manifest.wording import Finding, explain
 from dipfast.settings import presets
 from dipfast.settings.document import Entry, Preset, Settings
@@ -31,10 +32,14 @@ MAX_CACHED = 4096
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Partial settings and where they come from."""
+    """Partial settings and where they come from. ``task``: the type of task that an option is for."""
 
     tree: Tree
     origin: Origin
+    task: str = ""
+
+
+TO_BE_CHOSEN = Layer({"task": {"type": AUTO}}, "task")
 
 
 class Resolved(NamedTuple):
@@ -51,8 +56,9 @@ class Resolver:
     equal, and each row has these values as its own.
     """
 
-    def __init__(self, defaults: Layer, options: Sequence[Layer]) -> None:
-        self.defaults = defaults
+    def __init__(self, defaults: Layer, options: Sequence[Layer], *, choosing: bool = False) -> None:
+        """``choosing``: a task of which no layer names the type is of type auto."""
+        self.below = (TO_BE_CHOSEN, defaults) if choosing else (defaults,)
         self.options = tuple(options)
         self.known: dict[str, tuple[Settings, Own]] = {}  # with a mark for each value that a row decides about
         self.plain: Resolved | None = None  # of a row that is a path alone
@@ -62,8 +68,18 @@ class Resolver:
         found = self.resolved(overrides, origin)
         return found.own.settings(found.shared) if isinstance(found, Resolved) else found
 
-    def resolved(self, overrides: Tree, origin: Origin) -> Resolved | list[Problem]:
-        """Return one item's settings in their two parts, or what is wrong with them."""
+    def is_open(self, overrides: Tree) -> bool:
+        """Return whether the picture itself is to tell the item's task, for nothing else does."""
+        trees = [spelled_out(layer.tree) for layer in self._layers(overrides, ())]
+        return open_task(trees) == {} and not any(tree.get("degrade") for tree in trees)
+
+    def resolved(self, overrides: Tree, origin: Origin, task: Tree | None = None) -> Resolved | list[Problem]:
+        """Return one item's settings in their two parts, or what is wrong with them.
+
+        ``task`` is what was chosen for an item whose task `is_open`.
+        """
+        if task is not None:
+            overrides = {**overrides, "task": task}
         if not overrides:
             if self.plain is None:
                 found = self._resolve(overrides, origin)
@@ -74,13 +90,13 @@ class Resolver:
         own = checked_own(overrides)
         blanks = own.blanks()
         shape = blanks.tree(overrides)
-        key = repr(shape)
+        key = repr((shape, task is None))
         if key in self.known:
             shared, free = self.known[key]
             return Resolved(shared, own if free == blanks else own.only(free))
-        result = self._resolve(shape, origin)
+        result = self._resolve(shape, origin, chosen=task is not None)
         if not isinstance(result, Settings):
-            result = self._resolve(overrides, origin)
+            result = self._resolve(overrides, origin, chosen=task is not None)
             return Resolved(result) if isinstance(result, Settings) else result
         if len(self.known) >= MAX_CACHED:
             self.known.clear()
@@ -89,12 +105,17 @@ class Resolver:
         self.known[key] = shared, free
         return Resolved(shared)
 
-    def _resolve(self, overrides: Tree, origin: Origin) -> Settings | list[Problem]:
-        return resolve([self.defaults, Layer(overrides, origin), *self.options])
+    def _layers(self, overrides: Tree, origin: Origin) -> list[Layer]:
+        return [*self.below, Layer(overrides, origin), *self.options]
+
+    def _resolve(self, overrides: Tree, origin: Origin, *, chosen: bool = False) -> Settings | list[Problem]:
+        layers = self._layers(overrides, origin)
+        return resolve([*layers, Layer({"task": overrides["task"]}, origin)] if chosen else layers)
 
 
 def resolve(layers: Sequence[Layer], *, with_mask: bool = True) -> Settings | list[Problem]:
     """Return the settings that ``layers`` make, lowest first. ``with_mask=False``: the caller brings the mask."""
+    layers = [replace(layer, tree=spelled_out(layer.tree)) for layer in layers]
     tree, base = _stack(layers)
     try:
         settings = Settings.model_validate(tree)
@@ -109,6 +130,7 @@ def resolve(layers: Sequence[Layer], *, with_mask: bool = True) -> Settings | li
 
 def check_alone(layer: Layer) -> list[Problem]:
     """Return what is wrong with a layer whatever the others bring."""
+    layer = replace(layer, tree=spelled_out(layer.tree))
     try:
         Settings.model_validate(_stack([layer])[0])
     except ValidationError as error:
@@ -118,11 +140,23 @@ def check_alone(layer: Layer) -> list[Problem]:
 
 def _stack(layers: Sequence[Layer]) -> tuple[Tree, Tree]:
     """Return all layers in one tree, and the preset's tree at its bottom."""
+    layers = [*layers, *_decided(layers)]
     base = _preset(layers)
     tree = base
     for layer in layers:
         tree = with_types(merge(tree, layer.tree), Settings)
     return tree, base
+
+
+def _decided(layers: Sequence[Layer]) -> list[Layer]:
+    """Return a layer with a task for ``layers`` that make one of type auto."""
+    keys = open_task(layer.tree for layer in layers)
+    if keys is None:
+        return []
+    damages = [layer.tree["degrade"] for layer in layers if layer.tree.get("degrade")]
+    damage = {key: value for tree in damages if isinstance(tree, dict) for key, value in tree.items()}
+    task = task_of_keys(keys) if keys or not damage else task_of_damage(damage)
+    return [Layer({"task": keys | task}, "task")]
 
 
 def _preset(layers: Sequence[Layer]) -> Tree:
@@ -141,10 +175,13 @@ def _preset(layers: Sequence[Layer]) -> Tree:
 
 
 def merge(below: Any, above: Any) -> Any:
-    """Return ``above`` merged over ``below``. Neither is changed, and the result may share parts with both."""
+    """Return ``above`` merged over ``below``. Neither is changed, and the result may share parts with both.
+
+    Keys that stand under a type of auto stay under any other.
+    """
     if not (isinstance(below, dict) and isinstance(above, dict)):
         return above
-    if "type" in below and "type" in above and below["type"] != above["type"]:
+    if "type" in below and "type" in above and below["type"] not in (AUTO, above["type"]):
         return above
     return below | {key: merge(below[key], value) if key in below else value for key, value in above.items()}
 
@@ -180,6 +217,8 @@ def locate(finding: Finding, layers: Sequence[Layer]) -> Problem:
         path = finding.path[:length]
         for layer in reversed(layers):
             if _holds(layer.tree, path):
+                if layer.task and finding.on_key and path == finding.path[:2]:
+                    return Problem(layer.origin, f"belongs to task {layer.task}, and the task here is another")
                 origin = layer.origin if isinstance(layer.origin, str) else (*layer.origin, *path)
                 return Problem(origin, finding.text, finding.on_key and length == len(finding.path))
     return Problem(layers[-1].origin, finding.text)

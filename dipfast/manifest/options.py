@@ -15,13 +15,15 @@ from dipfast.errors import UsageError
 from dipfast.manifest import yaml
 from dipfast.manifest.items import companions, words_of
 from dipfast.manifest.layers import Layer, Tree, resolve
-from dipfast.manifest.paths import PathError
+from dipfast.manifest.paths import PathError, url
 from dipfast.manifest.problems import Problem
+from dipfast.manifest.spelling import AUTO, as_section
 from dipfast.manifest.wording import dotted, unknown_key
 from dipfast.remote import is_remote
 from dipfast.settings.document import Settings
 from dipfast.settings.fit import Fit
-from dipfast.settings.section import Section, sections
+from dipfast.settings.section import sections
+from dipfast.settings.task import ALPHA
 
 FLAGS = {
     "task": ("task", "type"),
@@ -31,7 +33,13 @@ FLAGS = {
     "precision": ("fit", "precision"),
     "strength": ("output", "strength"),
     "reference": ("reference",),
+    "sigma": ("task", "noise", "sigma"),
+    "force": ("task", "noise", "force"),
+    "quality": ("task", "quality"),
+    "mask": ("task", "mask"),
+    "scale": ("task", "scale"),
 }
+TASKS = {"sigma": "denoise", "force": "denoise", "quality": "jpeg", "mask": "inpaint", "scale": "superres"}  # of flags
 NOT_SETTABLE = ("version", "items")
 MAX_SHOWN = 80
 
@@ -47,7 +55,9 @@ class Options:
 
 def read_options(sets: Sequence[str], flags: Mapping[str, object]) -> Options:
     """Return the layers of the flags and then of ``sets`` in their order: later ones win. None: a flag not given."""
-    read: list[Layer | Problem] = [_flag(name, value) for name, value in flags.items() if value is not None]
+    given = {name: value for name, value in flags.items() if value is not None}
+    wrong = _contradictions(given)
+    read: list[Layer | Problem] = [wrong.get(name) or _flag(name, value) for name, value in given.items()]
     read += [_set(text) for text in sets]
     layers = [one for one in read if isinstance(one, Layer)]
     problems = tuple(one for one in read if isinstance(one, Problem))
@@ -55,12 +65,47 @@ def read_options(sets: Sequence[str], flags: Mapping[str, object]) -> Options:
     return Options(tuple(layer for layer in layers if layer not in document), document, problems)
 
 
+def _contradictions(flags: Mapping[str, object]) -> dict[str, Problem]:
+    """Return a problem for each flag that is for another task than --task, or than the first such flag."""
+    found = {}
+    said, task = f"--task {flags.get('task')}", flags.get("task", AUTO)
+    for name in (name for name in TASKS if name in flags):
+        if task == AUTO:
+            said, task = f"--{name}", TASKS[name]
+        elif task != TASKS[name]:
+            text = f"belongs to task {TASKS[name]}, but {said} asks for task {task}: leave out one of them"
+            found[name] = Problem(_origin(name, flags[name]), text)
+    return found
+
+
+def _origin(name: str, value: object) -> str:
+    return f"--{name}" if value is True else f"--{name} {value}"
+
+
 def _flag(name: str, value: object) -> Layer:
-    origin = f"--{name} {value}"
+    origin = _origin(name, value)
     if name == "reference":
         path = str(value) if is_remote(str(value)) else str(Path(str(value)).absolute())
         value = path.replace("{", "{{").replace("}", "}}")
-    return Layer(nested(FLAGS[name], value), origin)
+    elif name == "mask":
+        value = _mask(str(value))
+    elif name in TASKS and isinstance(value, str):
+        tree = yaml.load(value)
+        value = tree.data if tree.whole and not tree.flaws else value
+    return Layer(nested(FLAGS[name], value), origin, TASKS.get(name, ""))
+
+
+def _mask(text: str) -> str:
+    """Return the template of a mask that --mask names from the working directory.
+
+    Placeholders such as {name} stand for parts of a picture's name, unless there is a file of just that name.
+    """
+    if text == ALPHA or "://" in text:
+        return text
+    folder, path = str(Path.cwd()), Path(text)
+    if path.is_absolute() or path.exists():
+        return url(str(path.absolute())) if path.exists() else text
+    return str(Path(folder.replace("{", "{{").replace("}", "}}"), text))
 
 
 def _set(text: str) -> Layer | Problem:
@@ -107,7 +152,7 @@ def settings_from(
     given |= _flat(overrides)
     prefixes = {name: _keyword(name) for name in given}
     layers = [
-        Layer(nested(prefix, _as_section(prefix, _plain(given[name]))), name)
+        Layer(nested(prefix, as_section(prefix, _plain(given[name]))), name)
         for name, prefix in prefixes.items()
         if prefix
     ]
@@ -150,19 +195,6 @@ def _keyword(name: str) -> tuple[str, ...]:
         return ("fit", name)
     tasks = sections(Settings.model_fields["task"]).values()
     return ("task", name) if any(name in model.model_fields and name != "type" for model in tasks) else ()
-
-
-def _as_section(prefix: tuple[str, ...], value: Any) -> Any:
-    """Return ``{"type": "discrepancy"}`` for ``"discrepancy"``, and so for each section that has a choice of types."""
-    if isinstance(value, dict):
-        return {key: _as_section((*prefix, key), inner) for key, inner in value.items()}
-    if not isinstance(value, str):
-        return value
-    models: list[type[Section]] = [Settings]
-    for part in prefix:
-        fields = [model.model_fields[part] for model in models if part in model.model_fields]
-        models = [model for field in fields for model in sections(field).values()]
-    return {"type": value} if len(models) > 1 else value
 
 
 def _plain(value: Any) -> Any:

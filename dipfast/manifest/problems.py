@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from dipfast.errors import ManifestError
@@ -22,11 +23,15 @@ class Problem(NamedTuple):
 
 
 class Problems:
-    """The mistakes of the manifest ``name``. Without a tree there is no file: all places are ``name``."""
+    """The mistakes of the manifest ``name``.
 
-    def __init__(self, name: str, tree: Tree | None = None) -> None:
+    Without a tree there is no file: the place of a row is the SOURCE in ``rows`` that it is of, any other ``name``.
+    """
+
+    def __init__(self, name: str, tree: Tree | None = None, rows: Sequence[str] = ()) -> None:
         self.name = name
         self.tree = tree
+        self.rows = rows
         self.found: dict[Problem, None] = {}
         self.full = False
 
@@ -42,7 +47,7 @@ class Problems:
     def row(self, number: int) -> str:
         """Return where a row of ``items`` stands. A list that is an alias is not looked for: there will be an error."""
         if self.tree is None:
-            return self.name
+            return self.rows[number] if self.rows else self.name
         return self.at(self.tree.row("items", number) if "items" in self.tree.rows else Mark(1, 1))
 
     def at(self, mark: Mark) -> str:
@@ -72,7 +77,14 @@ class Problems:
 
     def _elsewhere(self) -> list[str]:
         outside = [p for p in self.found if self.tree is None or isinstance(p.origin, str)]
-        return [f"{p.origin if isinstance(p.origin, str) else self.name}: {p.text}" for p in outside]
+        return [f"{p.origin if isinstance(p.origin, str) else self._source(p.origin)}: {p.text}" for p in outside]
+
+    def _source(self, origin: Path) -> str:
+        """Return the SOURCE that a path into a document without a file is about."""
+        match origin:
+            case ("items", int(number), *_) if self.rows:
+                return self.rows[number]
+        return self.name
 
 
 def _prefixes(path: Origin) -> list[Path]:

@@ -20,6 +20,7 @@ from dipfast.manifest.yaml import resolve
 from dipfast.remote import is_remote, literal
 from dipfast.settings.document import VERSION, Export, Report, Settings
 from dipfast.settings.own import BLANK, NOTHING, Own, own_of
+from dipfast.settings.rules import doubts
 from dipfast.settings.section import Section
 
 SIMPLE = re.compile(r"[A-Za-z0-9_-][\w./-]*\.\w+", re.ASCII)  # a relative path that means nothing else
@@ -36,7 +37,13 @@ class Manifest:
     items: tuple[Item, ...]
     export: Export
     report: Report
+    folder: str | None = None  # of several SOURCEs, the one that holds them all, which names the run
     left_out: str = ""  # what lies where it looks and is not taken, in words: 2 .CR2, 1 linked folder
+
+    def doubts(self) -> list[str]:
+        """Return a question about each value that is valid and hardly meant."""
+        shared = {id(item.shared): item.shared for item in self.items}
+        return list(dict.fromkeys(text for settings in shared.values() for text in doubts(settings)))
 
     def resolved(self) -> str:
         """Return the manifest as YAML with every default filled in. Loading it gives the same items and outputs."""

@@ -21,6 +21,7 @@ HAS_WILD = re.compile(r"[*?\[]").search
 RUN_FILES = ("items.jsonl", "manifest.resolved.yaml")  # a folder with one of them is a run's
 RUN_PICTURES = ("images", "damaged", "export")  # what a run writes and what is no input of the next
 LINK, RUN, HIDDEN, SPECIAL, OTHER = "linked folder", "folder of a run", "hidden picture", "pipe or device", "other file"
+MASK = "mask"  # of another picture
 PLURALS = {RUN: "folders of runs", SPECIAL: "pipes or devices"}
 MOST_KINDS = 8  # that are named one by one
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -34,6 +34,7 @@ class Finding(NamedTuple):
 
 MAX_ERRORS = 1000
 TOP: Path = ("top level",)
+NOT_SET: tuple[Path, ...] = (TOP, ("defaults",), ("items",))  # sections whose keys have no dotted name for --set
 KINDS = {
     "int_type": "a whole number",
     "float_type": "a number",
@@ -143,7 +144,8 @@ def _bad_type(path: Path, raw: Raw) -> str:
 
 def _tags(path: Path) -> list[str]:
     """Return the types of the section at ``path``, over all variants of what is around it."""
-    return [tag for section, _, tag in _catalogue() if section == path and tag]
+    auto = ["auto"] if path == ("task",) else []
+    return auto + [tag for section, _, tag in _catalogue() if section == path and tag]
 
 
 def unknown_key(key: str, path: Path, holder: type[Section]) -> str:
@@ -159,6 +161,24 @@ def unknown_key(key: str, path: Path, holder: type[Section]) -> str:
         return f"unknown key {quoted(key)}; {key} belongs {either(places[:3])}"
     near = _nearest(key, holder.model_fields)
     return f"unknown key {quoted(key)}{near or '; there are ' + ', '.join(holder.model_fields)}"
+
+
+def keys_of_option(option: str, options: Sequence[str] = ()) -> list[str]:
+    """Return the dotted keys, for --set, that an ``option`` which is none may mean: fit.steps for --steps.
+
+    A spelling that is nearer to one of the ``options`` that there are means none.
+    """
+    keys = [
+        dotted((*path, key)) for path, model, _ in _catalogue() if path not in NOT_SET for key in model.model_fields
+    ]
+    keys += Settings.model_fields
+    name = option.strip("-").replace("-", "_")
+    near = difflib.get_close_matches(name, {key.rpartition(".")[2] for key in keys}, n=1, cutoff=0.8)
+    is_option = difflib.get_close_matches(option, options, cutoff=0.85)
+    for meant in (name, *([] if is_option else near)):
+        if found := [key for key in dict.fromkeys(keys) if f".{key}".endswith(f".{meant}")]:
+            return found
+    return []
 
 
 def _home(section: Path, tags: list[str]) -> str:

@@ -59,26 +59,22 @@ class FittedGenerator:
 
         Raises UsageError for a network that is no denoiser, and for a picture with other channels.
         """
-        if not self.card.is_denoiser:
+        if not self.card.frozen:
             raise UsageError("its network was fitted to one whole picture and denoises no other")
         if len(picture) != self.card.channels:
             raise UsageError(f"it is for pictures with {self.card.channels} channels, and this one has {len(picture)}")
         generator = self.card.generator
         padded = torch.from_numpy(pad(picture, multiple(generator), smallest_side(generator)))[None]
-        low, width = self.module.low, self.module.width
-        seen = padded if low is None or width is None else Range(low, width).to_unit(padded)
+        seen = Range.of(self.module.low, self.module.width).to_unit(padded)
         return kept(self._refined(seen, self.output("fp32", seen)), picture.shape[1:])
 
     def _refined(self, noisy: Tensor, output: np.ndarray) -> np.ndarray:
         """Return the network's ``output`` in the full range, refined where it is to be."""
         if self.card.refine is None:
             return output
-        pilot, low, width = torch.from_numpy(output)[None], self.module.low, self.module.width
-        if low is None or width is None:
-            found = refined_again(noisy, pilot, self.card.refine)
-        else:
-            found = low + width * refined_again(noisy, (pilot - low) / width, self.card.refine)
-        picture: np.ndarray = found[0].numpy()
+        range = Range.of(self.module.low, self.module.width)
+        found = refined_again(noisy, range.of_full(torch.from_numpy(output)[None]), self.card.refine)
+        picture: np.ndarray = range.to_full(found)[0].numpy()
         return picture
 
 

@@ -35,7 +35,7 @@ from dipfast.restoration.warnings import outside
 from dipfast.settings.document import Settings
 from dipfast.settings.generator import ImageInput, NoiseInput
 from dipfast.settings.shapes import on_grid, padded_side, windows_of
-from dipfast.settings.task import Inpaint, Task
+from dipfast.settings.task import ALPHA, Inpaint, Task
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ def observe(settings: Settings, image: Image, mask: Image | None, reference: Ima
         damaged = tasks.degrade(settings.degrade, image.pixels)
         source = replace(image.source, alpha=None, size=damaged.clean.shape[1:], tags=())  # it may be cropped
         return Observation(damaged.observed, damaged.known, damaged.clean, source, damaged=True)
+    if mask is None and isinstance(settings.task, Inpaint) and settings.task.mask == ALPHA:
+        return _observed_holes(settings, image, reference)
     known = None
     if mask is not None and isinstance(settings.task, Inpaint):
         known = tasks.known_pixels(mask.pixels, settings.task.known, image.pixels, opacity(mask))
@@ -87,6 +89,18 @@ def observe(settings: Settings, image: Image, mask: Image | None, reference: Ima
         return Observation(image.pixels, known, clean, image.source)
     shown = tasks.filled(torch.from_numpy(image.pixels)[None], torch.from_numpy(visible)[None])[0].numpy()
     return Observation(shown, known, clean, image.source, visible=visible, hidden=image.pixels)
+
+
+def _observed_holes(settings: Settings, image: Image, reference: Image | None) -> Observation:
+    """Return a picture whose fully transparent pixels are to be filled in; then nothing of it is transparent."""
+    alpha = image.source.alpha
+    if alpha is None or alpha.all() or not alpha.any():
+        found = "the picture has none" if alpha is None else f"it is 0 {'nowhere' if alpha.any() else 'everywhere'}"
+        raise ItemError("mask", f"task.mask is alpha, which should be 0 in some pixels: {found}")
+    known = alpha == alpha.max() if image.source.alpha_kind == "premultiplied" else alpha > 0
+    source = replace(image.source, alpha=None)
+    clean = None if reference is None else _matching(in_range_of(reference, source), image.pixels, 1)
+    return Observation(image.pixels, known[None], clean, source)
 
 
 def _visible(source: Source) -> np.ndarray | None:  # [1, H, W] bool

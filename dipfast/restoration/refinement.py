@@ -29,7 +29,7 @@ def is_left_alone(problem: Problem, settings: Settings) -> bool:
 
     A fit to the whole picture is done all the same, so that its network gives the picture again.
     """
-    none = problem.bound is not None and not problem.bound.std
+    none = problem.bound is not None and problem.bound.std == 0
     return none and settings.refine is not None and is_frozen(settings)
 
 
@@ -72,15 +72,15 @@ def refined(
     change is larger than the noise, the rest of it is detail of the picture. A local mean of (y - z)^2 is taken. Of
     noise that is not white the residual tells more than the model does.
     """
+    if bound is not None and bound.std == 0:
+        return Explained(noisy[0], torch.zeros_like(noisy[0]), 0.0)
     pilot = pilot.clamp(0, 1)
     expected, variance = noise.expected(pilot), noise.deviation(pilot).square().expand_as(pilot)
-    if bound is not None and not bound.std:
-        return Explained(noisy[0], torch.zeros_like(noisy[0]), 0.0)
     if bound is not None and not bound.is_white:
         residual = (noisy - expected).square().mean((2, 3), keepdim=True)
         variance = (RESIDUAL * residual).expand_as(pilot).contiguous()
     found = refine(noisy[0], pilot[0], expected[0], variance[0], settings)
-    if bound is None:
+    if bound is None or bound.std is None:
         return Explained(found.picture, CALIBRATION * found.error, 1.0)
     share = (bound.std**2 / _local_mean((noisy[0] - found.picture).square().mean(0)).clamp_min(TINY)).clamp_max(1)
     error = share.square() * CALIBRATION * found.error + (1 - share) * bound.std**2
@@ -117,10 +117,12 @@ def refined_again(noisy: Tensor, pilot: Tensor, stored: dict[str, Any]) -> Tenso
     """
     try:
         settings, noise = Refine.from_json(stored["settings"]), noise_from_json(stored["noise"])
-        bound = (
-            NoiseBound(float(stored["bound"]["std"]), bool(stored["bound"]["is_white"])) if "bound" in stored else None
-        )
+        bound = _bound_from_json(stored["bound"]) if "bound" in stored else None
         return refined(noisy, pilot, noise, settings, bound).picture[None]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"the generator's refinement cannot be read ({type(error).__name__}: {reason})") from None
+
+
+def _bound_from_json(tree: dict[str, Any]) -> NoiseBound:
+    return NoiseBound(None if tree["std"] is None else float(tree["std"]), bool(tree["is_white"]))

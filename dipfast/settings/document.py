@@ -4,30 +4,34 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field
+from pydantic.config import JsonDict
 
-from dipfast.settings.choices import ExportOf, ExportPrecision
+from dipfast.settings.choices import MIN_PSNR_TO_PICTURE, ExportOf, ExportPrecision
 from dipfast.settings.files import Input, Output
 from dipfast.settings.fit import Fit
 from dipfast.settings.generator import Generator, SkipGenerator
 from dipfast.settings.refine import Refine
-from dipfast.settings.section import Section, Template, Text
+from dipfast.settings.section import SHORT, Section, Template, Text
 from dipfast.settings.task import Degradation, Denoise, Task
 
 Preset = Literal["fast", "balanced", "best", "paper"]
 
 VERSION = 1
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-NOT_IN_SCHEMA = ("required", "default", "discriminator", "title")
+NOT_IN_SCHEMA = ("required", "default", "discriminator", "title", SHORT)
+AUTO_TASK: JsonDict = {"type": "object", "properties": {"type": {"const": "auto"}}, "required": ["type"]}
 REQUIRED = {"Document": ["version", "items"], "Entry": ["path"]}
 
 
 class Settings(Section):
     """All that holds for one item, every default filled in."""
 
-    task: Task = Field(default=Denoise(), description="the inverse problem")
+    task: Task = Field(
+        default=Denoise(),
+        description="the inverse problem; auto: as the picture's file tells",
+        json_schema_extra={SHORT: [{"const": "auto"}, AUTO_TASK]},
+    )
     preset: Preset = Field(default="balanced", description="where generator and fit start from")
     fit: Fit = Field(default=Fit(), description="the optimisation")
     generator: Generator = Field(default=SkipGenerator(), description="the network whose weights are fitted")
@@ -67,10 +71,12 @@ class Export(Section):
     of: ExportOf = Field(
         default="auto",
         description="picture: the network's own render is the kept picture, or no model is written; denoiser: the "
-        "network as fitted, for pictures of the same camera; auto: picture where it comes that near, else denoiser",
+        "network as fitted, for pictures of the same camera; auto: picture where it comes that near, else what the "
+        "network is",
     )
     min_psnr_to_picture: Annotated[float, Field(gt=0)] = Field(
-        default=40.0, description="how near the network's own render must come to the kept picture, in dB"
+        default=MIN_PSNR_TO_PICTURE,
+        description="how near the network's own render must come to the kept picture, in dB",
     )
 
 
@@ -117,17 +123,22 @@ def json_schema() -> dict[str, Any]:
 
 
 def _loosened(value: Any, name: str = "") -> Any:
-    """Return a schema without what does not hold for a part, and `anyOf` for `oneOf`: without a `type` several fit."""
+    """Return a schema without what does not hold for a part, and `anyOf` for `oneOf`: without a `type` several fit.
+
+    A section that has a choice of types may be spelled by its type alone, and as its field's `SHORT` says.
+    """
     if isinstance(value, list):
         return [_loosened(entry) for entry in value]
     if not isinstance(value, dict):
         return value
     is_schema = "properties" in value
-    kept = {
+    kept: dict[str, Any] = {
         ("anyOf" if key == "oneOf" else key): _properties(inner) if key == "properties" else _loosened(inner)
         for key, inner in value.items()
         if key not in NOT_IN_SCHEMA
     }
+    if "discriminator" in value:
+        kept["anyOf"] += [{"enum": list(value["discriminator"]["mapping"])}, *value.get(SHORT, [])]
     return {**kept, "required": REQUIRED[name]} if is_schema and name in REQUIRED else kept
 
 

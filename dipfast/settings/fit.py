@@ -57,9 +57,6 @@ class Muon(Section):
     lr: Annotated[float, Field(gt=0)] = Field(default=1e-2, description="learning rate")
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.9, description="decay of the moving gradient")
     newton_schulz_steps: Annotated[int, Field(ge=1, le=10)] = Field(default=3, description="orthogonalisation steps")
-    cooldown: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        default=None, description="share of the steps, the last ones, over which lr falls to 0; null: it stays"
-    )
 
 
 class Sgld(Section):
@@ -132,14 +129,15 @@ class Memory(Section):
 
 
 class Windows(Section):
-    """The parts of the picture that a step sees, one from each cell of a grid over it.
+    """The parts of the picture that the fit sees: as many as cover it, or one from each cell of a grid over it.
 
-    The fit then takes the same time for every picture, and ends in a network with frozen statistics.
+    The fit of a large picture then takes no longer than that of a small one. It ends in a network with frozen
+    statistics, which is applied to the whole picture. At smaller sizes there are half as many.
     """
 
-    count: Annotated[int, Field(ge=1, le=1024)] = Field(default=9, description="windows in a step")
+    count: Annotated[int, Field(ge=1, le=1024)] = Field(default=16, description="windows at the most")
     side: Annotated[int, Field(ge=16, le=1024)] = Field(
-        default=48, description="pixels a side, a multiple of two to the number of scales"
+        default=64, description="pixels a side, a multiple of two to the number of scales"
     )
     optional: bool = Field(
         default=False,
@@ -167,12 +165,12 @@ class Fit(Section):
     coarse: Annotated[int, Field(ge=0, le=1_000_000)] | Literal["auto"] = Field(
         default="auto",
         description="steps at each smaller size that the picture is fitted at first: half, and half of that, while "
-        "sides have 64 pixels; for a network with blind spots; auto: a tenth of steps where generator.input.recorrupt "
-        "is at work, and else, and with engine compile, 0",
+        "sides have 64 pixels; for a network with blind spots; auto: 40 with windows; a tenth of steps where "
+        "generator.input.recorrupt is at work; else, and with engine compile, 0",
     )
     windows: Windows | None = Field(
         default=None,
-        description="what a step sees of the picture, for a network with blind spots; null: the whole picture",
+        description="what the fit sees of a large picture, for a network with blind spots; null: the whole picture",
     )
     rollback_db: Annotated[float, Field(gt=0)] | None = Field(
         default=5.0,

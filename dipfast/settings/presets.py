@@ -80,22 +80,19 @@ RECOMPRESSED_INPUT: Tree = {"input": {"type": "image", "recompress": True}}
 ROUGH_INPUT: Tree = {"input": {"type": "image", "noise": {"depth": 32, "scale": 0.4}}}
 ROUGH_FIT: Tree = {"reg_noise_std": 0.13}
 BLIND_FIT: Tree = {"steps": 400, "reg_noise_std": 0.0, "optimizer": {"type": "muon", "lr": 0.04}}
-# A small denoiser is fitted on windows, and its answer helps to filter the noisy picture.
+# A small denoiser is fitted on windows, first at smaller sizes, and its answer helps to filter the noisy picture.
 PILOT_NET: Tree = {"channels": [32] * 2, "skip_channels": 4, "upsample": "nearest"}
 PILOT_FIT: Tree = {
-    "windows": {"count": 9, "side": 48, "optional": True},
-    "optimizer": {"type": "muon", "lr": 0.04, "momentum": 0.95, "cooldown": 0.7},
+    "windows": {"count": 16, "side": 64, "optional": True},
+    "optimizer": {"type": "muon", "lr": 0.04},
     "reg_noise_std": 0.0,
-    "average": None,
+    "average": "auto",
     "stop": {"type": "auto"},
 }
-PILOTS: dict[str, dict[str, Tree]] = {
-    "fast": {
-        "generator": {"channels": [16] * 2},
-        "fit": {"steps": 200, "windows": {"count": 9, "side": 32, "optional": True}},
-    },
-    "balanced": {"generator": {}, "fit": {"steps": 400}},
-    "best": {"generator": {}, "fit": {"steps": 1500}},
+PILOTS: dict[str, Tree] = {
+    "fast": {"steps": 15},
+    "balanced": {"steps": 60, "windows": {"count": 32, "side": 64, "optional": True}},
+    "best": {"steps": 120, "seeds": 4, "windows": {"count": 64, "side": 64, "optional": True}},
 }
 REFINE: dict[str, Tree] = {"fast": {"stride": 7}, "balanced": {}, "best": {"neighbours": 64, "window": 37, "stride": 4}}
 
@@ -109,8 +106,7 @@ def preset(name: str, task: Tree) -> Tree:
     noise = task.get("noise", {}).get("type", "gaussian")
     if kind == "denoise" and noise != "salt-pepper":
         blind = RECORRUPTED_INPUT if noise == "gaussian" else BLIND_INPUT
-        own = PILOTS[name]
-        generator, fit = PILOT_NET | blind | own["generator"], PILOT_FIT | own["fit"]
+        generator, fit = PILOT_NET | blind, PILOT_FIT | PILOTS[name]
         return copy.deepcopy({"generator": generator, "fit": fit, "refine": REFINE[name]})
     if kind == "jpeg" and task.get("quality", "auto") is not None:
         generator, fit = NET | RECOMPRESSED_INPUT, fit | BLIND_FIT | {"seeds": BLIND_SEEDS[name]}

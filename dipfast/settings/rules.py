@@ -17,6 +17,7 @@ from dipfast.settings.task import Denoise, GaussianNoise, Inpaint, Jpeg, Poisson
 
 Refusals = Iterator[tuple[tuple[str, ...], str]]
 
+LEAST_SIGMA = 0.5  # in 8-bit units: a smaller one may be meant as a share of the range
 DAMAGE = {
     "denoise": ("gaussian", "poisson", "salt-pepper"),
     "jpeg": ("jpeg",),
@@ -45,6 +46,18 @@ def conflicts(settings: Settings, with_mask: bool) -> Refusals:
     if settings.output.strength != 1 and isinstance(settings.task, SuperRes):
         text = f"should be 1 for task superres, whose answer has another size, is {settings.output.strength:g}"
         yield ("output", "strength"), f"output.strength: {text}"
+
+
+def doubts(settings: Settings) -> Iterator[str]:
+    """Yield a question about each value that is valid and hardly meant."""
+    noise = settings.task.noise if isinstance(settings.task, Denoise) else None
+    given = {
+        "task.noise.sigma": getattr(noise, "sigma", None),
+        "degrade.sigma": getattr(settings.degrade, "sigma", None),
+    }
+    for key, sigma in given.items():
+        if isinstance(sigma, float) and sigma < LEAST_SIGMA:
+            yield f"{key} is {sigma:g} of 255, which nobody sees: sigma is in 8-bit units; is {255 * sigma:g} meant?"
 
 
 def _degrade(settings: Settings, with_mask: bool) -> Refusals:

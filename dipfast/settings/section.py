@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 PLACEHOLDERS = ("relpath", "name", "stem", "ext", "task", "preset", "seed")
 MAX_SIDE_CHANNELS = 4096
+SHORT = "short"  # in a field's `json_schema_extra`: schemas of what a manifest may say in place of the section
 
 
 def _count(value: object) -> object:

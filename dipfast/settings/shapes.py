@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from dipfast.settings.stop import AutoStop, FixedStop
 GRID_STEPS = 4  # sizes of the grid from one power of two to the next
 COARSEST = 64  # pixels, the least side of a picture that is fitted at half of its size first (LOG.md)
 COARSE_SHARE = 0.1  # of a fit's steps at most, those at each smaller size (LOG.md)
+MOST_HALVINGS = 2  # of a picture that is fitted on windows (LOG.md)
+WINDOWS_COARSE = 40  # steps at each smaller size of a fit on windows (LOG.md)
 PER_SCALE = ("channels", "up_channels", "skip_channels", "kernel_down", "kernel_up", "upsample")
 
 
@@ -66,10 +69,10 @@ def smallest_side(generator: SkipGenerator) -> int:
 
 def coarse_steps(generator: SkipGenerator, fit: Fit) -> int:
     """Return the steps at each smaller size that the picture is fitted at first: what `fit.coarse` comes to."""
-    if windows_of(generator, fit) is not None:
-        return 0
     if fit.coarse != "auto":
         return fit.coarse
+    if windows_of(generator, fit) is not None:
+        return WINDOWS_COARSE
     if fit.engine == "compile":  # it takes half a minute for each size
         return 0
     latent = generator.input
@@ -102,14 +105,48 @@ def windows_refused(generator: SkipGenerator, fit: Fit) -> Iterator[tuple[tuple[
         yield ("fit", "stop", "type"), f"fit.stop.type: should be fixed with fit.windows, is {fit.stop.type}"
     if isinstance(fit.optimizer, Sgld):
         yield ("fit", "windows"), "fit.windows: should be null with optimizer sgld, which samples pictures"
-    if fit.coarse not in ("auto", 0):
-        yield ("fit", "coarse"), f"fit.coarse: should be 0 or auto with fit.windows, is {fit.coarse}"
 
 
-def halves(generator: SkipGenerator, sides: tuple[int, int]) -> list[tuple[int, int]]:
+def window_grid(windows: Windows, height: int, width: int, all_of_them: bool) -> tuple[int, int]:
+    """Return the rows and columns of windows that a step sees of a picture.
+
+    They are as many as cover the picture. If that is more than there are, or ``all_of_them`` are asked for, so that
+    pictures of all sizes share a program, they lie in a grid whose cells are nearest to squares.
+    """
+    rows, columns = (-(-length // windows.side) for length in (height, width))
+    if rows * columns <= windows.count and not all_of_them:
+        return rows, columns
+    divisors = [number for number in range(1, windows.count + 1) if windows.count % number == 0]
+    columns = min(divisors, key=lambda number: abs(math.log(width * windows.count / (height * number**2))))
+    return windows.count // columns, columns
+
+
+def with_fewer_windows(fit: Fit) -> Fit:
+    """Return the settings of a fit at half of the size: with half as many windows."""
+    if fit.windows is None:
+        return fit
+    return fit.model_copy(update={"windows": fit.windows.model_copy(update={"count": max(1, fit.windows.count // 2)})})
+
+
+def fitted_pixels(generator: SkipGenerator, fit: Fit, sides: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Yield steps and the pixels that each of them sees: of the fit itself, then of those at smaller sizes."""
+    coarse = coarse_steps(generator, fit)
+    sizes = [sides, *(halves(generator, fit, sides) if coarse else [])]
+    for number, (height, width) in enumerate(sizes):
+        windows = windows_of(generator, fit)
+        pixels = height * width
+        if windows is not None:
+            pixels = math.prod(window_grid(windows, height, width, on_grid(fit))) * windows.side**2
+        yield coarse if number else fit.steps, pixels
+        fit = with_fewer_windows(fit)
+
+
+def halves(generator: SkipGenerator, fit: Fit, sides: tuple[int, int]) -> list[tuple[int, int]]:
     """Return the smaller sizes at which a picture of ``sides`` can be fitted first, each about half the one before."""
-    found, least = [], max(COARSEST, smallest_side(generator))
-    while min(sides) >= 2 * least:
+    on_windows = windows_of(generator, fit)
+    found: list[tuple[int, int]] = []
+    least = max(COARSEST if on_windows is None else on_windows.side, smallest_side(generator))
+    while min(sides) >= 2 * least and (on_windows is None or len(found) < MOST_HALVINGS):
         sides = (
             padded_side(-(-sides[0] // 2), multiple(generator), False),
             padded_side(-(-sides[1] // 2), multiple(generator), False),

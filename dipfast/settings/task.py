@@ -8,10 +8,11 @@ from pydantic import (
     Field,
 )
 
-from dipfast.settings.section import Section, Sigma, Template
+from dipfast.settings.section import SHORT, Section, Sigma, Template
 
 Kernel = Literal["lanczos2", "lanczos3", "bicubic"]
 
+ALPHA = "alpha"  # a mask that the picture itself holds: what is fully transparent is to be filled in
 LATER_TASKS = ("flash", "invert", "maximize")  # words of the manifest that this version does not do
 
 
@@ -26,6 +27,11 @@ class GaussianNoise(Section):
         default=True,
         description="the noise was cut off at black and white, as any file of 8 bits has it, and the fit reckons with "
         "it; false: fitted as it is, as the papers do",
+    )
+    force: Literal[True] | None = Field(
+        default=None,
+        description="with sigma auto: fit a picture even where no noise is found, and do not limit the change to what "
+        "the noise that was found explains",
     )
 
 
@@ -49,7 +55,11 @@ class Denoise(Section):
     """Remove noise: A is the identity."""
 
     type: Literal["denoise"] = "denoise"
-    noise: Noise = Field(default=GaussianNoise(), description="what the noise is like")
+    noise: Noise = Field(
+        default=GaussianNoise(),
+        description="what the noise is like; a number: Gaussian noise of that sigma",
+        json_schema_extra={SHORT: [{"type": "number", "exclusiveMinimum": 0, "maximum": 255}, {"const": "auto"}]},
+    )
 
 
 class Jpeg(Section):
@@ -69,7 +79,8 @@ class Inpaint(Section):
     type: Literal["inpaint"] = "inpaint"
     mask: Template | None = Field(
         default=None,
-        description="mask image of the input's size, black and white; {stem} and the like are filled in",
+        description="mask image of the input's size, black and white; {stem} and the like are filled in; alpha: the "
+        "picture's own alpha, whose fully transparent pixels are filled in",
     )
     known: Literal["auto", "white", "black"] = Field(
         default="auto",

@@ -14,7 +14,7 @@ from dipfast.tasks.degrade import Damaged, check_crop, degrade
 from dipfast.tasks.denoise import denoise
 from dipfast.tasks.impulses import impulses, without
 from dipfast.tasks.inpaint import filled, inpaint
-from dipfast.tasks.jpeg import jpeg
+from dipfast.tasks.jpeg import jpeg, quality_of
 from dipfast.tasks.mask import check_mask_size, known_pixels
 from dipfast.tasks.problem import Problem
 from dipfast.tasks.range import outliers, range_of
@@ -32,6 +32,7 @@ __all__ = [
     "known_pixels",
     "padded_multiple",
     "pose",
+    "quality_of",
     "scale",
 ]
 

@@ -6,6 +6,7 @@ The kinds are Gaussian noise, photon (Poisson) noise, and salt and pepper.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -90,11 +91,13 @@ def _gaussian(
     residual = ClippedGaussian(std, clipped, 1, *bounds)
     term, correlation = WeightedSquare(_weights(std) if range.apart else torch.ones_like(std)), estimate.correlation
     facts |= estimate.facts
-    bound = estimate.bound if noise.sigma == "auto" else None
-    if bound is not None and bound.std < NO_NOISE:
+    bound = NoiseBound(estimate.bound, not correlation.radius) if noise.sigma == "auto" else None
+    if bound is not None and noise.force:
+        bound = replace(bound, std=None)
+    elif bound is not None and estimate.bound < NO_NOISE:
         coded = quantisation_of(range.to_full(y))
         facts |= {} if coded is None or coded.quality > COARSE_QUALITY else {"jpeg_quality": coded.quality}
-        bound = NoiseBound(0.0, bound.is_white)
+        bound = replace(bound, std=0.0)
     return Problem(operator, term, y, y, residual, noise_correlation=correlation, range=range, bound=bound, facts=facts)
 
 

@@ -91,7 +91,18 @@ def quantisation_of(picture: Tensor) -> Quantisation | None:  # [1, C, H, W] in 
     scale, corner = rough if rough[0] > 2 * exact[0] else exact  # on another grid than the codec's it is small or 0
     if not scale:
         return None
-    return Quantisation(round(50 / scale if scale > 1 else 100 - 50 * scale), corner)
+    return Quantisation(_quality(scale), corner)
+
+
+def quality_of(steps: np.ndarray) -> int:  # [8, 8], of the luma, as a file's header has them
+    """Return the quality at which libjpeg's steps are in the median as large as ``steps``, less those at the limit."""
+    below = steps < LARGEST_STEP
+    return _quality(float(np.median(steps[below] / np.array(LUMA)[below]))) if below.any() else 1
+
+
+def _quality(scale: float) -> int:
+    """Return libjpeg's quality for steps that are ``scale`` times those of quality 50."""
+    return round(50 / scale if scale > 1 else 100 - 50 * scale)
 
 
 def _corner_of(picture: Tensor) -> tuple[int, int]:

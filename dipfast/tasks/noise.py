@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from dipfast.tasks.coding import BLOCK, dct, split
-from dipfast.tasks.problem import WHITE_NOISE, ClippedGaussian, NoiseBound, NoiseCorrelation
+from dipfast.tasks.problem import WHITE_NOISE, ClippedGaussian, NoiseCorrelation
 
 NORMAL_QUARTILE = 0.6744897501960817  # the median of |n| for a standard normal n
 FEWEST_BLOCKS = 16  # with fewer blocks nothing is estimated
@@ -71,21 +71,18 @@ class NoiseEstimate:
     @property
     def level(self) -> float:
         """Return the deviation that the noise is taken to have."""
-        if self.correlation.radius:
-            least, most = UNSEEN
-            return (
-                self.std
-                if self.smoothest is None
-                else min(max(self.std, least * self.smoothest), most * self.smoothest)
-            )
-        return self.highest if self.is_texture else self.high
+        if not self.correlation.radius:
+            return self.highest if self.is_texture else self.high
+        if self.smoothest is None:
+            return self.std
+        least, most = (factor * self.smoothest for factor in UNSEEN)
+        return min(max(self.std, least), most)
 
     @property
-    def bound(self) -> NoiseBound:
-        """Return how much of a change of the picture the noise explains."""
-        is_white = not self.correlation.radius
+    def bound(self) -> float:
+        """Return the deviation of the noise that explains a change of the picture."""
         least = 0.0 if self.is_texture or self.smoothest is None else self.smoothest
-        return NoiseBound(max(self.level, least), is_white)
+        return max(self.level, least)
 
     @property
     def facts(self) -> dict[str, float | str]:
@@ -169,13 +166,19 @@ def _smoothest_deviation(observed: np.ndarray, valid: np.ndarray | None, side: i
     blocks = blocks[:, kept]
     if blocks.shape[1] < FEWEST_LARGE_BLOCKS:
         return None
-    ramp = torch.linspace(-1, 1, side)
-    about = blocks - blocks.mean((2, 3), keepdim=True)
-    squares = about.square().sum((2, 3))
-    for slope in (ramp[:, None], ramp[None]):
-        squares -= (about * slope).sum((2, 3)).square() / (side * ramp.square().sum())
-    variance = (squares / (side**2 - 3)).mean(0)
+    variance = torch.stack([_variance_about_plane(channel) for channel in blocks]).mean(0)
     return math.sqrt(max(0.0, float(variance.quantile(SMOOTHEST))))
+
+
+def _variance_about_plane(blocks: Tensor) -> Tensor:  # [N, side, side] -> [N]
+    """Return the variance of each block about the plane that fits it best."""
+    side = blocks.shape[-1]
+    ramp = torch.linspace(-1, 1, side)
+    about = blocks - blocks.mean((1, 2), keepdim=True)
+    squares = about.square().sum((1, 2))
+    for slope in (ramp[:, None], ramp[None]):
+        squares -= (about * slope).sum((1, 2)).square() / (side * ramp.square().sum())
+    return squares / (side**2 - 3)
 
 
 @dataclass(frozen=True)

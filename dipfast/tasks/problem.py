@@ -179,7 +179,7 @@ def subsample(picture: Tensor) -> Tensor:  # [1, C, H, W] -> [1, C, h, w], a few
 class NoiseBound:
     """How much of a change the noise of a picture explains, where nobody told of the noise and it was measured."""
 
-    std: float  # deviation of the noise in the unit range, over all channels
+    std: float | None  # deviation of the noise in the unit range, over all channels; None: no change is too large
     is_white: bool  # whether the noise is white; otherwise a fit's residual says more of it than its deviation
 
 

@@ -40,6 +40,11 @@ class Range:
         """Return the full range itself."""
         return cls(torch.zeros(1, channels, 1, 1), torch.ones(1, channels, 1, 1))
 
+    @classmethod
+    def of(cls, low: Tensor | None, width: Tensor | None) -> Range:
+        """Return the range that a generator stores as these two, or the full range where it stores none."""
+        return cls.whole() if low is None or width is None else cls(low, width)
+
     @property
     def is_whole(self) -> bool:
         """Return whether this is the full range."""

@@ -112,6 +112,7 @@ def save(loaded: Loaded, restored: Restored, folder: RunFolder, slot: int) -> Re
         generator=record.generator | generator,
         warnings=[*record.warnings, *losses(restored.source, format_of(job.outputs[0]), mode)],
         output=output,
+        facts=record.facts | ({"task_chosen": job.chosen} if job.chosen else {}),
     )
     folder.commit(record)
     folder.checkpoint(job.id).unlink(missing_ok=True)

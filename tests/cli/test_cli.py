@@ -29,7 +29,8 @@ TINY = [
 ]
 NOISY = ["--set", "task.noise.sigma=25"]
 SELECTION = (
-    "source output task preset sets devices workers threads cohort engine precision strength seed shard limit reference"
+    "sources output task sigma scale mask quality strength force open_it preset sets devices workers threads cohort "
+    "engine precision seed shard limit reference"
 )
 FLAGS = {
     "run": f"{SELECTION} executor dry_run resume max_failures progress",
@@ -114,11 +115,11 @@ def test_verbs_and_flags_are_the_contracts() -> None:
         (["run", "{image}", "--strength", "nan"], 2, "--strength nan: output.strength: should be a finite number"),
         (["run", "{image}", "--strength", "high"], 2, "Invalid value for '--strength'"),
         (
-            ["plan", "{image}", "--task", "superres", "--set", "task.scale=2", "--strength", "0.5"],
+            ["plan", "{image}", "--scale", "2", "--strength", "0.5"],
             2,
             "--strength 0.5: output.strength: should be 1 for task superres",
         ),
-        (["run", "{image}", "{image}"], 2, "unexpected extra argument"),
+        (["run", "{image}", "{dir}/no.png"], 2, "SOURCE: there is no file or folder"),
         (["run", "{image}", "--stepz", "3"], 2, "--stepz"),
         (["run", "{image}", "--reference", "{dir}/no.png"], 2, "no.png: is not there"),
         (["run", ""], 2, "SOURCE: should be text that is not empty"),
@@ -126,7 +127,11 @@ def test_verbs_and_flags_are_the_contracts() -> None:
         (["plan", "{image}", "-o", "odd://x"], 2, "output: should be a local path or an address"),
         (["evaluate", "{dir}", "--reference", "{dir}", "--fail-under", "nan"], 2, "should be a finite number, is nan"),
         (["export", "{dir}", "--min-psnr", "nan"], 2, "should be a finite number, is nan"),
-        (["frobnicate"], 2, "No such command 'frobnicate'"),
+        (["frobnicate"], 2, "No such command 'frobnicate', and no such file or folder (dipfast --help)"),
+        (["rnu", "{image}"], 2, "No such command 'rnu', and no such file or folder; did you mean 'run'?"),
+        (["dog.pgn"], 2, "SOURCE: there is no file or folder 'dog.pgn'"),
+        ([""], 2, "SOURCE: should be text that is not empty"),
+        (["--stepz", "{image}"], 2, "No such option: --stepz"),
         (["run"], 2, "SOURCE"),
         (["status", "{dir}"], 2, "holds no run"),
         (["retry", "{dir}"], 2, "holds no run"),

@@ -63,16 +63,16 @@ def record(distance: Any, sha256: str = "f") -> dict[str, Any]:
     [(45.0, False, "picture"), (None, True, "picture"), (14.6, False, "network"), (14.6, True, "denoiser")],
 )
 def test_a_model_is_of_the_picture_only_where_its_render_is_near_it(distance: Any, frozen: bool, of: str) -> None:
-    found = kind_of(card(frozen), record(distance), "f", "auto", None, "m.onnx")
+    found = kind_of(card(frozen), record(distance), "f", "auto", 40.0, "m.onnx")
     assert found.of == of and found.kept_picture_db == distance
 
 
 @pytest.mark.parametrize("known", [None, {}, record(50.0, "other"), record("far"), {"generator": {"sha256": "f"}}])
 def test_what_nobody_measured_does_not_pass_for_the_picture(known: Any) -> None:
     assert kept_picture_db(known, "f") == "unknown"
-    assert kind_of(card(False), known, "f", "auto", None, "m.onnx").of == "network"
+    assert kind_of(card(False), known, "f", "auto", 40.0, "m.onnx").of == "network"
     with pytest.raises(GateError, match=r"m\.onnx: how near its render is to the kept picture is unknown"):
-        kind_of(card(False), known, "f", "picture", None, "m.onnx")
+        kind_of(card(False), known, "f", "picture", 40.0, "m.onnx")
 
 
 def test_the_limit_is_what_is_asked_for() -> None:
@@ -80,10 +80,10 @@ def test_the_limit_is_what_is_asked_for() -> None:
     with pytest.raises(
         GateError, match=r"38.0 dB from the kept picture, where 40 dB are asked for; export the network"
     ):
-        kind_of(card(True), record(38.0), "f", "picture", None, "m.onnx")
-    assert kind_of(card(True), record(60.0), "f", "denoiser", None, "m.onnx").of == "denoiser"
+        kind_of(card(True), record(38.0), "f", "picture", 40.0, "m.onnx")
+    assert kind_of(card(True), record(60.0), "f", "denoiser", 40.0, "m.onnx").of == "denoiser"
     with pytest.raises(UsageError, match=r"m\.onnx: --of denoiser: the network was fitted to one whole picture"):
-        kind_of(card(False), record(60.0), "f", "denoiser", None, "m.onnx")
+        kind_of(card(False), record(60.0), "f", "denoiser", 40.0, "m.onnx")
 
 
 def test_a_denoiser_is_exported_as_one_and_says_so(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

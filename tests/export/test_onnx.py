@@ -279,6 +279,13 @@ def test_a_missed_gate_leaves_nothing_behind(stored: Path, tmp_path: Path) -> No
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_wrong_request_takes_nothing_away(stored: Path, tmp_path: Path) -> None:
+    path = Path(export_onnx(stored, tmp_path / "out")["path"])
+    with pytest.raises(UsageError, match="denoises no other"):
+        export_onnx(stored, tmp_path / "out", gates=Gates(of="denoiser"))
+    assert path.exists() and report_path(path).exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -287,6 +294,8 @@ def test_a_missed_gate_leaves_nothing_behind(stored: Path, tmp_path: Path) -> No
         (["{stored}", "--of", "denoiser"], 2, "was fitted to one whole picture and denoises no other"),
         (["{stored}", "--of", "sketch"], 2, "sketch"),
         (["{stored}", "--min-psnr-to-picture", "nan"], 2, "should be a finite number, is nan"),
+        (["{stored}", "--min-psnr-to-picture", "-3"], 2, "should be a number above 0, is -3"),
+        (["{stored}", "--min-psnr", "0"], 2, "should be a number above 0, is 0"),
         (["{stored}", "--precision", "bf16"], 5, "bf16"),
         (["{stored}", "--format", "onyx"], 2, "--format should be of onnx, tensorrt"),
         (["{stored}", "--format", "onnx,tensorrt"], 5, "TensorRT is not installed: pip install"),

@@ -61,7 +61,7 @@ def plan(**changes: Any) -> Any:
     ],
 )
 def test_sizes_are_halved_while_sides_have_64_pixels(sides: tuple[int, int], expected: list[tuple[int, int]]) -> None:
-    assert halves(STANDARD, sides) == expected
+    assert halves(STANDARD, plan(), sides) == expected
 
 
 def test_only_networks_with_recorrupted_pairs_begin_at_smaller_sizes_by_themselves() -> None:
@@ -81,7 +81,7 @@ def test_only_networks_with_recorrupted_pairs_begin_at_smaller_sizes_by_themselv
     [
         ({"fit": {"coarse": 5}, "generator": {"input": {"type": "noise"}}}, "without generator.input.blind"),
         ({"fit": {"coarse": 5}, "task": {"type": "superres", "scale": 4}}, "without generator.input.blind"),
-        ({"fit": {"coarse": 5, "seeds": 1, "optimizer": {"type": "sgld"}}}, "with optimizer sgld"),
+        ({"fit": {"coarse": 5, "seeds": 1, "steps": 400, "optimizer": {"type": "sgld"}}}, "with optimizer sgld"),
     ],
 )
 def test_a_number_of_steps_that_cannot_be_is_refused(settings: dict[str, Any], text: str) -> None:

@@ -14,20 +14,20 @@ import dipfast
 from dipfast import tasks
 from dipfast.errors import UsageError
 from dipfast.fit import Cancelled, ProgramCache, fit
-from dipfast.fit.windows import WindowSource, grid_columns
+from dipfast.fit.windows import sampled
 from dipfast.metrics import psnr
 from dipfast.plan import fit_bytes, fit_flops
 from dipfast.samples import locate
 from dipfast.settings.fit import Windows
 from dipfast.settings.rules import conflicts
-from dipfast.settings.shapes import windows_of
+from dipfast.settings.shapes import fitted_pixels, window_grid, windows_of
 from dipfast.tasks.operators import Identity
-from dipfast.tasks.problem import mean_square
+from dipfast.tasks.problem import NoiseCorrelation, mean_square
 
 CONFIG = generator_config(
     channels=(8, 8), upsample="nearest", input={"type": "image", "blind": 0.1, "reach": "auto", "recorrupt": 0.7}
 )
-MUON = {"type": "muon", "lr": 0.04, "cooldown": 0.7}
+MUON = {"type": "muon", "lr": 0.04}
 
 
 def plan(**changes: Any) -> Any:
@@ -50,25 +50,49 @@ def whole_numbers(height: int, width: int) -> tasks.Problem:
     return tasks.Problem(Identity(), mean_square, numbers, numbers)
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 96), (40, 200), (16, 16)])
-def test_a_window_lies_in_each_cell(height: int, width: int) -> None:
-    source = WindowSource(whole_numbers(height, width), Windows(count=6, side=16), torch.device("cpu"))
-    columns = grid_columns(height, width, 6)
-    for seed in range(5):
-        picture, _ = source.draw(torch.Generator().manual_seed(seed))
-        assert picture.shape == (6, 1, 16, 16)
-        for number, window in enumerate(picture[:, 0].long()):
-            top, left = int(window[0, 0]) // width, int(window[0, 0]) % width
-            steps = torch.arange(16)
-            assert torch.equal(window, (top + steps[:, None]) * width + left + steps)
-            row, column = divmod(number, columns)
-            for start, place, side, cells in ((top, row, height, 6 // columns), (left, column, width, columns)):
-                least, most = (min(max((place + end) * side / cells, 8), side - 8) for end in (0, 1))
-                assert least - 2 <= start + 8 <= most + 2
+@pytest.mark.parametrize(
+    ("height", "width", "count", "rows", "columns"),
+    [
+        (64, 96, 4, 2, 2),
+        (40, 200, 6, 1, 6),
+        (16, 16, 6, 1, 1),
+        (300, 200, 6, 3, 2),
+        (33, 47, 9, 3, 3),
+        (16, 40, 9, 1, 3),
+    ],
+)
+def test_windows_lie_in_a_grid(height: int, width: int, count: int, rows: int, columns: int) -> None:
+    batch = sampled(whole_numbers(height, width), Windows(count=count, side=16)).target
+    assert batch.shape == (rows * columns, 1, 16, 16)
+    for number, window in enumerate(batch[:, 0].long()):
+        top, left = divmod(int(window[0, 0]), width)
+        steps = torch.arange(16)
+        assert torch.equal(window, (top + steps[:, None]) * width + left + steps)
+        row, column = divmod(number, columns)
+        for start, place, side, cells in ((top, row, height, rows), (left, column, width, columns)):
+            if 16 * cells < side:
+                assert abs(start + 8 - (place + 0.5) * side / cells) <= 1
 
 
-def test_cells_are_nearly_squares() -> None:
-    assert [grid_columns(*sides, 12) for sides in ((256, 256), (100, 1000), (1000, 100), (512, 768))] == [3, 12, 1, 4]
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (33, 47), (16, 16), (100, 17)])
+def test_windows_cover_a_small_picture(height: int, width: int) -> None:
+    batch = sampled(whole_numbers(height, width), Windows(count=16, side=16)).target
+    assert len(batch.unique()) == height * width
+
+
+def test_a_grid_of_sizes_has_all_windows_so_that_pictures_share_a_program() -> None:
+    windows = Windows(count=12, side=16)
+    grids = [
+        window_grid(windows, *sides, True) for sides in ((16, 16), (256, 256), (100, 1000), (1000, 100), (512, 768))
+    ]
+    assert grids == [(4, 3), (4, 3), (1, 12), (12, 1), (3, 4)]
+
+
+def test_halves_have_half_as_many_windows() -> None:
+    fit = plan(windows={"count": 16, "side": 16})
+    assert list(fitted_pixels(CONFIG, fit, (640, 320))) == [(fit.steps, 16 * 256), (40, 8 * 256), (40, 4 * 256)]
+    assert list(fitted_pixels(CONFIG, fit, (31, 640))) == [(fit.steps, 16 * 256)]
+    assert list(fitted_pixels(CONFIG, fit, (40, 40))) == [(fit.steps, 9 * 256), (40, 4 * 256)]
 
 
 def test_same_seed_gives_the_same_bits_and_another_others() -> None:
@@ -79,11 +103,12 @@ def test_same_seed_gives_the_same_bits_and_another_others() -> None:
 
 def test_one_program_fits_pictures_of_all_sizes() -> None:
     cache = ProgramCache()
-    problems = [problem(64, 80), problem(48, 40), problem(80, 64), problem(16, 48)]
-    together = [fit(one, CONFIG, plan(), program_cache=cache) for one in problems]
+    problems = [problem(64, 80), problem(48, 48), problem(80, 64), problem(32, 64)]
+    asked = plan(coarse=3)
+    together = [fit(one, CONFIG, asked, program_cache=cache) for one in problems]
     assert cache.built == 1
     for one, found in zip(problems, together, strict=True):
-        assert torch.equal(found.image, fit(one, CONFIG, plan()).image)
+        assert torch.equal(found.image, fit(one, CONFIG, asked).image)
 
 
 def test_an_interrupted_fit_goes_on_with_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,12 +119,16 @@ def test_an_interrupted_fit_goes_on_with_the_same_bits(monkeypatch: pytest.Monke
     assert torch.equal(fit(problem(), CONFIG, plan(), checkpoint=memory).image, whole.image)
 
 
-def test_rate_falls_to_zero() -> None:
-    short = fit(problem(), CONFIG, plan(steps=20))
-    steady = fit(problem(), CONFIG, plan(steps=20, optimizer={"type": "muon", "lr": 0.04}))
-    assert not torch.equal(short.image, steady.image)
-    assert short.stop.type == "fixed"
-    assert short.steps == 20
+def test_all_steps_are_taken() -> None:
+    found = fit(problem(), CONFIG, plan(steps=20, coarse=7))
+    assert (found.stop.type, found.steps) == ("fixed", 20)
+    assert found.coarse == ((7, (24, 20)),)
+
+
+@pytest.mark.parametrize("correlation", [NoiseCorrelation(radius=1), NoiseCorrelation(across_channels=True)])
+def test_shared_noise_is_fitted_at_smaller_sizes_first(correlation: NoiseCorrelation) -> None:
+    shared = replace(problem(), noise_correlation=correlation)
+    assert fit(shared, CONFIG, plan(steps=1)).coarse == ((40, (24, 20)),)
 
 
 def test_cost_does_not_grow_with_the_picture_but_for_render_and_buffers() -> None:
@@ -115,7 +144,6 @@ def test_cost_does_not_grow_with_the_picture_but_for_render_and_buffers() -> Non
         ({}, {"input": {"type": "noise"}}, "fit.windows: should be null without generator.input.blind"),
         ({"windows": {"side": 18}}, {}, "fit.windows.side: should be a multiple of 4"),
         ({"stop": {"type": "ema-variance"}}, {}, "fit.stop.type: should be fixed with fit.windows, is ema-variance"),
-        ({"coarse": 5}, {}, "fit.coarse: should be 0 or auto with fit.windows, is 5"),
     ],
 )
 def test_what_windows_cannot_have_is_refused(fit_keys: Any, generator: Any, text: str) -> None:
@@ -126,7 +154,7 @@ def test_what_windows_cannot_have_is_refused(fit_keys: Any, generator: Any, text
 
 @pytest.mark.parametrize(
     ("changes", "side"),
-    [({}, 48), ({"channels": (8,) * 5}, 64), ({"channels": (8,) * 6}, 128), ({"input": {"type": "noise"}}, None)],
+    [({}, 64), ({"channels": (8,) * 5}, 64), ({"channels": (8,) * 6}, 128), ({"input": {"type": "noise"}}, None)],
 )
 def test_optional_windows_give_way(changes: Any, side: int | None) -> None:
     config = generator_config(**{"input": {"type": "image", "blind": 0.1}} | changes)
@@ -146,7 +174,7 @@ def restored() -> tuple[np.ndarray, np.ndarray, Any]:
 
     clean = read(locate("sample:chelsea"), Limits()).pixels[:, 100:196, 160:280].transpose(1, 2, 0)
     noisy = (clean + np.random.default_rng(1).normal(scale=0.1, size=clean.shape)).clip(0, 1).astype(np.float32)
-    return clean, noisy, dipfast.restore(noisy, sigma=25.5, preset="fast", fit={"steps": 40, "precision": "fp32"})
+    return clean, noisy, dipfast.restore(noisy, sigma=25.5, preset="fast", fit={"steps": 15, "precision": "fp32"})
 
 
 def test_refined_answer_beats_the_pilot(restored: tuple[np.ndarray, np.ndarray, Any]) -> None:
@@ -154,7 +182,7 @@ def test_refined_answer_beats_the_pilot(restored: tuple[np.ndarray, np.ndarray, 
     generator = found.generator
     pilot = generator.output("fp32").transpose(1, 2, 0)[:96, :120]
     before, piloted, after = (psnr(one, clean) for one in (noisy, pilot.clip(0, 1), found.image))
-    assert after > piloted + 1 > before + 3
+    assert after > piloted + 0.5 > before + 3
     assert abs(found.record["generator"]["parity_db"] - psnr(pilot.clip(0, 1), found.image)) < 0.5
 
 

@@ -105,7 +105,8 @@ def test_all_mistakes_are_reported_at_once_in_the_order_of_the_file() -> None:
         "m.yaml:12:38: output.template: should stay in the run's images folder: '..' leaves it, is '../{name}.png'",
         "m.yaml:13:5: items[3]: should be a path or a mapping, is 3",
         "m.yaml:14:12: items[4]: should be a local path or an address that fsspec knows, is nonsense://…",
-        "m.yaml:14:45: task.type: task 'flash' is not in this version; there are denoise, jpeg, inpaint, superres",
+        "m.yaml:14:45: task.type: task 'flash' is not in this version; "
+        "there are auto, denoise, jpeg, inpaint, superres",
         "m.yaml:15:20: export.formats[0]: should be onnx or tensorrt, is 'onx'; did you mean 'onnx'?",
         "m.yaml:16:16: report.html: should be true or false, is 'no'",
     ]
@@ -229,11 +230,17 @@ def test_a_manifest_without_images_matches_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "what"), [("gone.png", "not there"), ("gone.yaml", "not there"), ("a.txt", "another")]
+    ("name", "what"),
+    [
+        ("gone.png", "there is no file or folder '.*gone.png'$"),
+        ("gone.yaml", "there is no file or folder '.*gone.yaml'$"),
+        ("b.txt", "there is no file or folder '.*b.txt'; did you mean 'a.txt'?"),
+        ("a.txt", "should be a manifest .* is another"),
+    ],
 )
 def test_a_source_that_is_nothing_of_the_kind_is_wrong_usage(tmp_path: Path, name: str, what: str) -> None:
     plant(tmp_path, "a.txt")
-    with pytest.raises(UsageError, match=rf"^SOURCE: should be a manifest .* is {what}"):
+    with pytest.raises(UsageError, match=rf"^SOURCE: {what}"):
         load(tmp_path / name)
 
 
@@ -307,6 +314,8 @@ def test_set_reaches_the_documents_own_keys(tmp_path: Path, monkeypatch: pytest.
         ("fit={steps: 1, steps: 2}", "duplicate key 'steps'; the first is at line 1"),
         ("fit.steps=!!int 3", "tag '!!int' is not allowed; quote a value that should be text"),
         ("root=gone", "root: should be a folder, "),
+        ("export.of=sketch", "export.of: should be"),
+        ("export.min_psnr_to_picture=-3", "export.min_psnr_to_picture: should be"),
         ("export.x=1", "export: unknown key 'x'; there are formats, precision, min_psnr, of, min_psnr_to_picture"),
         ("task.type=superres", "task.scale: is missing (how many times larger each side becomes)"),
     ],
@@ -339,3 +348,50 @@ def test_nothing_is_written(spec: Path) -> None:
     manifest: Manifest = load(spec)
     manifest.resolved()
     assert sorted(spec.parent.rglob("*")) == before
+
+
+def test_a_manifest_may_be_json_with_every_escape_of_it(tmp_path: Path) -> None:
+    names = ["a.png", "caf\u00e9 \U0001f600.png", "s/b.png", "tab\\ud83d.png"]
+    tree = {"version": 1, "defaults": {"task": "denoise", "fit": {"steps": 5}}, "items": names}
+    for indent in (None, "\t", 2):
+        text = json.dumps(tree, indent=indent, separators=(",", ":") if indent is None else None)
+        (tmp_path / "m.json").write_text(text.replace("s/b", "s\\/b"))
+        found = load(tmp_path / "m.json")
+        assert [item.path for item in found.items] == [f"{tmp_path}/{name}" for name in names]
+        assert found.items[0].settings.fit.steps == 5
+
+
+def test_a_mistake_in_json_has_its_place(tmp_path: Path) -> None:
+    (tmp_path / "m.json").write_text('{"version": 1,\n "items": [{"path": "a.png", "tusk": 1}]}')
+    with pytest.raises(ManifestError, match=r"m.json:2:30: .*unknown key 'tusk'"):
+        load(tmp_path / "m.json")
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "sigma"),
+    [
+        ("denoise", "denoise", "auto"),
+        ("{noise: 25}", "denoise", 25),
+        ("{type: denoise, noise: 7.5}", "denoise", 7.5),
+        ("{noise: auto}", "denoise", "auto"),
+        ("{noise: {sigma: 3}}", "denoise", 3),
+        ("jpeg", "jpeg", None),
+        ("{noise: salt-pepper}", "denoise", None),
+    ],
+)
+def test_a_task_may_be_spelled_by_its_type_and_noise_by_its_sigma(
+    tmp_path: Path, task: str, kind: str, sigma: object
+) -> None:
+    for text in (f"defaults: {{task: {task}}}\nitems: [a.png]", f"items: [{{path: a.png, task: {task}}}]"):
+        [item] = parse(f"version: 1\n{text}\n", "m.yaml", tmp_path).items
+        noise = getattr(item.settings.task, "noise", None)
+        assert (item.settings.task.type, getattr(noise, "sigma", None)) == (kind, sigma)
+
+
+def test_noise_that_is_a_number_replaces_another_kind_and_keeps_what_is_known_of_gaussian_noise(tmp_path: Path) -> None:
+    rows = "defaults: {task: {noise: {type: poisson, peak: 30}}}\nitems: [{path: a.png, task: {noise: 25}}]"
+    [item] = parse(f"version: 1\n{rows}\n", "m.yaml", tmp_path).items
+    assert item.settings.task.noise.sigma == 25  # type: ignore[union-attr]
+    rows = "defaults: {task: {noise: {clipped: false}}}\nitems: [{path: a.png, task: {noise: 25}}]"
+    [item] = parse(f"version: 1\n{rows}\n", "m.yaml", tmp_path).items
+    assert not item.settings.task.noise.clipped  # type: ignore[union-attr]

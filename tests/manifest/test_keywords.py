@@ -64,7 +64,7 @@ def test_an_inpainting_needs_no_mask_here() -> None:
         ({"fit": {"stepss": 3}}, "restore(): unknown argument 'stepss'; did you mean 'steps'?"),
         ({"sigma": -3}, "restore(): sigma: should be above 0, is -3"),
         ({"preset": "fst"}, "restore(): preset: should be fast, balanced, best or paper, is 'fst'; did you mean 'fast'?"),
-        ({"task": "flash"}, "restore(): task.type: task 'flash' is not in this version; there are denoise, jpeg, inpaint, superres"),
+        ({"task": "flash"}, "restore(): task.type: task 'flash' is not in this version; there are auto, denoise, jpeg, inpaint, superres"),
         ({"task": "superres"}, "restore(): task.scale: is missing (how many times larger each side becomes)"),
         ({"task": "jpeg", "scale": 3}, "restore(): task: unknown key 'scale'; scale belongs to task superres"),
         ({"task": "inpaint", "stop": "discrepancy"}, "restore(): stop.type: discrepancy needs task denoise with gaussian or poisson noise, or jpeg of some quality, is task inpaint"),

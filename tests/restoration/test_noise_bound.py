@@ -65,7 +65,7 @@ def test_of_white_noise_the_bound_is_its_own_strength(sigma: float) -> None:
     noisy = (clean + np.random.default_rng(0).normal(scale=sigma / 255, size=clean.shape)).clip(0, 1)
     bound = tasks.pose(task_of(UNKNOWN), noisy.astype(np.float32)).bound
     assert bound is not None and bound.is_white
-    assert 255 * bound.std == pytest.approx(sigma, rel=0.15)
+    assert bound.std is not None and 255 * bound.std == pytest.approx(sigma, rel=0.15)
 
 
 def test_noise_that_was_told_has_no_bound() -> None:
@@ -137,8 +137,23 @@ def test_a_picture_with_noise_is_fitted_and_a_larger_change_is_told() -> None:
     assert text.startswith("the noise that was found (sigma ") and "the rest is detail of the picture" in text
 
 
-@pytest.mark.parametrize("std", [0.0, 0.004])
-def test_a_stored_refinement_has_its_bound_and_gives_the_same_bits(std: float) -> None:
+@pytest.mark.parametrize("name", ["brick", "coffee"])
+def test_force_fits_a_picture_without_noise_and_does_not_limit_the_change(name: str) -> None:
+    forced = {"type": "denoise", "noise": {"type": "gaussian", "sigma": "auto", "force": True}}
+    observed, settings = picture(name), tiny_settings()
+    settings = settings.model_copy(update={"task": task_of(forced)})
+    restored = restore(
+        settings, Observation(observed, None, None, read(locate("sample:brick"), Limits()).source), "cpu"
+    )
+    assert restored.fit.steps == 3 and restored.facts["change_applied"] == 1
+    assert not np.array_equal(restored.pixels, observed)
+    assert not warnings_of(settings, restored.facts)
+    bounds = [tasks.pose(task_of(task), observed).bound for task in (UNKNOWN, forced)]
+    assert bounds[0] is not None and bounds[1] == replace(bounds[0], std=None)
+
+
+@pytest.mark.parametrize("std", [0.0, 0.004, None])
+def test_a_stored_refinement_has_its_bound_and_gives_the_same_bits(std: float | None) -> None:
     observed, settings = picture("coffee", 96), tiny_settings()
     problem = replace(tasks.pose(settings.task, observed), bound=NoiseBound(std, False))
     pilot = smoothed(observed, 1)
@@ -147,7 +162,7 @@ def test_a_stored_refinement_has_its_bound_and_gives_the_same_bits(std: float) -
     bound = problem.bound
     kept = refined(problem.target, pilot, problem.expected_residual, settings.refine, bound)  # type: ignore[arg-type]
     assert torch.equal(refined_again(problem.target, pilot, stored)[0], kept.picture)
-    assert is_left_alone(problem, settings) == (not std)
+    assert is_left_alone(problem, settings) == (std == 0)
 
 
 def test_a_coarse_jpeg_without_noise_is_told_of_its_own_task() -> None:

@@ -52,9 +52,31 @@ def test_the_schema_is_json_and_names_its_dialect() -> None:
     assert set(schema["properties"]) == set(Document.model_fields)
 
 
-def test_only_version_items_and_path_are_required() -> None:
+def test_only_version_items_path_and_the_type_of_an_auto_task_are_required() -> None:
     required = [node["required"] for node in nodes(json_schema()) if isinstance(node.get("required"), list)]
-    assert sorted(required) == [["path"], ["version", "items"]]
+    assert sorted(required) == [["path"], ["type"], ["type"], ["version", "items"]]
+
+
+@pytest.mark.parametrize(
+    ("defaults", "valid"),
+    [
+        ({"task": "denoise"}, True),
+        ({"task": "auto"}, True),
+        ({"task": {"type": "auto"}}, True),
+        ({"task": {"noise": 25}}, True),
+        ({"task": {"type": "denoise", "noise": "poisson"}}, True),
+        ({"task": {"type": "denoise", "noise": {"sigma": "auto", "force": True}}}, True),
+        ({"fit": {"stop": "fixed"}}, True),
+        ({"task": "x"}, False),
+        ({"task": {"noise": -1}}, False),
+        ({"task": {"type": "jpeg", "noise": 3}}, False),
+        ({"fit": {"stop": 3}}, False),
+    ],
+)
+def test_the_schema_knows_the_short_spellings(defaults: dict[str, Any], valid: bool) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    validator = jsonschema.Draft202012Validator(json_schema())
+    assert validator.is_valid({"version": 1, "items": ["a.png"], "defaults": defaults}) is valid
 
 
 def test_every_reference_of_the_schema_resolves() -> None:
