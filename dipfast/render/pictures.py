@@ -196,11 +196,10 @@ def _write(paths: Sequence[Path], pixels: np.ndarray, source: Source, depth: int
 
 def _held(generator: FittedGenerator, otherwise: DipfastError) -> np.ndarray:  # [C, H, W]
     """Return the observed picture that a fitted denoiser holds as its latent. Raises ``otherwise`` for other ones."""
-    if not generator.card.is_denoiser:
+    if not generator.card.frozen:
         raise otherwise
-    latent, low, width = generator.latent, generator.module.low, generator.module.width
-    full = latent if low is None or width is None else Range(low, width).to_full(latent)
-    return kept(full[0].numpy(), generator.card.size)
+    range = Range.of(generator.module.low, generator.module.width)
+    return kept(range.to_full(generator.latent)[0].numpy(), generator.card.size)
 
 
 def origin(target: Target, generator: FittedGenerator, strength: float | None = None) -> tuple[Source, Finish]:
