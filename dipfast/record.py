@@ -143,11 +143,6 @@ def _is_part(part: object) -> bool:
     return isinstance(path, str) and stays_inside(path) and isinstance(digest, str)
 
 
-def is_answer(record: Mapping[str, Any]) -> bool:
-    """Return whether the pictures are the answer itself, at strength 1, of which the map of deviations tells."""
-    return bool(record["output"].get("strength", 1) == 1)
-
-
 def damaged_of(output: str) -> str:
     """Return where the damaged input of the picture ``output`` lies, relative to the run's folder: always a PNG."""
     return Path("damaged", output).with_suffix(".png").as_posix()

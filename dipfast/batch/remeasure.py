@@ -11,7 +11,7 @@ from typing import Any
 from dipfast.errors import DipfastError
 from dipfast.image import cut, read
 from dipfast.plan import Job
-from dipfast.record import Record, is_answer
+from dipfast.record import Record
 from dipfast.restoration.describe import quality
 from dipfast.store.folder import RunFolder
 from dipfast.workers.items import load
@@ -49,5 +49,5 @@ def _metrics(job: Job, record: Record, folder: RunFolder) -> dict[str, float | N
     if len(clean) == 1 and len(pixels) == 3:  # WebP has no gray
         pixels = pixels.mean(0, keepdims=True)
     uncertainty = record.output.get("uncertainty")
-    deviation = None if uncertainty is None or not is_answer(record) else read(folder.at(uncertainty["path"])).pixels
+    deviation = None if uncertainty is None else read(folder.at(uncertainty["path"])).pixels
     return quality(clean, before, pixels, deviation)

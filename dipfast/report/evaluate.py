@@ -15,7 +15,6 @@ from rich.table import Table
 from dipfast.errors import GateError, ItemError, NothingMatchedError, UsageError
 from dipfast.image import in_range_of, read
 from dipfast.metrics import calibration_scale, coverage, psnr, ssim, uncertainty_ece
-from dipfast.record import is_answer
 from dipfast.store.folder import RunFolder
 from dipfast.store.rows import rows_of
 from dipfast.text import count, printable
@@ -56,7 +55,7 @@ def evaluate(folder: RunFolder, reference: Path) -> Scores:
             missing.append(row.output)
         else:
             map_of = row.record["output"].get("uncertainty")
-            deviation = None if map_of is None or not is_answer(row.record) else folder.root / map_of["path"]
+            deviation = None if map_of is None else folder.root / map_of["path"]
             pairs.append(Pair(row.output, folder.images / row.output, truth, deviation))
     if not pairs:
         raise NothingMatchedError(f"--reference {reference}: has no image of the same name as any of {folder.root}")

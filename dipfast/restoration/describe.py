@@ -68,7 +68,8 @@ def describe(
         facts=restored.facts,
         warnings=[*image.source.notes, *warnings_of(settings, restored.facts)],
         seconds={name: round(value, 4) for name, value in seconds.items()},
-        metrics=measure(settings, observation, restored),
+        metrics=measure(observation, restored),
+        output={} if settings.output.strength == 1 else {"strength": settings.output.strength},
         finished=now(),
     )
 
@@ -89,17 +90,13 @@ def _decibel(value: float) -> float | None:
     return round(value, 3) if np.isfinite(value) else None
 
 
-def measure(settings: Settings, observation: Observation, restored: Restored) -> dict[str, float | None]:
-    """Return the metrics of a restored picture, where the truth is known: `quality`, and the last output's PSNR.
-
-    The predicted deviation is that of the answer at strength 1, so it is not held against a picture of another one.
-    """
+def measure(observation: Observation, restored: Restored) -> dict[str, float | None]:
+    """Return the metrics of a restored picture, where the truth is known: `quality`, and the last output's PSNR."""
     clean = observation.clean
     if clean is None:
         return {}
     last = psnr(restored.last, clean)
-    deviation = restored.deviation if settings.output.strength == 1 else None
-    return quality(clean, restored.before, restored.pixels, deviation) | {"psnr_last": _rounded(last)}
+    return quality(clean, restored.before, restored.pixels, restored.deviation) | {"psnr_last": _rounded(last)}
 
 
 def quality(

@@ -30,7 +30,7 @@ from dipfast.image import Image, Source, cut, in_range_of, opacity, pad
 from dipfast.restoration.failure import is_out_of_memory
 from dipfast.restoration.memory import MemoryPolicy, TierChoice
 from dipfast.restoration.refinement import is_frozen, is_left_alone, refined_result, stored_refinement
-from dipfast.restoration.strength import with_strength
+from dipfast.restoration.strength import deviation_with_strength, noise_variance, with_strength
 from dipfast.restoration.warnings import outside
 from dipfast.settings.document import Settings
 from dipfast.settings.generator import ImageInput, NoiseInput
@@ -244,9 +244,15 @@ def _restored(
     def packed(module: nn.Module, card: generators.Card = card) -> bytes:
         return generators.to_bytes(module, problem.shown, card, range)
 
+    strength = settings.output.strength
     answer = cut(result.image[0].numpy(), *card.size)
-    shares = with_strength(observation.observed, answer, settings.output.strength, observation.known)
-    pixels = put_back(observation, problem, shares)
+    mixed = with_strength(observation.observed, answer, strength, observation.known)
+    pixels = put_back(observation, problem, mixed)
+    deviation = None if result.deviation is None else cut(result.deviation[0].numpy(), *card.size)
+    if deviation is not None and strength != 1:
+        answer = put_back(observation, problem, answer)
+        variance = noise_variance(problem, answer)
+        deviation = deviation_with_strength(deviation, answer, pixels, strength, variance)
     return Restored(
         pixels=pixels,
         last=cut(result.last[0].numpy(), *card.size),
@@ -258,7 +264,7 @@ def _restored(
         facts=problem.facts | _facts(settings.task, observation, problem, result, pixels),
         memory=choice.record(),
         seconds=seconds,
-        deviation=None if result.deviation is None else cut(result.deviation[0].numpy(), *card.size),
+        deviation=deviation,
         kept=tuple(packed(sample) for sample in result.kept),
         trail=tuple((step, packed(module)) for step, module in result.snapshots),
         members=tuple(

@@ -111,7 +111,7 @@ def save(loaded: Loaded, restored: Restored, folder: RunFolder, slot: int) -> Re
         ran=record.ran | {"lane": slot},
         generator=record.generator | generator,
         warnings=[*record.warnings, *losses(restored.source, format_of(job.outputs[0]), mode)],
-        output=output,
+        output=record.output | output,
         facts=record.facts | ({"task_chosen": job.chosen} if job.chosen else {}),
     )
     folder.commit(record)
@@ -147,9 +147,6 @@ def _write(loaded: Loaded, restored: Restored, folder: RunFolder) -> tuple[dict[
     path = f"generators/{job.id}.safetensors"
     folder.put(path, restored.generator)
     output: dict[str, Any] = {"sha256": hashlib.sha256(data).hexdigest(), "paths": outputs}
-    strength = job.shared.output.strength
-    if strength != 1:
-        output["strength"] = strength
     generator: dict[str, Any] = {"path": path, "sha256": hashlib.sha256(restored.generator).hexdigest()}
     if restored.deviation is not None:
         mode = "gray" if len(restored.deviation) == 1 else "rgb"
