@@ -66,6 +66,7 @@ def restore(
     scale: int | None = None,
     mask: Picture | None = None,
     reference: Picture | None = None,
+    strength: float | None = None,
     generator: Mapping[str, Any] | None = None,
     progress: Callable[[int, float], None] | None = None,
     **fit: Any,
@@ -75,15 +76,17 @@ def restore(
     ``image``: [H, W] or [H, W, C], uint8, uint16 or float in [0, 1], or a path. ``task``: its type, or the
     manifest's mapping; denoise unless given; auto: as a file tells. ``sigma`` (8-bit units, denoise), ``scale``
     (superres) and ``mask`` ([H, W], also bool, or "alpha", the picture's own; inpaint) are short for the task's keys.
-    ``reference``: the true image, in the form of ``image``, for `record["metrics"]` only. ``generator`` and ``fit``
-    take the keys of the manifest's sections (``steps``, ``seed``, ``engine``, ``precision``, ``device``, ``average``,
+    ``reference``: the true image, in the form of ``image``, for `record["metrics"]` only. ``strength``: share of the
+    change that is applied, 0 to 1; 0 returns the image as it came, not for superres. ``generator`` and ``fit`` take
+    the keys of the manifest's sections (``steps``, ``seed``, ``engine``, ``precision``, ``device``, ``average``,
     ``stop`` …), and ``preset`` its names.
 
     Raises UsageError for a wrong argument, ItemError for an image that cannot be done, MachineError for a device,
     engine or precision that is not here.
     """
     start = time.perf_counter()
-    named = {"generator": generator, "scale": scale, "mask": _name(mask), "reference": _name(reference), "sigma": sigma}
+    named: dict[str, Any] = {"generator": generator, "scale": scale, "sigma": sigma, "strength": strength}
+    named |= {"mask": _name(mask), "reference": _name(reference)}
     given = fit | {name: value for name, value in named.items() if value is not None}
     if task == "auto" and _is_file(image):
         task = _chosen(os.fspath(image), preset, given)

@@ -32,7 +32,7 @@ KEPT: dict[str, tuple[str, ...]] = {  # of parts of a short record
 class Record(Mapping[str, Any]):
     """A commit record, which is also the mapping that its file holds: a part that is None is not in it.
 
-    ``output`` is empty until the files are written; `generator["path"]` and the hashes are there from then on.
+    ``output`` names no files until they are written; `generator["path"]` and the hashes are there from then on.
     """
 
     version: Any = None

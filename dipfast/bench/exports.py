@@ -24,7 +24,7 @@ from dipfast.export.targets import Target
 from dipfast.metrics import psnr
 from dipfast.record import Record
 from dipfast.render.generator import FittedGenerator
-from dipfast.render.pictures import origin
+from dipfast.render.origin import origin
 from dipfast.render.variants import Subject, subject
 from dipfast.text import number
 
@@ -61,8 +61,8 @@ def bench_exports(
 
 def about(target: Target, record: Record, one: Subject) -> dict[str, Any]:
     """The generator's picture beside the one that was kept and the truth, in dB, and its distillation's share."""
-    _, finish = origin(target, one.generator)
-    picture = finish(one.generator.output("fp32"))
+    came = origin(target, one.generator)
+    picture = came.finish(one.generator.output("fp32"), came.strength)
     seeds, seconds = record["settings"]["fit"]["seeds"], record["seconds"]
     steps, trunks = record["generator"]["distil_steps"], record["generator"].get("trunks", 1)
     kept = None if one.reference is None else psnr(one.fit, one.reference)

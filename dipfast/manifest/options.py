@@ -40,6 +40,7 @@ FLAGS = {
     "scale": ("task", "scale"),
 }
 TASKS = {"sigma": "denoise", "force": "denoise", "quality": "jpeg", "mask": "inpaint", "scale": "superres"}  # of flags
+KEYWORDS = {name: FLAGS[name] for name in ("sigma", "strength")}  # of Python, beside the keys of sections
 NOT_SETTABLE = ("version", "items")
 MAX_SHOWN = 80
 
@@ -143,7 +144,7 @@ def settings_from(
     overrides: Mapping[str, Any],
     place: str = "restore()",
 ) -> Settings:
-    """Return the settings of Python's keywords: the keys of `fit` and of the task, `sigma`, and sections by name.
+    """Return the settings of Python's keywords: keys of `fit` and the task, `sigma`, `strength`, and sections by name.
 
     Text stands for a section of that type: ``stop="discrepancy"``. Whether an inpainting has its mask is left
     to the caller. Raises `UsageError`, one line for each argument that is wrong.
@@ -187,8 +188,8 @@ def _unknown(name: str) -> str:
 
 def _keyword(name: str) -> tuple[str, ...]:
     """Return where a keyword stands in the settings; empty for one that stands nowhere."""
-    if name == "sigma":
-        return ("task", "noise", "sigma")
+    if name in KEYWORDS:
+        return KEYWORDS[name]
     if name in Settings.model_fields:
         return (name,)
     if name in Fit.model_fields:

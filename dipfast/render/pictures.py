@@ -16,23 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from dipfast.errors import DipfastError, ItemError, UsageError
+from dipfast.errors import UsageError
 from dipfast.export.targets import Target, inside
 from dipfast.files import write_atomic
 from dipfast.image import Image, Source, encode, format_of, read
 from dipfast.metrics import psnr
-from dipfast.record import Record
-from dipfast.remote import holds
 from dipfast.render.generator import FittedGenerator, OnnxRenderer, Renderer, as_fitted, kept, load
-from dipfast.restoration.line import observe, pose, put_back
+from dipfast.render.origin import origin, settings_of
 from dipfast.restoration.strength import with_strength
-from dipfast.samples import locate
-from dipfast.settings.document import Settings
-from dipfast.settings.task import Inpaint, SuperRes
-from dipfast.tasks.range import Range
 
 AHEAD = 2  # generators loaded before they are rendered
-Finish = Callable[[np.ndarray], np.ndarray]  # [C, H', W'] as the network gives it → the picture [C, H, W]
 
 
 @dataclass(frozen=True)
@@ -168,22 +161,18 @@ def _finish(
 ) -> Rendered:
     """Put back what the source had, write the picture, and compare it with the one that was kept."""
     record, card = target.record, generator.card
+    came = origin(target, generator)
+    pixels = came.finish(picture, came.strength if strength is None else strength)
     if target.run is None or record is None:
         lone = _file(output, target.generator.with_suffix(".png"))
-        pixels = kept(picture, card.size)
-        if strength is not None and strength != 1:
-            reason = f"{target.generator}: holds no observed picture for --strength {strength:g}; give its run"
-            pixels = with_strength(_held(generator, UsageError(reason)), pixels, strength)
-        _write([lone], pixels, _plain(picture), 8)
+        _write([lone], pixels, came.source, 8)
         return Rendered(card.id, lone, ms, None)
-    source, finish = origin(target, generator, strength)
-    pixels = finish(picture)
     paths = record["output"]["paths"]
     if output is None:
         to = [inside(target.run, f"renders/{path}") for path in paths]
     else:
         to = [output] if names_file(output) else [output / path for path in paths]
-    _write(to, pixels, source, settings_of(record).output.bit_depth)
+    _write(to, pixels, came.source, settings_of(record).output.bit_depth)
     before = as_fitted(read(target.run.images / paths[0]).pixels, card.channels)
     distance = psnr(pixels, before) if before.shape == pixels.shape else np.inf
     return Rendered(card.id, to[0], ms, round(distance, 3) if np.isfinite(distance) else None)
@@ -192,60 +181,6 @@ def _finish(
 def _write(paths: Sequence[Path], pixels: np.ndarray, source: Source, depth: int | str) -> None:
     for path in paths:
         write_atomic(path, encode(pixels, source, format_of(path), bit_depth=depth))
-
-
-def _held(generator: FittedGenerator, otherwise: DipfastError) -> np.ndarray:  # [C, H, W]
-    """Return the observed picture that a fitted denoiser holds as its latent. Raises ``otherwise`` for other ones."""
-    if not generator.card.frozen:
-        raise otherwise
-    range = Range.of(generator.module.low, generator.module.width)
-    return kept(range.to_full(generator.latent)[0].numpy(), generator.card.size)
-
-
-def origin(target: Target, generator: FittedGenerator, strength: float | None = None) -> tuple[Source, Finish]:
-    """What the run's input puts back: its file's metadata, and what it says of the picture's pixels.
-
-    Without the input, known pixels of inpainting cannot be put back; pictures of other tasks are the network's own. A
-    ``strength`` other than 1 needs the input too, but for a denoiser, which holds it; None is that of the run.
-    """
-    record = target.record
-    assert record is not None and target.run is not None
-    settings, size = settings_of(record), generator.card.size
-    share = settings.output.strength if strength is None else strength
-    if share != 1 and isinstance(settings.task, SuperRes):
-        raise UsageError(f"--strength {share:g}: should be 1 for task superres, whose answer has another size")
-    given = record["input"]
-    path = locate(given["path"])
-    here = holds(path, given["sha256"])
-    if not here:
-        if isinstance(settings.task, Inpaint) and settings.task.keep_known:
-            raise ItemError("changed", f"{path}: is not as it was, so its known pixels cannot be put back")
-        source = read(target.run.images / record["output"]["paths"][0]).source
-        if share == 1:
-            return source, lambda picture: kept(picture, size)
-        reason = f"{path}: is not as it was, so strength {share:g} cannot be applied; --strength 1 can"
-        held = _held(generator, ItemError("changed", reason))
-        return source, lambda picture: with_strength(held, kept(picture, size), share)
-    mask = given.get("mask")
-    observation = observe(settings, read(path), None if mask is None else read(mask), None)
-    problem = pose(settings, observation)
-
-    def finish(picture: np.ndarray) -> np.ndarray:
-        if generator.card.refine is None:
-            picture = problem.finish(problem.range.of_full(torch.from_numpy(picture)[None]))[0].numpy()
-        mixed = with_strength(observation.observed, kept(picture, size), share, observation.known)
-        return put_back(observation, problem, mixed)
-
-    return observation.source, finish
-
-
-def settings_of(record: Record) -> Settings:
-    """Return the settings that ``record`` says an item was fitted with. Raises ItemError for what no version writes."""
-    try:
-        return Settings.from_json(record["settings"])
-    except (KeyError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ItemError("unreadable", f"records/{record.id}.json: its settings cannot be read ({reason})") from None
 
 
 def _plain(picture: np.ndarray) -> Source:

@@ -1,5 +1,5 @@
 """Many renders of one generator, measured: along the fit, of other seeds and samples, with jitter of the latent, in
-other precisions, backends and sizes, blended with the input.
+other precisions, backends and sizes, with a share of the change applied, blended with the input.
 
 A variant is measured against the fit (the picture that the run kept, or the render in float32 of a lone generator),
 and against a reference where there is one. Sizes are rendered by the network itself, with the statistics of the
@@ -9,7 +9,7 @@ resized latent's own picture, and measured when brought back to the fit's size.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,9 +31,10 @@ from dipfast.metrics import psnr, ssim
 from dipfast.record import Record
 from dipfast.remote import holds
 from dipfast.render.generator import FittedGenerator, as_fitted, kept, load, renderer
-from dipfast.render.pictures import settings_of
+from dipfast.render.origin import origin, settings_of
 from dipfast.restoration.line import observe, pose
 from dipfast.samples import locate
+from dipfast.settings.files import Strength
 from dipfast.settings.generator import FourierInput, ImageInput, MeshgridInput, NoiseInput
 from dipfast.settings.section import Section
 from dipfast.settings.task import SuperRes
@@ -65,6 +66,9 @@ class Spec(Section):
     sizes: tuple[Annotated[float, Field(ge=0.1, le=8)], ...] = Field(
         strict=False, default=(), description="factors on the sides; not for latents of noise"
     )
+    strength: tuple[Strength, ...] = Field(
+        strict=False, default=(), description="shares of the change that are applied, as by dipfast render --strength"
+    )
     blend: tuple[Share, ...] = Field(
         strict=False, default=(0.25, 0.5), description="shares of the damaged input; only for generators of a run"
     )
@@ -95,6 +99,7 @@ class Variant:
 class Subject:
     """A generator with the picture that it was fitted for, what it was before, and the truth where it is known."""
 
+    target: Target
     id: str
     name: str  # of the picture in its run, or the generator's file
     generator: FittedGenerator
@@ -140,7 +145,7 @@ def subject(target: Target, reference: Path | None = None) -> Subject:
             raise UsageError(f"--reference {error}") from None
         if clean.shape != fit.shape:
             raise UsageError(f"--reference {path}: should be {list(fit.shape)}, is {list(clean.shape)}")
-    return Subject(generator.card.id or target.generator.stem, name, generator, fit, before, clean, further)
+    return Subject(target, generator.card.id or target.generator.stem, name, generator, fit, before, clean, further)
 
 
 def _further(run: RunFolder, record: Record) -> dict[str, dict[str, Path]]:
@@ -175,11 +180,13 @@ def _seen(target: Target) -> tuple[np.ndarray | None, np.ndarray | None]:
 def variants_of(one: Subject, spec: Spec) -> Iterator[Variant]:
     """Render and measure every variant of ``spec``, the fit itself first.
 
-    Raises MachineError for a backend that is not here, UsageError for sizes of a latent that has no other.
+    Raises MachineError for a backend that is not here, UsageError for sizes of a latent that has no other, and what
+    `origin` and its `finish` raise for strengths that cannot be applied.
     """
     latent = one.generator.card.generator.input
     if spec.sizes and (isinstance(latent, NoiseInput) or (isinstance(latent, ImageInput) and latent.noise)):
         raise UsageError(f"sizes: {one.id} has a latent of noise, which shows another picture at another size")
+    in_part = _at_strengths(one, spec.strength)
     yield _measured(one, "fit", one.fit, None)
     for kind in ("checkpoints", "samples", "seeds"):
         if getattr(spec, kind):
@@ -194,10 +201,20 @@ def variants_of(one: Subject, spec: Spec) -> Iterator[Variant]:
         yield _jittered(one, strength, spec.renders, spec.seed)
     for factor in spec.sizes:
         yield _resized(one, factor)
+    yield from in_part
     if one.before is not None:
         for share in spec.blend:
             mixed = share * one.before + (1 - share) * one.fit
             yield _measured(one, f"blend {share:g} of the input", mixed.astype(np.float32), None)
+
+
+def _at_strengths(one: Subject, strengths: Sequence[float]) -> list[Variant]:
+    """The picture with each share of the change applied, known pixels put back. Raises as `origin` does."""
+    if not strengths:
+        return []
+    came = origin(one.target, one.generator)
+    picture = one.generator.picture(one.generator.output("fp32"))
+    return [_measured(one, f"strength {share:g}", came.finish(picture, share), None) for share in strengths]
 
 
 def _other(one: Subject, name: str, path: Path) -> Variant:

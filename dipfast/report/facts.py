@@ -33,7 +33,7 @@ COLUMNS = (
     *("path", "output", "status", "id", "task", "preset", "width", "height", "steps", "chosen_step", "why"),
     *("seconds", *METRICS, "device", "engine", "precision", "kind", "reason"),
     *(f"seconds_{phase}" for phase in PHASES),
-    *("finished", "device_name", "host"),
+    *("finished", "device_name", "host", "strength"),
 )
 
 
@@ -66,7 +66,14 @@ def facts(row: Row, record: Mapping[str, Any] | None = None) -> Facts:
         **{f"seconds_{phase}": finite(seconds.get(phase)) for phase in PHASES},
         "finished": word(record.get("finished")),
         **{name: word(ran.get(name)) for name in ("device_name", "host")},
+        "strength": strength(record),
     }
+
+
+def strength(record: Mapping[str, Any]) -> float | None:
+    """Return the share of the change that was applied; None where that is not known."""
+    output = section(record, "output")
+    return finite(output.get("strength", 1.0 if output else None))
 
 
 def qualities(metrics: Mapping[str, Any]) -> Facts:

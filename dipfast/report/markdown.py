@@ -69,7 +69,7 @@ def _image(row: Row) -> tuple[object, ...]:
     known = facts(row)
     return (
         Link(row.output),
-        known["task"],
+        known["task"] if known["strength"] in (None, 1) else f"{known['task']}, strength {known['strength']:g}",
         known["preset"],
         known["width"] and f"{known['width']} × {known['height']}",
         known["steps"],

@@ -110,6 +110,7 @@ def lines_of(row: Row) -> list[tuple[str, str]]:
     lines = [
         ("Task", task_words(record)),
         ("Preset", known["preset"]),
+        ("Strength", _strength(known)),
         ("Size", known["width"] and f"{known['width']} × {known['height']} px"),
         ("Steps", _steps(record, known)),
         ("Stopped", known["why"]),
@@ -120,6 +121,12 @@ def lines_of(row: Row) -> list[tuple[str, str]]:
         ("Ran on", ", ".join(known[name] for name in ("device", "engine", "precision") if known[name])),
     ]
     return [(name, value) for name, value in lines if value]
+
+
+def _strength(known: Facts) -> str | None:
+    """Where not the whole change was applied."""
+    share = known["strength"]
+    return None if share in (None, 1) else f"{100 * share:.3g} % of the change is applied"
 
 
 def task_words(record: Mapping[str, Any]) -> str | None:
