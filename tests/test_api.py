@@ -214,3 +214,67 @@ def test_restore_chooses_the_task_of_a_file(tmp_path: Path, picture: np.ndarray)
         for given in ({}, {"scale": 2})
     ]
     assert [settings["task"]["type"] for settings in tasks] == ["jpeg", "superres"]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 1), (20, 30, 3), (20, 30, 4)])
+def test_strength_0_returns_the_array_and_1_what_none_given_returns(dtype: Any, shape: tuple[int, ...]) -> None:
+    top = 1 if dtype == np.float32 else np.iinfo(dtype).max
+    array = (np.random.default_rng(0).random(shape) * top).astype(dtype)
+    if shape[-1] == 4:
+        array[:9, :, 3] = 0  # colours that alpha hides
+    none, whole, default = (
+        dipfast.restore(array, sigma=25, **QUICK, **strength).image
+        for strength in ({"strength": 0}, {"strength": 1.0}, {})
+    )
+    assert np.array_equal(none, array)
+    assert np.array_equal(whole, default) and not np.array_equal(default, array)
+
+
+@pytest.mark.parametrize("strength", [0.7, np.float64(0.7)])
+def test_a_share_of_the_change_is_applied_recorded_and_part_of_the_id(strength: Any, picture: np.ndarray) -> None:
+    array = picture.transpose(1, 2, 0)
+    whole, part = (dipfast.restore(array, sigma=25, strength=share, **QUICK) for share in (None, strength))
+    np.testing.assert_allclose(part.image, array + 0.7 * (whole.image - array), atol=1e-6)
+    assert part.record["settings"]["output"]["strength"] == part.record["output"]["strength"] == 0.7
+    assert part.record["id"] != whole.record["id"] and "output" not in whole.record
+    assert np.array_equal(part.generator.render(), whole.generator.render())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"strength": 1.5}, "restore(): strength: should be at most 1, is 1.5"),
+        ({"strength": -0.1}, "restore(): strength: should be at least 0, is -0.1"),
+        ({"strength": float("nan")}, "restore(): strength: should be a finite number, is nan"),
+        ({"strength": "high"}, "restore(): strength: should be a number, is 'high'"),
+        ({"strength": True}, "restore(): strength: should be a number, is true"),
+        (
+            {"strength": 0.5, "task": "superres", "scale": 2},
+            "restore(): strength: should be 1 for task superres, whose answer has another size, is 0.5",
+        ),
+    ],
+)
+def test_a_wrong_strength_is_one_line(given: dict[str, Any], message: str, picture: np.ndarray) -> None:
+    with pytest.raises(UsageError) as error:
+        dipfast.restore(picture.transpose(1, 2, 0), **given)
+    assert str(error.value) == message
+
+
+def test_holes_are_filled_and_known_pixels_kept_at_any_strength(picture: np.ndarray) -> None:
+    array = picture.transpose(1, 2, 0)
+    mask = np.ones(array.shape[:2], bool)
+    mask[8:12] = False
+    none, whole = (dipfast.restore(array, "inpaint", mask=mask, strength=share, **QUICK).image for share in (0, 1))
+    assert np.array_equal(none, whole) and np.array_equal(none[mask], array[mask])
+
+
+def test_the_uncertainty_is_that_of_the_picture_returned() -> None:
+    rng = np.random.default_rng(0)
+    array = (0.5 + 0.1 * rng.normal(size=(64, 64, 3))).clip(0, 1).astype(np.float32)
+    maps = [
+        dipfast.restore(array, sigma=25.5, strength=share, preset="fast", steps=2).uncertainty for share in (0, 0.5, 1)
+    ]
+    none, half, whole = (np.asarray(one) for one in maps)
+    np.testing.assert_allclose(none, 0.1, rtol=0.02)
+    np.testing.assert_allclose(half**2, whole**2 + (0.1**2 - whole**2) / 4, rtol=0.05)

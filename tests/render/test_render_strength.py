@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def test_without_its_source_only_a_denoiser_has_other_strengths(
     else:
         assert main(["render", str(lone), "--strength", "0.5"]) == 2
         error = capsys.readouterr().err
-        assert "holds no observed picture for --strength 0.5; give its run" in error and error.count("\n") == 1
+        assert "holds no observed picture for strength 0.5; give its run" in error and error.count("\n") == 1
     (run.parent / "a.png").rename(run.parent / "away.png")
     try:
         if "windows" in run.parent.name:
@@ -89,3 +90,68 @@ def test_a_denoiser_is_applied_to_another_picture_in_part(tmp_path: Path) -> Non
     generator = targets(run)[0].generator
     assert np.array_equal(rendered(tmp_path, generator, str(other), "--strength", "0"), read(other).pixels)
     assert not np.array_equal(rendered(tmp_path, generator, str(other)), read(other).pixels)
+
+
+SPEC = "{backends: [], jitter: [], precisions: [], blend: [], strength: [0, 0.5, 1]}"
+
+
+def varied(tmp_path: Path, what: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, np.ndarray]:
+    """The pictures of the variants, by name."""
+    (tmp_path / "v.yaml").write_text(SPEC)
+    capsys.readouterr()
+    folder = tmp_path / "varied"
+    assert main(["variants", str(what), "--spec", str(tmp_path / "v.yaml"), "-o", str(folder), "--json"]) == 0
+    (rows,) = json.loads(capsys.readouterr().out).values()
+    return {row["name"]: read(folder / row["picture"]).pixels for row in rows}
+
+
+def test_variants_of_strengths_are_what_render_gives(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = varied(tmp_path, run, capsys)
+    assert list(found) == ["fit", "strength 0", "strength 0.5", "strength 1"]
+    for share in ("0", "0.5", "1"):
+        assert np.array_equal(found[f"strength {share}"], rendered(tmp_path, run, "--strength", share))
+    assert np.array_equal(found["strength 0"], read(run.parent / "a.png").pixels)
+
+
+def test_variants_of_a_run_of_another_strength_begin_with_what_it_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = varied(tmp_path, fitted(tmp_path, *WINDOWS, "output.strength=0.5"), capsys)
+    assert np.array_equal(found["fit"], found["strength 0.5"])
+    assert not np.array_equal(found["fit"], found["strength 1"])
+
+
+def test_variants_of_strengths_leave_known_pixels_and_hidden_colours_as_they_were(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = np.random.default_rng(0).random((3, 48, 48), np.float32)
+    mask, alpha = np.ones((1, 48, 48), np.float32), np.ones((48, 48), np.float32)
+    mask[:, 20:30], alpha[:9] = 0, 0
+    write(tmp_path / "a.png", picture, Source("png", "rgb", 8, alpha=alpha, alpha_kind="straight"))
+    write(tmp_path / "m.png", mask, Source("png", "gray", 8))
+    given = read(tmp_path / "a.png").pixels
+    task = (f"task={{type: inpaint, mask: {tmp_path}/m.png}}", "generator.channels=[8, 8]", "fit={steps: 2, seeds: 1}")
+    for name, sets in (("holes", task), ("alpha", (*WINDOWS, "task.noise.sigma=25"))):
+        dipfast.run(tmp_path / "a.png", tmp_path / name, workers=1, sets=sets)
+        found = varied(tmp_path / name, tmp_path / name, capsys)
+        kept = np.broadcast_to(mask > 0 if name == "holes" else alpha[None] == 0, given.shape)
+        for share in ("0", "0.5", "1"):
+            assert np.array_equal(found[f"strength {share}"][kept], given[kept])
+        if name == "holes":
+            assert np.array_equal(found["strength 0"], found["strength 1"])
+
+
+@pytest.mark.parametrize("verb", ["render", "variants"])
+def test_an_enlarged_picture_has_no_strength(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "a.png", np.random.default_rng(0).random((3, 24, 24), np.float32), Source("png", "rgb", 8))
+    sets = ("task={type: superres, scale: 2}", "generator.channels=[8, 8]", "fit={steps: 2, seeds: 1}")
+    dipfast.run(tmp_path / "a.png", tmp_path / "run", workers=1, sets=sets)
+    (tmp_path / "v.yaml").write_text(SPEC)
+    options = ["--strength", "0.5"] if verb == "render" else ["--spec", str(tmp_path / "v.yaml")]
+    capsys.readouterr()
+    assert main([verb, str(tmp_path / "run"), *options]) == 2
+    error = capsys.readouterr().err
+    assert "should be 1 for task superres, whose answer has another size" in error and error.count("\n") == 1
+    assert not (tmp_path / "run/variants").exists() and not (tmp_path / "run/renders").exists()

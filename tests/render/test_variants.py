@@ -148,6 +148,11 @@ def test_the_verb_prints_a_table(lone: Path, tmp_path: Path, capsys: pytest.Capt
         ("sizes: [1]\nsizes: [2]", "v.yaml:2:1"),
         ("- 1", "should be a mapping, is [1]"),
         ("sizes: [2]", "sizes: 0123456789abcdef has a latent of noise"),
+        ("strength: [1.5]", "strength[0]: should be at most 1, is 1.5"),
+        ("strength: [-1]", "strength[0]: should be at least 0, is -1"),
+        ("strength: [.nan]", "strength[0]: should be a finite number, is nan"),
+        ("strength: [high]", "strength[0]: should be a number, is 'high'"),
+        ("strength: [0.5]", "g.safetensors: holds no observed picture for strength 0.5; give its run"),
     ],
 )
 def test_a_wrong_spec_is_one_line(

@@ -345,3 +345,15 @@ def test_a_report_lists_so_many_items_and_counts_the_others(folder, monkeypatch)
         assert text.count("… and 3 more, in results.csv") == 3
         assert text.count("pending1") == 1
         assert "pending2" not in text
+
+
+@pytest.mark.parametrize(("share", "is_told"), [(0.7, True), (0.0, True), (1, False), (None, False)])
+def test_a_strength_that_is_not_1_is_told(folder, share: float | None, is_told: bool, monkeypatch) -> None:
+    output = {"paths": ["dog.png"], "sha256": ""} | ({} if share is None else {"strength": share})
+    row = done("dog.png", output=output)
+    html, text = report(folder, [row]), (folder.root / "report.md").read_text()
+    assert ("of the change is applied" in html) == (", strength " in text) == is_told
+    if share == 0.7:
+        assert "70 % of the change is applied" in html and "denoise, strength 0.7" in text
+    monkeypatch.setattr(page, "MAX_CARDS", 0)
+    assert (", strength " in report(folder, [row])) == is_told

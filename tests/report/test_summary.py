@@ -253,6 +253,7 @@ def test_results_have_a_line_for_each_item(folder) -> None:
         "finished": "",
         "device_name": "x86",
         "host": "box",
+        "strength": "",
     }
     assert (second["status"], second["kind"], second["reason"]) == ("failed", "unreadable", "it is empty")
     assert third["status"] == "pending"
@@ -382,3 +383,11 @@ def test_scores_have_a_column_of_reasons_only_where_there_are_any(amiss: bool) -
     print_scores({"items": items, "missing": [], "psnr": 30.0, "ssim": 0.9} | counts, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert ("not measured" in text) == ("it is empty" in text) == amiss
+
+
+@pytest.mark.parametrize(
+    ("output", "cell"), [({"paths": ["a.png"]}, "1.0"), ({"strength": 0.7}, "0.7"), ({"strength": "most"}, "")]
+)
+def test_results_have_the_share_of_the_change(folder, output: dict, cell: str) -> None:
+    write_results(folder, [done(output=output)])
+    assert results(folder)[0]["strength"] == cell

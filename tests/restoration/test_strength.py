@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import settings_of
+from conftest import settings_of, task_of
 
 import dipfast
 from dipfast.image import Source, read, write
-from dipfast.record import is_answer
 from dipfast.report.evaluate import evaluate
 from dipfast.restoration.line import Observation, observe, restore
-from dipfast.restoration.strength import with_strength
+from dipfast.restoration.strength import deviation_with_strength, noise_variance, with_strength
 from dipfast.store.folder import RunFolder
+from dipfast.tasks import pose
+from dipfast.tasks.problem import NoiseBound
 
 SHARES = (0.0, 0.3, 1.0)
 TASKS: list[dict[str, Any]] = [
@@ -105,16 +107,94 @@ def test_a_run_of_strength_0_writes_the_input_and_says_so(
     assert record["settings"]["output"]["strength"] == 0 and record["output"]["strength"] == 0
 
 
-@pytest.mark.parametrize("strength", [0.5, 1.0])
-def test_the_map_of_deviations_is_held_against_the_answer_alone(
-    strength: float, tmp_path: Path, picture: np.ndarray
+def test_the_deviations_of_a_run_are_held_against_its_pictures_at_any_strength(
+    tmp_path: Path, picture: np.ndarray
 ) -> None:
-    """It is that of strength 1, so at another one no calibration is told: not in the record, not by `evaluate`."""
     write(tmp_path / "in/a.png", picture, Source("png", "rgb", 8))
     sets = ["task.noise.sigma=25", "fit.steps=2", "generator.channels=[8, 8]", "preset=fast"]
-    sets += ["degrade={type: gaussian, sigma: 25}", f"output.strength={strength}"]
+    sets += ["degrade={type: gaussian, sigma: 25}", "output.strength=0.5"]
     dipfast.run(tmp_path / "in", tmp_path / "run", workers=1, sets=sets)
     (record,) = RunFolder(tmp_path / "run").all_records()
-    assert record["output"]["uncertainty"]
-    assert ("coverage_90" in record["metrics"]) == (strength == 1) == is_answer(record)
-    assert ("coverage_90" in evaluate(RunFolder(tmp_path / "run"), tmp_path / "in")) == (strength == 1)
+    assert record["output"]["uncertainty"] and 0 < record["metrics"]["coverage_90"] < 1
+    scores = evaluate(RunFolder(tmp_path / "run"), tmp_path / "in")
+    assert scores["coverage_90"] == pytest.approx(record["metrics"]["coverage_90"], abs=0.02)
+
+
+@pytest.mark.parametrize("strength", SHARES)
+def test_the_expected_error_is_that_of_the_picture_that_is_returned(strength: float, picture: np.ndarray) -> None:
+    """Of an answer that is the best guess: half of the picture's variance is noise, so its error is half of that."""
+    rng, sigma = np.random.default_rng(0), np.float32(0.1)
+    clean, noise = rng.normal(scale=sigma, size=(2, 3, 64, 64)).astype(np.float32)
+    observed, answer = clean + noise, (clean + noise) / 2
+    variance, deviation = np.full_like(clean, sigma**2), np.full_like(clean, sigma * np.sqrt(0.5))
+    mixed = with_strength(observed, answer, strength)
+    for known in (variance, None):
+        found = deviation_with_strength(deviation, answer, mixed, strength, known)
+        assert np.square(found).mean() == pytest.approx(np.square(mixed - clean).mean(), rel=0.05)
+
+
+def test_the_deviation_falls_from_that_of_the_noise_to_that_of_the_answer() -> None:
+    rng = np.random.default_rng(0)
+    observed, answer = rng.random((2, 3, 8, 8), np.float32)
+    variance, deviation = np.full_like(answer, 0.04), rng.uniform(0, 0.1, answer.shape).astype(np.float32)
+    before = np.full_like(answer, 0.2 + 1e-6)
+    for strength in (0.0, 0.1, 0.5, 0.9, 1.0):
+        mixed = with_strength(observed, answer, strength)
+        found = deviation_with_strength(deviation, answer, mixed, strength, variance)
+        assert found.dtype == np.float32 and (found <= before).all() and (found >= deviation - 1e-6).all()
+        before = found + 1e-6
+    assert found is deviation
+
+
+def test_where_nothing_is_changed_the_deviation_stays() -> None:
+    answer, deviation = np.full((1, 4, 4), 0.5, np.float32), np.zeros((1, 4, 4), np.float32)
+    for variance in (None, np.full_like(answer, 0.01)):
+        assert not deviation_with_strength(deviation, answer, answer.copy(), 0.3, variance).any()
+
+
+@pytest.mark.parametrize(
+    ("task", "is_known"),
+    [
+        ({"type": "denoise", "noise": {"type": "gaussian", "sigma": 25}}, True),
+        ({"type": "denoise", "noise": {"type": "gaussian", "sigma": 25, "clipped": False}}, True),
+        ({"type": "denoise", "noise": {"type": "poisson", "peak": 30}}, True),
+        ({"type": "denoise", "noise": {"type": "salt-pepper"}}, False),
+        ({"type": "jpeg", "quality": 10}, False),
+    ],
+)
+def test_the_noise_of_the_observed_picture_is_known_where_it_was_told(
+    task: dict[str, Any], is_known: bool, picture: np.ndarray
+) -> None:
+    variance = noise_variance(pose(task_of(task), noisy(picture)), picture)
+    assert (variance is not None) == is_known
+    if variance is not None:
+        assert variance.shape in (picture.shape, (1, 1, 1), (3, 1, 1)) and (variance > 0).all()
+
+
+def test_noise_beside_impulses_or_shared_by_neighbours_is_not_told_by_its_deviation(picture: np.ndarray) -> None:
+    problem = pose(task_of({"type": "denoise"}), noisy(picture))
+    assert noise_variance(replace(problem, bound=NoiseBound(0.1, True)), picture) is not None
+    assert noise_variance(replace(problem, bound=NoiseBound(0.1, False)), picture) is None
+    assert noise_variance(replace(problem, facts=problem.facts | {"impulses": 0.01}), picture) is None
+
+
+def test_the_map_of_strength_0_is_that_of_the_noise_and_known_pixels_have_none(picture: np.ndarray) -> None:
+    sizes: dict[str, Any] = {"refine": {}, "fit": {"steps": 2, "precision": "fp32", "windows": {"side": 64}}}
+    sizes["generator"] = {"channels": [8, 8], "input": {"type": "image"}}
+    alpha = Observation(noisy(picture), None, None, Source("png", "rgb", 8))
+    none, answer = (restore(settings(TASKS[0], share, **sizes), alpha, "cpu").deviation for share in (0.0, 1.0))
+    assert none is not None and answer is not None
+    middle = (picture > 0.35) & (picture < 0.65)
+    assert np.median(255 * none[middle]) == pytest.approx(25, rel=0.05)
+    assert (none >= answer).all()
+    known = np.ones((1, 32, 32), bool)
+    known[:, 10:20, 5:9] = False
+    seeds: dict[str, Any] = {"fit": {"steps": 2, "precision": "fp32", "seeds": 2}}
+    seen = Observation(noisy(picture), known, None, Source("png", "rgb", 8))
+    for keep in (True, False):
+        task = {"type": "inpaint", "keep_known": keep}
+        half, whole = (restore(settings(task, share, **seeds), seen, "cpu").deviation for share in (0.5, 1.0))
+        assert half is not None and whole is not None
+        hole = np.broadcast_to(~known, half.shape)
+        assert np.array_equal(half[hole], whole[hole]) and half[hole].all()
+        assert bool(half[~hole].any()) is not keep and (half >= whole).all()
