@@ -1,7 +1,8 @@
 """Pictures with a known truth, damaged with a seed: what the scripts of this folder fit.
 
 A damage is named by one word: `gaussian:25`, `poisson:30`, `jpeg:10`, `missing:0.5`, `superres:4`. The noise of
-`gaussian-unclipped:25` is neither clipped nor rounded, as in most papers. The fit is not told the strength of `unknown:25`, of `shared:25` (by the channels of a pixel) and of `blurred:0.6` (pixels, at sigma 25).
+`gaussian-unclipped:25` is neither clipped nor rounded, as in most papers. The fit is not told the strength of
+`unknown:25`, of `shared:25` (by the channels of a pixel) and of `blurred:0.6` (pixels, at sigma 25).
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class Case:
 
 
 def make_case(picture: str, damage: str, crop: int | None, seed: int) -> Case:
-    """``picture`` (a path or `sample:NAME`), ``crop`` pixels a side from its middle or all of it, damaged with ``seed``.
+    """``picture`` (a path or `sample:NAME`) damaged with ``seed``: ``crop`` pixels a side from its middle, or all.
 
     Raises UsageError for a damage that is not one, ItemError for a picture that cannot be read.
     """

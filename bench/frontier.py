@@ -34,8 +34,9 @@ from standings import join, print_standing, read_results, references, summarize
 from tables import Row
 
 CONTENDERS = (
-    "again for each: [NAME: ]PRESET [KEY=VALUE ...]; faster-dip [KEY=VALUE ...]; nlm, bm3d, nlm+clipping, "
-    "bm3d+clipping, nlm+ridge; original, deep-decoder, deep-random-projector, deepinv [steps=N] [channels=N], with --peer"
+    "again for each: [NAME: ]PRESET [KEY=VALUE ...]; faster-dip [KEY=VALUE ...]; nlm, bm3d, nlm+ridge, "
+    "nlm+clipping, bm3d+clipping; original, deep-decoder, deep-random-projector, deepinv [steps=N] [channels=N], "
+    "with --peer"
 )
 CROP = 128  # pixels
 PEERS = "again for each: a checkout of another author's code"
@@ -75,8 +76,8 @@ def bench_frontier(
 ) -> dict[str, Any]:
     """PSNR of what is returned against steps, operations and seconds, for many settings, methods and networks.
 
-    What the first seeds return is kept as pictures. Raises UsageError for settings, a damage or a peer that are none, and
-    for ``crop`` beside ``whole``.
+    What the first seeds return is kept as pictures. Raises UsageError for settings, a damage or a peer that are none,
+    and for ``crop`` beside ``whole``.
     """
     if whole and crop is not None:
         raise UsageError(f"--crop {crop} and --whole exclude each other: give one of them")

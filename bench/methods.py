@@ -66,7 +66,7 @@ def nlm_ridge(observed: np.ndarray, sigma: float, clipped: bool = True) -> np.nd
     The second refinement has the answer of the first one as its pilot. What clipping does is undone in all three steps
     where the noise was ``clipped``.
     """
-    pilot = torch.from_numpy((_with_clipping(nlm, observed, sigma) if clipped else nlm(observed, sigma))).float()[None]
+    pilot = torch.from_numpy(_with_clipping(nlm, observed, sigma) if clipped else nlm(observed, sigma)).float()[None]
     noisy, noise = torch.from_numpy(observed).float()[None], ClippedGaussian(torch.tensor(sigma), clipped)
     for _ in range(2):
         pilot = refined(noisy, pilot, noise, Refine.from_json(REFINE["balanced"])).picture[None]

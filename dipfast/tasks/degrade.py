@@ -37,8 +37,9 @@ class Damaged:
 def degrade(damage: Degradation, clean: np.ndarray, *, clipped: bool = True) -> Damaged:
     """Damage ``clean`` [C, H, W] in [0, 1] as ``damage`` asks.
 
-    Without ``clipped``, noise may lead beyond [0, 1], as in most published experiments. The clean picture is cropped to the part that the observation shows. Raises ItemError where the picture is too small
-    for the crop or the reduction, and where no or all pixels would be removed.
+    Without ``clipped``, noise may lead beyond [0, 1], as in most published experiments. The clean picture is cropped to
+    the part that the observation shows. Raises ItemError where the picture is too small for the crop or the reduction,
+    and where no or all pixels would be removed.
     """
     rng = np.random.default_rng(damage.seed)
     if damage.crop is not None:
