@@ -1,7 +1,8 @@
 """Pictures with a known truth, damaged with a seed: what the scripts of this folder fit.
 
-A damage is named by one word: `gaussian:25`, `poisson:30`, `jpeg:10`, `missing:0.5`, `superres:4`. The fit is not told
-the strength of `unknown:25`, of `shared:25` (by the channels of a pixel) and of `blurred:0.6` (pixels, at sigma 25).
+A damage is named by one word: `gaussian:25`, `poisson:30`, `jpeg:10`, `missing:0.5`, `superres:4`. The noise of
+`gaussian-unclipped:25` is neither clipped nor rounded, as in most papers. The fit is not told the strength of
+`unknown:25`, of `shared:25` (by the channels of a pixel) and of `blurred:0.6` (pixels, at sigma 25).
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import numpy as np
 
 from dipfast import generators
 from dipfast.errors import UsageError
-from dipfast.image import Limits, read
+from dipfast.image import Limits, cut, pad, read
 from dipfast.manifest.layers import Layer, resolve
 from dipfast.manifest.options import read_options
+from dipfast.restoration.line import padded_sides
 from dipfast.samples import PREFIX, locate
 from dipfast.settings.document import Settings
 from dipfast.settings.section import Section
@@ -40,13 +42,20 @@ from dipfast.settings.task import (
 from dipfast.tasks import Damaged, Problem, degrade, pose
 
 BLURRED = 25  # sigma of the noise that is blurred
-WORDS = ("gaussian:25", "unknown:25", "shared:25", "blurred:0.6", "poisson:30", "jpeg:10", "missing:0.5", "superres:4")
+WORDS = (
+    *("gaussian:25", "gaussian-unclipped:25", "unknown:25", "shared:25", "blurred:0.6"),
+    *("poisson:30", "jpeg:10", "missing:0.5", "superres:4"),
+)
 SAMPLES = ("sample:astronaut", "sample:chelsea", "sample:coffee", "sample:rocket")
 
 
 UNKNOWN = Denoise(noise=GaussianNoise(sigma="auto"))
 DAMAGES: dict[str, Callable[[float], tuple[Degradation, Task]]] = {
     "gaussian": lambda sigma: (AddGaussian(sigma=sigma), Denoise(noise=GaussianNoise(sigma=sigma))),
+    "gaussian-unclipped": lambda sigma: (
+        AddGaussian(sigma=sigma),
+        Denoise(noise=GaussianNoise(sigma=sigma, clipped=False)),
+    ),
     "unknown": lambda sigma: (AddGaussian(sigma=sigma), UNKNOWN),
     "shared": lambda sigma: (AddGaussian(sigma=sigma, shared=True), UNKNOWN),
     "blurred": lambda pixels: (AddGaussian(sigma=BLURRED, blur=pixels), UNKNOWN),
@@ -67,6 +76,7 @@ class Case:
     problem: Problem
     clean: np.ndarray
     damaged: Damaged
+    crop: int | None  # the side of the square that was cut from the picture; None: the whole picture
 
     @property
     def name(self) -> str:
@@ -75,26 +85,43 @@ class Case:
     @property
     def digest(self) -> str:
         """Of the truth and of what was damaged: rows of one case, whatever run they are from, have the same."""
-        levels = [(255 * pixels).round().astype(np.uint8).tobytes() for pixels in (self.clean, self.damaged.observed)]
-        return hashlib.sha256(b"".join(levels)).hexdigest()[:12]
+        levels = [(255 * pixels).round().clip(0, 255) for pixels in (self.clean, self.damaged.observed)]
+        return hashlib.sha256(b"".join(level.astype(np.uint8).tobytes() for level in levels)).hexdigest()[:12]
 
     def under(self, preset: str, sets: Sequence[str]) -> Problem:
-        """The problem as ``preset`` and ``sets`` pose it: the paper's knows nothing of clipping."""
-        task = _settings(self.task, preset, sets, 0).task
-        return pose(task, self.damaged.observed, self.damaged.known)
+        """The problem as ``preset`` and ``sets`` pose it: the paper's knows nothing of clipping.
+
+        A whole picture is padded by reflection to what the network needs, as `dipfast.restore` does.
+        """
+        settings = _settings(self.task, preset, sets, 0)
+        observed, known = self.damaged.observed, self.damaged.known
+        if self.crop is None:
+            sides = padded_sides(settings, observed.shape[1:])
+            observed, known = pad(observed, sides), None if known is None else pad(known, sides)
+        return pose(settings.task, observed, known)
+
+    def cut(self, picture: np.ndarray) -> np.ndarray:
+        """``picture`` [..., H, W] without the padding."""
+        return cut(picture, *self.clean.shape[1:])
 
 
-def make_case(picture: str, damage: str, crop: int, seed: int) -> Case:
-    """``picture`` (a path or `sample:NAME`), ``crop`` pixels a side from its middle, damaged with ``seed``.
+def make_case(picture: str, damage: str, crop: int | None, seed: int) -> Case:
+    """``picture`` (a path or `sample:NAME`) damaged with ``seed``: ``crop`` pixels a side from its middle, or all.
 
     Raises UsageError for a damage that is not one, ItemError for a picture that cannot be read.
     """
     asked, task = parse_damage(damage)
     image = read(locate(picture), Limits())
-    if min(image.pixels.shape[1:]) < crop:
+    if crop is not None and min(image.pixels.shape[1:]) < crop:
         raise UsageError(f"--crop is {crop}, but {picture} is {image.pixels.shape[2]}×{image.pixels.shape[1]}")
-    damaged = degrade(asked.model_copy(update={"crop": crop, "seed": seed}), image.pixels)
-    return Case(picture, damage, task, pose(task, damaged.observed, damaged.known), damaged.clean, damaged)
+    asked = asked.model_copy(update={"crop": crop, "seed": seed})
+    damaged = degrade(asked, image.pixels, clipped=_is_clipped(task))
+    return Case(picture, damage, task, pose(task, damaged.observed, damaged.known), damaged.clean, damaged, crop)
+
+
+def _is_clipped(task: Task) -> bool:
+    """Whether values beyond black and white are cut off before ``task`` sees them."""
+    return not (isinstance(task, Denoise) and isinstance(task.noise, GaussianNoise) and not task.noise.clipped)
 
 
 def picture_name(picture: str) -> str:
@@ -102,14 +129,17 @@ def picture_name(picture: str) -> str:
     return picture if picture.startswith(PREFIX) else Path(picture).name
 
 
-def settings_of(task: Task, preset: str, sets: Sequence[str], seed: int, crop: int) -> Settings:
+def settings_of(task: Task, preset: str, sets: Sequence[str], seed: int, crop: int | None) -> Settings:
     """The settings that ``preset`` and ``sets`` (`KEY=VALUE`) come to for ``task``.
 
-    Raises UsageError for what is wrong with them, and for a ``crop`` that the net cannot take.
+    Raises UsageError for what is wrong with them, and for a ``crop`` that the net cannot take; None is a whole picture,
+    which is padded.
     """
     settings = _settings(task, preset, sets, seed)
+    if crop is None:
+        return settings
     multiple, least = generators.multiple(settings.generator), generators.smallest_side(settings.generator)
-    if crop % multiple or crop < least:  # nothing is padded here: what is measured is what was cut
+    if crop % multiple or crop < least:  # a crop is not padded: what is measured is what was cut
         raise UsageError(f"--crop should be a multiple of {multiple} and at least {least} for this net, is {crop}")
     return settings
 

@@ -19,11 +19,12 @@ from dipfast.restoration.refinement import refined_result
 from dipfast.settings.fit import Fit
 from dipfast.settings.generator import SkipGenerator
 from dipfast.settings.shapes import windows_of
-from methods import METHODS
+from methods import METHODS, METHODS_UNCLIPPED
 from rivals import RIVALS, compete
 from watch import Clock, peak_of, quality
 
 PRESETS = ("fast", "balanced", "best", "paper")
+OF_NOISE = {"gaussian": METHODS, "gaussian-unclipped": METHODS_UNCLIPPED}  # kinds of damage, and what is for them
 
 # FasterDIP (Liu et al., ICCV 2023), `denoising_dip.sh` and `core/denoising.py`: two scales, no skips, a latent as deep
 # as the net is wide. They choose the width by the texture, from 32 to 256; 64 is the one for little of it.
@@ -96,14 +97,15 @@ def run_one(
     contender: Contender, case: Case, seed: int, past_stop: float, peers: Mapping[str, Path]
 ) -> tuple[dict[str, Any], np.ndarray] | None:
     """A row and the picture [C, H, W] returned; None for a method or rival that does not apply to the damage."""
-    name, (kind, _, sigma), seen = contender.preset, case.damage.partition(":"), case.problem.target[0].numpy()
-    if name not in PRESETS and kind != "gaussian":
+    name, (kind, _, sigma), seen = contender.preset, case.damage.partition(":"), case.damaged.observed
+    methods = OF_NOISE.get(kind, {})
+    if name not in PRESETS and name not in methods and (name in METHODS or not methods):
         return None
     if name in PRESETS:
         picture, cost = _fit(contender, case, seed, past_stop)
-    elif name in METHODS:
+    elif name in methods:
         with Clock() as clock:
-            picture = METHODS[name](seen, float(sigma) / 255)
+            picture = methods[name](seen, float(sigma) / 255)
         cost = clock.seconds
     else:
         cost = compete(name, peers[name], rival_settings(contender), seen, case.clean, seed)
@@ -114,7 +116,7 @@ def run_one(
 
 
 def _fit(contender: Contender, case: Case, seed: int, past_stop: float) -> tuple[np.ndarray, dict[str, Any]]:
-    asked = settings_of(case.task, contender.preset, contender.sets, seed, case.clean.shape[1])
+    asked = settings_of(case.task, contender.preset, contender.sets, seed, case.crop)
     case = replace(case, problem=case.under(contender.preset, contender.sets))
     result, costs = watched(case, asked.generator, asked.fit, past_stop)
     with Clock() as clock:
@@ -124,7 +126,7 @@ def _fit(contender: Contender, case: Case, seed: int, past_stop: float) -> tuple
     taken = asked.fit.model_copy(update={"steps": result.steps, "coarse": coarse})
     flops = fit_flops(asked.model_copy(update={"fit": taken}), case.problem.shape)
     costs |= {"steps": result.steps, "chosen_step": result.chosen_step, "flops": flops, "why": result.why}
-    return result.image[0].numpy(), costs
+    return case.cut(result.image[0].numpy()), costs
 
 
 def watched(case: Case, config: SkipGenerator, settings: Fit, past_stop: float) -> tuple[FitResult, dict[str, Any]]:
@@ -134,17 +136,22 @@ def watched(case: Case, config: SkipGenerator, settings: Fit, past_stop: float) 
     """
     bench, machine = ProgramCache(), choose_machine(settings)
     clean = torch.from_numpy(case.clean)[None].to(machine.device)
+    height, width = case.clean.shape[1:]
+
+    def score(picture: torch.Tensor) -> float:
+        return quality(picture[..., :height, :width].to(clean.device), clean)
+
     if windows_of(config, settings) is not None:
         with Clock() as clock:
             result = fit(case.problem, config, settings, machine)
-        return result, clock.seconds | peak_of([(result.steps, quality(result.image.to(clean.device), clean))])
+        return result, clock.seconds | peak_of([(result.steps, score(result.image))])
     state, step = bench.prepare(case.problem, config, settings, machine)
     curve, looked, whole = [(0, float("-inf"))], Clock(), Clock()
 
     def look(number: int, loss: float = 0.0) -> None:
         with looked:
             picture = state.problem.finish(state.output if settings.average is None else state.average)
-            curve.append((number, quality(picture, clean)))
+            curve.append((number, score(picture)))
 
     with whole:
         result = fit(case.problem, config, settings, machine, progress=look, program_cache=bench)

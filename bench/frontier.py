@@ -1,6 +1,7 @@
 """PSNR of the picture returned against steps, operations and seconds, for many settings, methods and networks.
 
-    python bench/frontier.py PICTURE... [--contender SETTINGS]... [--damage KIND:VALUE]... [--crop N] [--help]
+    python bench/frontier.py PICTURE... [--contender SETTINGS]... [--damage KIND:VALUE]... [--crop N|--whole]
+    [--help]
 
 A fit stops by itself, and the truth is looked at from outside: the PSNR of what is returned, and the highest on the
 trajectory, which may go on after the stop. Contenders are interleaved, case by case, and judged on the same damaged
@@ -9,7 +10,7 @@ pictures. NLM, BM3D and other authors' networks stand beside dipfast's settings 
 
 from __future__ import annotations
 
-from command import Crop, Damages, Pictures, benchmark, run, say  # isort: skip  (before torch)
+from command import Damages, Pictures, benchmark, run, say  # isort: skip  (before torch)
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
@@ -24,6 +25,7 @@ from cases import SAMPLES, Case, make_case
 from contenders import PRESETS, Contender, Peer, need_peers, parse_contender, parse_peer, run_one
 from dipfast.bench.machine import describe
 from dipfast.cli.options import json_text
+from dipfast.errors import UsageError
 from dipfast.files import write_atomic
 from gallery import Gallery
 from methods import METHODS
@@ -32,9 +34,11 @@ from standings import join, print_standing, read_results, references, summarize
 from tables import Row
 
 CONTENDERS = (
-    "again for each: [NAME: ]PRESET [KEY=VALUE ...]; faster-dip [KEY=VALUE ...]; nlm, bm3d, nlm+clipping, "
-    "bm3d+clipping; original, deep-decoder, deep-random-projector, deepinv [steps=N] [channels=N], with --peer"
+    "again for each: [NAME: ]PRESET [KEY=VALUE ...]; faster-dip [KEY=VALUE ...]; nlm, bm3d, nlm+ridge, "
+    "nlm+clipping, bm3d+clipping; original, deep-decoder, deep-random-projector, deepinv [steps=N] [channels=N], "
+    "with --peer"
 )
+CROP = 128  # pixels
 PEERS = "again for each: a checkout of another author's code"
 EARLIER = "again for each: join what an earlier run saved, or printed with --json; alone it runs nothing"
 
@@ -49,7 +53,11 @@ def bench_frontier(
     peers: Annotated[
         list[Peer] | None, typer.Option("--peer", metavar="NAME=DIR", parser=parse_peer, help=PEERS)
     ] = None,
-    crop: Crop = 128,
+    crop: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=32, help=f"side of the square cut from the middle; {CROP} unless given"),
+    ] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="whole pictures, instead of a square from the middle")] = False,
     noise_seeds: Annotated[int, typer.Option(metavar="N", min=1, help="seeds of the damage")] = 1,
     weight_seeds: Annotated[int, typer.Option(metavar="N", min=1, help="seeds of the weights")] = 1,
     past_stop: Annotated[
@@ -68,26 +76,30 @@ def bench_frontier(
 ) -> dict[str, Any]:
     """PSNR of what is returned against steps, operations and seconds, for many settings, methods and networks.
 
-    What the first seeds return is kept as pictures. Raises UsageError for settings, a damage or a peer that are none.
+    What the first seeds return is kept as pictures. Raises UsageError for settings, a damage or a peer that are none,
+    and for ``crop`` beside ``whole``.
     """
+    if whole and crop is not None:
+        raise UsageError(f"--crop {crop} and --whole exclude each other: give one of them")
+    side = None if whole else crop or CROP
     before = read_results(earlier or [])
     if before and not contenders:
-        crop, pictures = before[0][1]["crop"], []
+        side, pictures = before[0][1]["crop"], []
     fitted = contenders or ([] if before else [parse_contender(preset) for preset in PRESETS[:3]])
     checkouts, gallery = dict(peers or ()), None if keep is None else Gallery(keep)
     need_peers(fitted, checkouts)
     rows: list[Row] = []
     given = list(SAMPLES) if pictures is None else pictures
     asked = product(damages or ["gaussian:25"], given, range(noise_seeds))
-    cases = ((make_case(picture, damage, crop, seed), seed) for damage, picture, seed in asked)
+    cases = ((make_case(picture, damage, side, seed), seed) for damage, picture, seed in asked)
     for case, contender, row, picture in _fits(cases, fitted, weight_seeds, past_stop, checkouts):
         rows.append(row)
         say(f"{case.name} {case.damage} {contender.name}: {row['psnr']:.2f} dB, {row['seconds']:.1f} s")
         if save is not None:
-            write_atomic(save, json_text(_result(fitted, rows, crop)).encode())
+            write_atomic(save, json_text(_result(fitted, rows, side)).encode())
         if gallery is not None and row["noise_seed"] == row["weight_seed"] == 0:
             gallery.hang(case, contender.name, picture)
-    result = _result(fitted, rows, crop)
+    result = _result(fitted, rows, side)
     if before:
         result = join(result, before)
     if plot is not None:
@@ -113,7 +125,7 @@ def _fits(
                     yield case, contender, found[0] | {"noise_seed": noise_seed, "weight_seed": seed}, found[1]
 
 
-def _result(contenders: Sequence[Contender], rows: Sequence[dict[str, Any]], crop: int) -> dict[str, Any]:
+def _result(contenders: Sequence[Contender], rows: Sequence[dict[str, Any]], crop: int | None) -> dict[str, Any]:
     listed = [vars(contender) | {"sets": list(contender.sets)} for contender in contenders]  # as JSON has it
     return {
         "benchmark": "frontier",

@@ -1,4 +1,7 @@
-"""What stands beside the fits: methods that are none, and the inverse of what clipping does to a mean."""
+"""What stands beside the fits: methods that are none, and the inverse of what clipping does to a mean.
+
+`METHODS` are for noise that was clipped at black and white, `METHODS_UNCLIPPED` for noise that was not.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,13 @@ import numpy as np
 import torch
 
 from dipfast.errors import UsageError
+from dipfast.restoration.refinement import refined
+from dipfast.settings.presets import REFINE
+from dipfast.settings.refine import Refine
 from dipfast.tasks.operators import Clipping
+from dipfast.tasks.problem import ClippedGaussian
 
-Method = Callable[[np.ndarray, float], np.ndarray]  # observed [C, H, W] in [0, 1], sigma in [0, 1] -> [C, H, W]
+Method = Callable[[np.ndarray, float], np.ndarray]  # observed [C, H, W], sigma of black to white = 1 -> [C, H, W]
 
 GRID = 1025  # grey levels of the inverse's table: steps of a quarter of an 8-bit level
 
@@ -53,5 +60,19 @@ def _with_clipping(method: Method, observed: np.ndarray, sigma: float) -> np.nda
     return unclipped(method(observed, sigma), sigma)
 
 
-METHODS: dict[str, Method] = {"nlm": nlm, "bm3d": bm3d}
-METHODS |= {f"{name}+clipping": partial(_with_clipping, method) for name, method in METHODS.items()}
+def nlm_ridge(observed: np.ndarray, sigma: float, clipped: bool = True) -> np.ndarray:
+    """The chain without a network: `nlm` as the pilot, then the refinement of preset `balanced` twice.
+
+    The second refinement has the answer of the first one as its pilot. What clipping does is undone in all three steps
+    where the noise was ``clipped``.
+    """
+    pilot = torch.from_numpy(_with_clipping(nlm, observed, sigma) if clipped else nlm(observed, sigma)).float()[None]
+    noisy, noise = torch.from_numpy(observed).float()[None], ClippedGaussian(torch.tensor(sigma), clipped)
+    for _ in range(2):
+        pilot = refined(noisy, pilot, noise, Refine.from_json(REFINE["balanced"])).picture[None]
+    return pilot[0].clamp(0, 1).numpy()
+
+
+METHODS_UNCLIPPED: dict[str, Method] = {"nlm": nlm, "bm3d": bm3d, "nlm+ridge": partial(nlm_ridge, clipped=False)}
+METHODS: dict[str, Method] = {"nlm": nlm, "bm3d": bm3d, "nlm+ridge": nlm_ridge}
+METHODS |= {f"{method.__name__}+clipping": partial(_with_clipping, method) for method in (nlm, bm3d)}

@@ -126,7 +126,8 @@ def join(now: dict[str, Any], earlier: Sequence[tuple[str, dict[str, Any]]]) -> 
     only = set(cases) if rows else None
     for file, result in earlier:
         if result["crop"] != now["crop"]:
-            raise UsageError(f"--with {file}: its crop is {result['crop']}, should be {now['crop']}")
+            sizes = ["whole" if one["crop"] is None else one["crop"] for one in (result, now)]
+            raise UsageError(f"--with {file}: its crop is {sizes[0]}, should be {sizes[1]}")
         given = [row | {"picture": picture_name(row["picture"])} for row in result["rows"]]
         taken = [row for row in given if only is None or key_of(row, CASE) in only]
         for row in taken:
@@ -148,8 +149,10 @@ def join(now: dict[str, Any], earlier: Sequence[tuple[str, dict[str, Any]]]) -> 
 
 def print_standing(result: dict[str, Any], console: Console) -> None:
     """The summary as a table for each damage."""
+    crop = result["crop"]
+    size = "of the whole size" if crop is None else f"at {crop}×{crop}"
     for (damage,), rows in grouped(result["summary"], "damage").items():
-        console.print(_table(rows, f"{damage}, returned pictures at {result['crop']}×{result['crop']}"))
+        console.print(_table(rows, f"{damage}, returned pictures {size}"))
 
 
 def _table(rows: Sequence[Row], title: str) -> Table:

@@ -30,15 +30,16 @@ class Damaged:
     """A damaged picture and its clean original."""
 
     clean: np.ndarray  # [C, H, W] float32 in [0, 1]
-    observed: np.ndarray  # [C, h, w] float32 in [0, 1]
+    observed: np.ndarray  # [C, h, w] float32 in [0, 1], unless its noise was not clipped
     known: np.ndarray | None = None  # [1, H, W] bool, where pixels were removed
 
 
-def degrade(damage: Degradation, clean: np.ndarray) -> Damaged:
+def degrade(damage: Degradation, clean: np.ndarray, *, clipped: bool = True) -> Damaged:
     """Damage ``clean`` [C, H, W] in [0, 1] as ``damage`` asks.
 
-    The clean picture is cropped to the part that the observation shows. Raises ItemError where the picture is too small
-    for the crop or the reduction, and where no or all pixels would be removed.
+    Without ``clipped``, noise may lead beyond [0, 1], as in most published experiments. The clean picture is cropped to
+    the part that the observation shows. Raises ItemError where the picture is too small for the crop or the reduction,
+    and where no or all pixels would be removed.
     """
     rng = np.random.default_rng(damage.seed)
     if damage.crop is not None:
@@ -50,7 +51,8 @@ def degrade(damage: Degradation, clean: np.ndarray) -> Damaged:
         known = lose(rng, clean, damage.fraction)
         _check_coverage(known, damage.fraction)
         return Damaged(clean, clean * known, known)
-    return Damaged(clean, _noisy(rng, clean, damage))
+    noisy = _noisy(rng, clean, damage)
+    return Damaged(clean, (noisy.clip(0, 1) if clipped else noisy).astype(np.float32))
 
 
 def check_crop(side: int, height: int, width: int) -> None:
@@ -74,7 +76,7 @@ def _middle(clean: np.ndarray, height: int, width: int) -> np.ndarray:
 def _noisy(
     rng: np.random.Generator, clean: np.ndarray, damage: AddGaussian | AddPoisson | AddSaltPepper | CompressJpeg
 ) -> np.ndarray:
-    """Return the picture with noise, or compressed as JPEG."""
+    """Return the picture with noise, not clipped, or compressed as JPEG."""
     match damage:
         case AddGaussian():
             noisy = clean + damage.sigma / 255 * _gaussian(rng, clean.shape, damage)
@@ -85,7 +87,7 @@ def _noisy(
             noisy = np.where(hit < damage.amount, white < 0.5, clean)
         case CompressJpeg():
             return _compress(clean, damage.quality)
-    return noisy.clip(0, 1).astype(np.float32)
+    return noisy
 
 
 def _gaussian(rng: np.random.Generator, shape: tuple[int, ...], damage: AddGaussian) -> np.ndarray:

@@ -11,7 +11,7 @@ that fills at least `FULL` of the full range is fitted in the full range.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,10 +30,14 @@ TO_DEVIATION = 1.4826  # the deviation of normal values over their median absolu
 
 @dataclass(frozen=True)
 class Range:
-    """The place of the unit range in the full range [0, 1]: 0 lies at ``low`` and 1 at ``low`` + ``width``."""
+    """The place of the unit range in the full range [0, 1]: 0 lies at ``low`` and 1 at ``low`` + ``width``.
+
+    Values of a picture whose noise was not clipped lie up to ``past`` beyond black and white of the full range.
+    """
 
     low: Tensor  # [1, C, 1, 1]
     width: Tensor  # [1, C, 1, 1]
+    past: float = 0.0
 
     @classmethod
     def whole(cls, channels: int = 1) -> Range:
@@ -64,13 +68,13 @@ class Range:
 
     @property
     def lower(self) -> Tensor:  # [1, C, 1, 1]
-        """Return the least value in the unit range: black of the full range, but at least -`BEYOND`."""
-        return (-self.low / self.width).clamp_min(-BEYOND)
+        """Return the least value in the unit range: black of the full range, but at least -`BEYOND`; less ``past``."""
+        return (-self.low / self.width).clamp_min(-BEYOND) - self.past / self.width
 
     @property
     def upper(self) -> Tensor:  # [1, C, 1, 1]
-        """Return the greatest value in the unit range: white of the full range, but at most 1 + `BEYOND`."""
-        return ((1 - self.low) / self.width).clamp_max(1 + BEYOND)
+        """Return the greatest value in the unit range: white, but at most 1 + `BEYOND`; and ``past`` more."""
+        return ((1 - self.low) / self.width).clamp_max(1 + BEYOND) + self.past / self.width
 
     @property
     def apart(self) -> bool:
@@ -85,11 +89,11 @@ class Range:
 
     def channel(self, number: int) -> Range:
         """Return the range of one channel."""
-        return Range(self.low[:, number : number + 1], self.width[:, number : number + 1])
+        return Range(self.low[:, number : number + 1], self.width[:, number : number + 1], self.past)
 
 
 def range_of(
-    observed: np.ndarray,  # [C, H, W] float32 in [0, 1]
+    observed: np.ndarray,  # [C, H, W] float32 in [0, 1], unless its noise was not clipped
     valid: np.ndarray | None = None,  # [1, H, W] bool, the pixels to look at; all where it is None
     *,
     joint: bool = False,
@@ -98,6 +102,12 @@ def range_of(
 
     With ``joint`` all channels get one range, however much they differ.
     """
+    past = max(0.0, -float(observed.min()), float(observed.max()) - 1)
+    return replace(_filled(observed, valid, joint), past=past)
+
+
+def _filled(observed: np.ndarray, valid: np.ndarray | None, joint: bool) -> Range:
+    """Return the range of `range_of` for a picture in [0, 1]."""
     valid = np.ones((1, *observed.shape[1:]), bool) if valid is None else valid
     extremes = [_range_of_channel(channel, valid[0]) for channel in observed]
     low, high = min(low for low, _ in extremes), max(high for _, high in extremes)
@@ -149,12 +159,12 @@ def outliers(
     many times the usual deviation, or has a median that would be clipped as well.
     """
     low, width = (part.numpy()[0] for part in (range.low, range.width))
-    unit = (observed - low) / width
-    outside = (unit < -BEYOND) | (unit > 1 + BEYOND)
+    unit, beyond = (observed - low) / width, BEYOND + range.past / width
+    outside = (unit < -beyond) | (unit > 1 + beyond)
     if not outside.any():
         return outside
     medians, difference, deviation = about_medians(unit)
-    alike = (medians < -BEYOND) | (medians > 1 + BEYOND)
+    alike = (medians < -beyond) | (medians > 1 + beyond)
     found: np.ndarray = outside & (alike | (difference > OUTLYING * deviation))
     return found
 

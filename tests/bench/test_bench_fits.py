@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner
 
 import frontier
@@ -21,8 +23,9 @@ from dipfast.fit import fit
 from dipfast.metrics import psnr
 from dipfast.tasks.operators import Clipping, Identity
 from frontier import bench_frontier
-from methods import nlm
+from methods import METHODS, METHODS_UNCLIPPED, nlm
 from plot import frontier_svg
+from standings import print_standing
 from stop import bench_stop
 
 TINY = ("generator.channels=[8,8]", "fit.precision=fp32")
@@ -76,6 +79,55 @@ def test_the_papers_problem_knows_nothing_of_clipping(file: str) -> None:
     assert isinstance(case.under("paper", ()).operator, Identity)
     assert isinstance(case.under("fast", ()).operator, Clipping)
     assert isinstance(case.under("fast", ("task.noise.clipped=false",)).operator, Identity)
+
+
+@pytest.fixture
+def odd(tmp_path: Any) -> str:
+    """A picture whose sides are no multiples of anything that a network needs, with black and white in it."""
+    y, x = np.mgrid[0:67, 0:75]
+    pixels = np.stack((255 * (x // 9 % 2), 255 * (y // 9 % 2), 255 * (x + y) // 140), axis=-1)
+    path = tmp_path / "odd.png"
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return str(path)
+
+
+def test_noise_of_papers_is_neither_clipped_nor_rounded(odd: str) -> None:
+    clipped, free = (make_case(odd, f"{kind}:50", None, 3) for kind in ("gaussian", "gaussian-unclipped"))
+    seen = free.problem.target[0].numpy()
+    assert seen.min() < -0.3 and seen.max() > 1.3
+    assert np.array_equal(seen, free.damaged.observed) and free.problem.outlying is None
+    assert np.array_equal(seen.clip(0, 1), clipped.damaged.observed)
+    assert isinstance(free.problem.operator, Identity) and isinstance(clipped.problem.operator, Clipping)
+    assert psnr(seen, free.clean) == pytest.approx(20 * np.log10(255 / 50), abs=0.1)
+    assert free.digest != make_case(odd, "gaussian-unclipped:50", None, 4).digest
+
+
+@pytest.mark.parametrize("damage", ["gaussian-unclipped:25", "missing:0.5"])
+def test_a_whole_picture_is_padded_by_reflection_for_the_net_alone(odd: str, damage: str) -> None:
+    case = make_case(odd, damage, None, 0)
+    assert case.clean.shape == (3, 67, 75)
+    problem = case.under("fast", ["generator.channels=[8,8,8]", "fit.windows=null", "refine=null"])
+    assert problem.shape == (3, 72, 80)
+    padded = problem.target[0].numpy()
+    assert np.array_equal(case.cut(padded), case.problem.target[0].numpy())
+    assert np.array_equal(padded[:, 67:, :75], case.cut(padded)[:, 65:60:-1])
+
+
+def test_whole_pictures_are_scored_without_their_padding(odd: str, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = [f"plain: fast fit.steps=3 fit.windows=null refine=null {' '.join(TINY)}", "fast fit.steps=2 fit.coarse=0"]
+    contenders = [parse_contender(text) for text in (*texts, "nlm", "nlm+ridge", "nlm+clipping", "bm3d+clipping")]
+    result = bench_frontier(contenders, [odd], ["gaussian-unclipped:25"], whole=True, keep=Path(odd).parent / "kept")
+    assert [row["contender"] for row in result["rows"]] == ["plain", texts[1], "nlm", "nlm+ridge"]
+    assert result["crop"] is None and result["rows"][0]["before"] == pytest.approx(20.17, abs=0.15)
+    sizes = {Image.open(file).size for file in (Path(odd).parent / "kept").glob("*/*.png")}
+    assert sizes == {(75, 67)}
+    print_standing(result, Console(width=200))
+    assert "gaussian-unclipped:25, returned pictures of the whole size" in capsys.readouterr().out
+
+
+def test_whole_pictures_and_crops_exclude_each_other(odd: str) -> None:
+    with pytest.raises(UsageError, match="--crop 64 and --whole exclude each other"):
+        bench_frontier([parse_contender("nlm")], [odd], crop=64, whole=True)
 
 
 def test_every_criterion_is_held_against_the_peak_of_one_trajectory(file: str) -> None:
@@ -141,6 +193,25 @@ def test_the_frontier_is_drawn_with_costs_as_points_and_methods_as_lines() -> No
     assert float(cheaper.attrib["cy"]) > float(better.attrib["cy"])
     assert len([line for line in drawing.iter(f"{tag}line") if line.attrib["class"] == "line"]) == 1
     assert {"a<b", "paper", "nlm"} <= {text.text for text in drawing.iter(f"{tag}text")}
+
+
+@pytest.mark.parametrize(("damage", "methods"), [("gaussian", METHODS), ("gaussian-unclipped", METHODS_UNCLIPPED)])
+def test_ridge_regression_makes_more_of_nlm(odd: str, damage: str, methods: Any) -> None:
+    case = make_case(odd, f"{damage}:25", None, 0)
+    plain = methods["nlm+clipping" if damage == "gaussian" else "nlm"](case.damaged.observed, 25 / 255)
+    found = methods["nlm+ridge"](case.damaged.observed, 25 / 255)
+    assert found.shape == case.clean.shape and found.min() >= 0 and found.max() <= 1
+    assert psnr(found, case.clean) > psnr(plain, case.clean) + 1
+
+
+def test_ridge_regression_undoes_clipping_where_there_was_some(odd: str) -> None:
+    clipped, free = (make_case(odd, f"{kind}:50", None, 0) for kind in ("gaussian", "gaussian-unclipped"))
+    assert not set(METHODS_UNCLIPPED) & {"nlm+clipping", "bm3d+clipping"}
+    for case, right, wrong in ((clipped, METHODS, METHODS_UNCLIPPED), (free, METHODS_UNCLIPPED, METHODS)):
+        better, worse = (
+            psnr(methods["nlm+ridge"](case.damaged.observed, 50 / 255), case.clean) for methods in (right, wrong)
+        )
+        assert better > worse
 
 
 def test_nlm_removes_noise(file: str) -> None:

@@ -85,6 +85,8 @@ def test_what_does_not_agree_is_refused() -> None:
     now = result(row("fast", "x", 30, case="1"))
     with pytest.raises(UsageError, match=r"--with a\.json: its crop is 256, should be 128"):
         join(now, [("a.json", result(row("bm3d", "x", 30), crop=256))])
+    with pytest.raises(UsageError, match=r"--with a\.json: its crop is whole, should be 128"):
+        join(now, [("a.json", result(row("bm3d", "x", 30)) | {"crop": None})])
     with pytest.raises(UsageError, match=r"--with a\.json: its x with gaussian:25 is another picture or damage"):
         join(now, [("a.json", result(row("bm3d", "x", 30, case="2")))])
     with pytest.raises(UsageError, match=r"--with a\.json: fast is another contender there"):

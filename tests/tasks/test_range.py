@@ -113,6 +113,25 @@ def test_noise_has_no_outliers(deviation: float) -> None:
     assert not outliers(observed, range_of(observed)).any()
 
 
+@pytest.mark.parametrize("deviation", [0.1, 0.4, 0.8])
+@pytest.mark.parametrize("scale", [1.0, 0.05])
+def test_values_beyond_black_and_white_come_through(deviation: float, scale: float) -> None:
+    observed = scale * noisy(np.repeat(camera(), 3, axis=0), deviation)
+    task = task_of(
+        {"type": "denoise", "noise": {"type": "gaussian", "sigma": 255 * scale * deviation, "clipped": False}}
+    )
+    problem = tasks.pose(task, observed)
+    assert observed.min() < 0 and problem.outlying is None
+    if problem.range.is_whole:
+        assert np.array_equal(problem.target[0].numpy(), observed)
+    else:
+        assert np.mean(np.abs(problem.range.to_full(problem.target)[0].numpy() - observed) > 1e-6) < 0.01
+
+
+def test_no_value_of_a_file_lies_beyond_black_and_white() -> None:
+    assert range_of(noisy(camera(), 0.5).clip(0, 1)).past == 0
+
+
 def test_channels_that_differ_have_ranges_and_noise_of_their_own() -> None:
     unit = np.concatenate([noisy(camera()), noisy(camera(), 0.16), noisy(camera())])
     observed = (unit * np.array([0.9, 0.02, 0.3], np.float32)[:, None, None]).clip(0, 1)

@@ -264,6 +264,14 @@ def test_damage_that_leaves_nothing_or_everything_is_refused(
         tasks.degrade(damage_of({"type": kind, "seed": 0, "crop": side, "fraction": fraction}), picture)
 
 
+def test_noise_that_is_not_clipped_is_drawn_alike_and_leads_beyond_black_and_white(picture: np.ndarray) -> None:
+    damage = damage_of({"type": "gaussian", "sigma": 50.0, "seed": 3})
+    cut, whole = (tasks.degrade(damage, picture, clipped=clipped).observed for clipped in (True, False))
+    assert whole.dtype == np.float32 and whole.min() < -0.1 and whole.max() > 1.1
+    assert np.array_equal(whole.clip(0, 1), cut)
+    assert np.std(255 * (whole - picture)) == pytest.approx(50, rel=0.05)
+
+
 def test_another_seed_damages_otherwise(picture: np.ndarray) -> None:
     one, two = (tasks.degrade(damage_of({"seed": s, "crop": None, **DAMAGES[0]}), picture).observed for s in (1, 2))
     assert not np.array_equal(one, two)
