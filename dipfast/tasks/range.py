@@ -116,7 +116,8 @@ def _filled(observed: np.ndarray, valid: np.ndarray | None, joint: bool) -> Rang
         return Range.whole(channels)
     widths = [(top - bottom) or width for bottom, top in extremes]  # a constant channel tells no width
     if min(widths) < APART * width and not joint:
-        return Range(*(torch.tensor(part).view(1, -1, 1, 1) for part in ([low for low, _ in extremes], widths)))
+        bottoms = torch.tensor([bottom for bottom, _ in extremes]).view(1, -1, 1, 1)
+        return Range(bottoms, torch.tensor(widths).view(1, -1, 1, 1))
     if width >= FULL:
         return Range.whole(channels)
     return Range(torch.full((1, channels, 1, 1), low), torch.full((1, channels, 1, 1), width))
